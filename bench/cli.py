@@ -1,0 +1,387 @@
+"""The commands. Nothing heavy is imported before it is known to be needed, so `--help` is instant.
+
+python run_bench.py                       the default run, and its report
+python run_bench.py run toy --preset smoke
+python run_bench.py list
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """\
+One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
+coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
+
+COMMANDS = ("run", "report", "list", "time", "new", "fetch", "cell")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="run_bench.py",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, line: str, **options: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=line, description=line, **options)
+        if name != "new":
+            sub.add_argument(
+                "--cache", metavar="DIR", help="folder for downloaded weights and pictures"
+            )
+        return sub
+
+    def device(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
+
+    def out(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--out", default="results", metavar="DIR", help="results folder (results)")
+
+    run = command("run", "train what is missing, measure, and write the report")
+    run.add_argument("tasks", nargs="*", metavar="TASK", help="names, or your own file.py")
+    run.add_argument("--preset", default="quick", help="smoke, quick (default), small, paper")
+    run.add_argument("--methods", metavar="A,B", help="comma-separated names or files (all)")
+    run.add_argument("--settings", type=int, metavar="N", help="points on the grid")
+    run.add_argument(
+        "--design",
+        choices=("grid", "one-at-a-time", "random"),
+        help="how settings are laid out (the task's own choice)",
+    )
+    run.add_argument("--seeds", metavar="0,1,2", help="comma-separated seeds")
+    device(run)
+    run.add_argument("--on", default="here", choices=("here", "pool"), help="where cells run")
+    run.add_argument("--per-device", type=int, default=1, metavar="N", help="cells at once (pool)")
+    out(run)
+    run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
+    run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
+    run.add_argument("--config", metavar="FILE", help="replay a stored run or cell")
+    run.add_argument("--dry", action="store_true", help="only print the commands of missing cells")
+    run.add_argument("--again", action="store_true", help="delete what this run made; do it again")
+    run.set_defaults(act=act_run)
+
+    report = command("report", "rebuild tables and figures from the records")
+    report.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    report.set_defaults(act=act_report)
+
+    listing = command("list", "tasks with their presets, and methods")
+    listing.set_defaults(act=act_list)
+
+    timing = command("time", "the harness against a bare loop, conditioned against fixed")
+    timing.add_argument("task", nargs="?", default="compression")
+    timing.add_argument("--preset", default="quick")
+    timing.add_argument("--steps", type=int, default=30, help="steps per round (30)")
+    timing.add_argument("--rounds", type=int, default=5, help="alternations (5)")
+    timing.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
+    device(timing)
+    timing.set_defaults(act=act_time)
+
+    new = command("new", "write a new task file to start from")
+    new.add_argument("file", metavar="FILE", help="such as mytask.py")
+    new.set_defaults(act=act_new)
+
+    fetch = command("fetch", "download weights and pictures beforehand")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="artefacts (all)")
+    fetch.set_defaults(act=act_fetch)
+
+    cell = command("cell", "train one planned cell (see run --dry)")
+    cell.add_argument("id", help="the beginning of a cell's id")
+    out(cell)
+    device(cell)
+    cell.set_defaults(act=act_cell)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status: 0 done, 1 something failed, 2 misuse, 130 stopped."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
+        words.insert(0, "run")
+    elif not words[0].startswith("-") and words[0] not in COMMANDS:
+        return _fail(_near_command(words[0]))
+    options = parser().parse_args(words)
+    if getattr(options, "cache", None):
+        os.environ["YOTO_BENCH_CACHE"] = options.cache
+    try:
+        return int(options.act(options))
+    except KeyboardInterrupt:
+        print("stopped; give the same command again to continue", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("YOTO_BENCH_TRACE"):
+            raise
+        return _fail(str(error))
+
+
+def _fail(message: str) -> int:
+    print(f"run_bench.py: {message}", file=sys.stderr)
+    return 2
+
+
+def _near_command(word: str) -> str:
+    import difflib
+
+    from bench.registry import TASKS
+
+    close = difflib.get_close_matches(word, COMMANDS, n=2)
+    if word in TASKS or word.endswith(".py"):
+        return f"to run a task write: run_bench.py run {word}"
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(COMMANDS)}"
+    return f"no command is called {word!r}: {hint}"
+
+
+def act_run(options: argparse.Namespace) -> int:
+    _plain_warnings()
+    from bench import runner
+    from bench.registry import DEFAULT_METHODS, DEFAULT_TASKS
+
+    console = terminal()
+    root = Path(options.out)
+    _writable(root)
+    device = runner.choose_device(options.device)
+    if options.per_device < 1:
+        raise ValueError("--per-device needs 1 or more")
+    if options.config:
+        config = json.loads(Path(options.config).read_text())
+        if config.get("kind") == "cell":
+            return _train_config(config, root, device)
+        if config.get("kind") != "run":
+            raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
+        experiments = [runner.experiment_from(each) for each in config["experiments"]]
+    else:
+        locations = {"train_data": options.train_data, "test_data": options.test_data}
+        methods = options.methods.split(",") if options.methods else DEFAULT_METHODS
+        experiments = [
+            runner.experiment(
+                task,
+                options.preset,
+                [name.strip() for name in methods],
+                options.settings,
+                _seeds(options.seeds),
+                {name: value for name, value in locations.items() if value},
+                options.design,
+            )
+            for task in options.tasks or DEFAULT_TASKS
+        ]
+    run = runner.Run(root, experiments, device, options.on, options.per_device)
+    if options.again and not options.dry:
+        run.forget()
+    config_path = run.save_config()
+    jobs = run.train_jobs()
+    if options.dry:
+        for job in jobs:
+            print(f"python run_bench.py cell {job['id']} --out {root}")
+        return 0
+    planned = sum(len(each.cells) for each in experiments)
+    for each in experiments:
+        task = each.task
+        console.print(
+            f"[bold]{task.name}[/bold] ({each.preset}): {len(each.settings)} settings, "
+            f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, methods "
+            f"{', '.join(m.name for m in each.methods)}; {task.training.steps} steps of "
+            f"{task.training.batch} per network; on {device}",
+            highlight=False,
+        )
+        for measure, reason in task.missing().items():
+            console.print(f"[yellow]{measure} is not measured:[/yellow] {reason}", highlight=False)
+    console.print(
+        f"networks: {planned} planned, {planned - len(jobs)} stored, {len(jobs)} to train",
+        highlight=False,
+    )
+    with stopping() as stop:
+        if jobs:
+            run.execute(jobs, "training", stop)
+        if not stop():
+            measuring = run.record_jobs()
+            if measuring:
+                run.execute(measuring, "measuring", stop)
+            else:
+                console.print("records: all stored, nothing to measure")
+        if stop():
+            print(
+                "stopped, everything done so far is kept; to continue:\n  "
+                f"python run_bench.py run --config {config_path} --out {root}"
+            )
+            return 130
+    for failure in run.failures:
+        console.print(f"[red]failed:[/red] {failure}", highlight=False, soft_wrap=True)
+    if run.failures:
+        console.print(f"details are in {root / 'failures.log'}; run again to try these once more")
+    _report(root, {(each.task.name, each.preset, each.id) for each in experiments}, console)
+    return 1 if run.failures else 0
+
+
+def act_report(options: argparse.Namespace) -> int:
+    root = Path(options.folder)
+    if not root.is_dir():
+        raise ValueError(f"there is no results folder {root}: name one, or `run` first")
+    _report(root, None, terminal())
+    return 0
+
+
+def terminal() -> Any:
+    """A console; 100 columns wide where the output is no terminal."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=100)
+
+
+def _report(root: Path, only: set[tuple[str, str, str]] | None, console: Any) -> None:
+    from bench import report
+
+    for built in report.build(root, only=only):
+        for table in report.terminal_tables([built]):
+            console.print()
+            console.print(table)
+        console.print(f"\nreport: {built.folder / 'report.md'}", highlight=False, soft_wrap=True)
+        for path in built.paths:
+            if path.suffix in (".csv", ".png"):
+                console.print(f"        {path}", highlight=False, soft_wrap=True)
+
+
+def act_list(options: argparse.Namespace) -> int:
+    from bench.registry import METHODS, TASKS, method, task_class
+
+    for name in TASKS:
+        task: Any = task_class(name)
+        print(f"{name}: {task.line}")
+        for preset_name, preset in task.presets().items():
+            seeds = len(preset.seeds)
+            size = f"{preset.settings} settings, {seeds} seed{'s' * (seeds > 1)}"
+            print(f"    {preset_name:12} {size:22} {preset.line}")
+    print("\nmethods")
+    for name in METHODS:
+        print(f"    {name:15} {method(name).line}")
+    return 0
+
+
+def act_time(options: argparse.Namespace) -> int:
+    from bench import runner, timing
+
+    locations = {"train_data": options.train_data} if options.train_data else {}
+    found = runner.experiment(options.task, options.preset, ["yoto"], 1, [0], locations)
+    device = runner.choose_device(options.device)
+    timing.compare(found.task, device, options.steps, options.rounds)
+    return 0
+
+
+def act_new(options: argparse.Namespace) -> int:
+    target = Path(options.file)
+    if target.suffix != ".py":
+        raise ValueError(f"a task is a Python file: name it {target.with_suffix('.py')}")
+    if target.exists():
+        raise ValueError(f"{target} exists already: choose another name")
+    text = (Path(__file__).parent / "tasks" / "toy.py").read_text()
+    kind = "".join(part.capitalize() for part in target.stem.replace("-", "_").split("_"))
+    text = text.replace("class Toy(", f"class {kind}(").replace('= "toy"', f'= "{target.stem}"')
+    text = text.replace("run toy --preset", f"run ./{target.name} --preset")
+    target.write_text(text)
+    print(f"{target} is a whole task: change it, then\n  python run_bench.py run {target}")
+    return 0
+
+
+def act_fetch(options: argparse.Namespace) -> int:
+    from bench import artefacts
+    from bench.registry import near
+
+    for name in options.names:
+        if name not in artefacts.ARTEFACTS:
+            raise near(name, artefacts.ARTEFACTS, "artefact")
+    failed = 0
+    for name, result in artefacts.fetch_all(options.names or None):
+        failed += isinstance(result, Exception)
+        print(f"{name}: {result}")
+    return 1 if failed else 0
+
+
+def act_cell(options: argparse.Namespace) -> int:
+    from bench.runner import choose_device
+    from bench.store import Store, read_json
+
+    root = Path(options.out)
+    config = read_json(Store(root).find(options.id) / "config.json")
+    return _train_config(config, root, choose_device(options.device))
+
+
+def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
+    from bench import runner
+    from bench.store import Store, cell_from
+
+    cell = cell_from(config)
+    if Store(root).result(cell) is not None:
+        print(f"{cell.id} is done already")
+        return 0
+    run = runner.Run(root, [], device)
+    Store(root).prepare(cell, config["preset"])
+    job = run.train_job(cell, config["preset"])
+    with stopping() as stop:
+        run.execute([job], "training", stop)
+        if stop():
+            return 130
+    for failure in run.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if run.failures else 0
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once asks the work to finish its step and save; twice stops at once."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not in the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    try:
+        return [int(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise ValueError(f"--seeds {text!r}: give whole numbers, as in 0,1,2") from None
+
+
+def _writable(root: Path) -> None:
+    """OSError with the way out unless files can be written below `root`."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the results folder {root} ({error.strerror}): choose one with --out"
+        ) from None
+    if shutil.disk_usage(root).free < 50 * 2**20:
+        warnings.warn(
+            f"less than 50 MiB are free at {root}: a full disk stops the run", stacklevel=2
+        )
+
+
+def _plain_warnings() -> None:
+    """Our own warnings as one line each; libraries' deprecation notes are not for users."""
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,371 @@
+"""Data in memory: pictures as uint8 on the device, cut and flipped there, and ready tensors.
+
+`Pictures` reads JPEG, PNG, TIFF and WebP files once and keeps them as 8-bit RGB; `Examples`
+holds a tensor that a task has made or loaded. Both are the `Data` of `bench/task.py`: the random
+choices are drawn from a CPU generator, so they are the same on every device, and a batch takes no
+Python loop over its examples and no synchronisation.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import random
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from bench.identity import file_digest
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
+CPU = torch.device("cpu")
+
+# The colour photographs inside scikit-image. The stereo pair is one scene with the most detail
+# and stays on the training side; what is no photograph never becomes a test picture.
+ALWAYS_TEST = "astronaut.png"
+DRAWN = ("chelsea.png", "coffee.png", "rocket.jpg")  # one of these joins the test pictures
+ALWAYS_TRAIN = ("motorcycle_left.png", "motorcycle_right.png")
+TRAIN_ONLY = ("hubble_deep_field.jpg", "ihc.png", "retina.jpg")  # colour, but no photographs
+SPLIT_SEED = 0
+
+
+class PictureError(ValueError):
+    """A file or folder that cannot serve as pictures; the text says which, why, what to do."""
+
+
+class Pictures:
+    """RGB pictures of any size, from files that are decoded once per process.
+
+    paths: the files. `names` (unique) are what records call them; file names where not given.
+    crop: side of the square training crops in pixels; 0 for pictures that are not trained on.
+        Pictures smaller than the crop are left out, with a warning.
+
+    Grey, palette, CMYK, YCbCr and Lab pictures become RGB, 16-bit ones are scaled to 8 bits,
+    transparent ones are laid over white, the camera's orientation is applied, and of an animation
+    the first frame counts. Anything that cannot be read is a `PictureError`, raised by the first
+    of `to`, `batch` and `examples`.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        crop: int = 0,
+        names: Sequence[str] | None = None,
+        device: torch.device = CPU,
+    ) -> None:
+        self.paths = tuple(Path(path) for path in paths)
+        if not self.paths:
+            raise PictureError("no picture was given: name at least one file")
+        if names is None:
+            names = [path.name for path in self.paths]
+            if len(set(names)) < len(names):
+                names = [path.as_posix() for path in self.paths]
+        self.names = tuple(names)
+        if len(set(self.names)) != len(self.paths):
+            raise ValueError(
+                f"{len(self.paths)} pictures need as many different names, got {self.names}"
+            )
+        self.crop = crop
+        self.device = device
+
+    @classmethod
+    def folder(cls, path: Path, crop: int = 0) -> Pictures:
+        """Every picture in a folder and the folders below it, in the order of relative paths.
+
+        Hidden files and folders are skipped; links are followed, each folder once.
+        """
+        path = Path(path)
+        files = _find(path)
+        return cls([path / name for name in files], crop, names=files)
+
+    @property
+    def digest(self) -> str:
+        """Hash of the files' bytes; their names, places and order do not enter, nor the crop."""
+        return _digest(self._key)
+
+    def to(self, device: torch.device) -> Pictures:
+        """The same pictures on `device`; decodes them, so that bad files are found now."""
+        device = torch.device(device)
+        _usable(self._key, self.crop)
+        _on_device(self._key, device)
+        return Pictures(self.paths, self.crop, self.names, device)
+
+    def batch(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` random crops: (count, 3, crop, crop) float32 in [0, 1] on the device.
+
+        Each is of a picture drawn uniformly, at a uniform place, mirrored with probability 1/2.
+        """
+        if not self.crop:
+            raise ValueError("these pictures were opened without a crop and cannot be trained on")
+        pixels, table = self._resident
+        draws = torch.rand(4, count, generator=generator, dtype=torch.float64)
+        offset, height, width = table[:, (draws[0] * table.shape[1]).long()]
+        top = (draws[1] * (height - self.crop + 1)).long()
+        left = (draws[2] * (width - self.crop + 1)).long()
+        small = torch.stack(
+            [offset + top * width + left, height * width, width, (draws[3] < 0.5).long()]
+        )
+        if self.device.type == "cuda":
+            small = small.pin_memory()
+        start, plane, width, mirrored = small.to(self.device, non_blocking=True)
+
+        # Rows of a plane are contiguous, so a crop is 3 * crop runs of `crop` bytes each: one
+        # index per run, ten times as fast as one per pixel.
+        rows = start[:, None, None] + plane[:, None, None] * self._places[:3, None]
+        rows = rows + width[:, None, None] * self._places[: self.crop]
+        runs = pixels.unfold(0, self.crop, 1).index_select(0, rows.flatten())
+        crops = runs.view(count, 3, self.crop, self.crop)
+        crops = torch.where(mirrored.bool()[:, None, None, None], crops.flip(-1), crops)
+        return crops / 255
+
+    def examples(self) -> Iterator[tuple[str, Tensor]]:
+        """Every picture whole, by name: (1, 3, H, W) float32 in [0, 1] on the device."""
+        pixels = _on_device(self._key, self.device)
+        table = _decode(self._key).table
+        for index in _usable(self._key, self.crop):
+            offset, height, width = table[:, index].tolist()
+            flat = pixels[offset : offset + 3 * height * width]
+            yield self.names[index], flat.view(1, 3, height, width) / 255
+
+    @functools.cached_property
+    def _key(self) -> Key:
+        return tuple(_state(path) for path in self.paths)
+
+    @functools.cached_property
+    def _resident(self) -> tuple[Tensor, Tensor]:
+        """The pixels on the device, and the (offset, height, width) of the usable pictures."""
+        usable = list(_usable(self._key, self.crop))
+        return _on_device(self._key, self.device), _decode(self._key).table[:, usable]
+
+    @functools.cached_property
+    def _places(self) -> Tensor:
+        """0, 1, 2, ... on the device: numbers of the colour planes, and of the rows of a crop."""
+        return torch.arange(max(self.crop, 3), device=self.device)
+
+
+class Examples:
+    """Rows of one tensor, (N, ...). uint8 rows come out as float32 in [0, 1], others as float32.
+
+    digest: the content's hash, or whatever the content follows from (a seed and a version).
+    """
+
+    def __init__(self, tensor: Tensor, digest: str, names: Sequence[str] | None = None) -> None:
+        self.tensor = tensor
+        self.digest = digest
+        self.names = tuple(names if names is not None else map(str, range(len(tensor))))
+        if not len(tensor) or len(set(self.names)) != len(tensor):
+            raise ValueError(
+                f"{len(tensor)} examples need as many different names, and at least one; "
+                f"got {len(set(self.names))} different names"
+            )
+
+    def to(self, device: torch.device) -> Examples:
+        return Examples(self.tensor.to(device), self.digest, self.names)
+
+    def batch(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` rows drawn uniformly, with repetition: (count, ...) float32 on the device."""
+        rows = torch.randint(len(self.tensor), (count,), generator=generator)
+        if self.tensor.is_cuda:
+            rows = rows.pin_memory()
+        rows = rows.to(self.tensor.device, non_blocking=True)
+        return self._float(self.tensor.index_select(0, rows))
+
+    def examples(self) -> Iterator[tuple[str, Tensor]]:
+        for name, row in zip(self.names, self.tensor, strict=True):
+            yield name, self._float(row[None])
+
+    def _float(self, rows: Tensor) -> Tensor:
+        return rows / 255 if rows.dtype == torch.uint8 else rows.float()
+
+
+def photographs(split: str, crop: int = 0) -> Pictures:
+    """The photographs that come with scikit-image; nothing is downloaded.
+
+    Split by scene: "test" is the astronaut and one of chelsea, coffee and rocket, drawn with
+    `SPLIT_SEED`; "train" is everything else, with three colour pictures that are no photographs.
+    The motorcycle, whose two views are one scene, takes no part in the draw.
+    """
+    drawn = DRAWN[int(random.Random(SPLIT_SEED).random() * len(DRAWN))]
+    test = [ALWAYS_TEST, drawn]
+    train = sorted({*DRAWN, *ALWAYS_TRAIN, *TRAIN_ONLY} - {drawn})
+    if split not in ("train", "test"):
+        raise ValueError(f"split {split!r}: use train or test")
+    package = importlib.util.find_spec("skimage")  # finds without importing: that takes a second
+    if package is None or package.origin is None:
+        raise PictureError(
+            "the default photographs come with scikit-image, which is not installed: "
+            "pip install scikit-image, or give folders with --train-data and --test-data"
+        )
+    folder = Path(package.origin).parent / "data"
+    files = [folder / name for name in (train if split == "train" else test)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise PictureError(
+            f"the installed scikit-image has no {', '.join(missing)} in {folder}: pip install "
+            "'scikit-image<0.27', or give folders with --train-data and --test-data"
+        )
+    return Pictures(files, crop, names=[file.stem for file in files])
+
+
+# What the process has read, by the state of the files: (path, time of change in ns, bytes) each.
+State = tuple[str, int, int]
+Key = tuple[State, ...]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All pixels in one flat uint8 tensor, picture by picture in planes (3, H, W).
+
+    table: (3, N) int64, the offset of each picture's first byte, its height and its width.
+    """
+
+    pixels: Tensor
+    table: Tensor
+
+
+def _state(path: Path) -> State:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
+    return str(path.absolute()), status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(key: Key) -> str:
+    digests = sorted(file_digest(Path(path)) for path, _, _ in key)
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=8)
+def _decode(key: Key) -> Decoded:
+    paths = [Path(path) for path, _, _ in key]
+    with warnings.catch_warnings():
+        # Set outside the threads, since filters are the process's: a bomb is an error, and what
+        # Pillow remarks about odd but readable files is not for our users.
+        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            read = list(pool.map(_read, paths))
+    bad = [f"{path} ({what})" for path, what in zip(paths, read, strict=True) if type(what) is str]
+    if bad:
+        more = f"\nand {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise PictureError(
+            f"{len(bad)} of {len(paths)} pictures cannot be used:\n"
+            + "\n".join(bad[:5])
+            + f"{more}\nrepair, convert or remove them and start again"
+        )
+    planes = [what for what in read if isinstance(what, np.ndarray)]
+    sizes = torch.tensor([plane.size for plane in planes])
+    heights = torch.tensor([plane.shape[1] for plane in planes])
+    widths = torch.tensor([plane.shape[2] for plane in planes])
+    return Decoded(
+        pixels=torch.from_numpy(np.concatenate([plane.reshape(-1) for plane in planes])),
+        table=torch.stack([sizes.cumsum(0) - sizes, heights, widths]),
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _on_device(key: Key, device: torch.device) -> Tensor:
+    return _decode(key).pixels.to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _usable(key: Key, crop: int) -> tuple[int, ...]:
+    """Places of the pictures that are no smaller than the crop; cached, so that it warns once."""
+    _, heights, widths = _decode(key).table
+    large = (torch.minimum(heights, widths) >= crop).tolist()
+    small = [Path(path).name for (path, _, _), fits in zip(key, large, strict=True) if not fits]
+    if len(small) == len(key):
+        raise PictureError(
+            f"all {len(key)} pictures are smaller than the {crop}x{crop} training crop: "
+            "give larger pictures, or a task with a smaller crop"
+        )
+    if small:
+        some = ", ".join(small[:3]) + (", ..." if len(small) > 3 else "")
+        warnings.warn(
+            f"{len(small)} of {len(key)} pictures are smaller than the {crop}x{crop} training "
+            f"crop and are left out: {some}",
+            stacklevel=3,
+        )
+    return tuple(index for index, fits in enumerate(large) if fits)
+
+
+def _read(path: Path) -> np.ndarray | str:
+    """One file as (3, H, W) uint8, or the reason why not."""
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+            return np.ascontiguousarray(_rgb(picture).transpose(2, 0, 1))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it or cut it up"
+    except Image.UnidentifiedImageError:
+        return "it is no JPEG, PNG, TIFF or WebP picture" if path.stat().st_size else "it is empty"
+    except Exception as error:  # Pillow's readers raise nearly everything on damaged files
+        return str(error) or type(error).__name__
+
+
+def _rgb(picture: Image.Image) -> np.ndarray:
+    """A loaded picture of any mode as (H, W, 3) uint8."""
+    if picture.mode.startswith("I"):  # 16 bits, in one of several orders; Pillow would clip them
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its integers are no 16-bit values: save it with 8 or 16 bits")
+        grey = ((values + 128) // 257).astype(np.uint8)  # round(255 * value / 65535)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.mode == "F":
+        values = np.asarray(picture)
+        if not (values.min() >= 0 and values.max() <= 1):  # refuses NaN too
+            raise ValueError("its real numbers leave [0, 1]: save it with 8 or 16 bits")
+        grey = np.round(values * 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _find(folder: Path) -> list[str]:
+    """Relative posix paths of the pictures below `folder`, sorted."""
+    if folder.is_file():
+        raise PictureError(f"{folder} is a file: give the folder that holds it")
+    if not folder.is_dir():
+        raise PictureError(f"there is no folder {folder}: check the path")
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for where, below, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in seen:  # a link back into the tree
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [
+            (Path(where) / name).relative_to(folder).as_posix()
+            for name in files
+            if not name.startswith(".") and name.lower().endswith(ENDINGS)
+        ]
+    if not found:
+        raise PictureError(
+            f"{folder} and its folders hold no picture ({', '.join(ENDINGS)}): check the path"
+        )
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise PictureError(
+        f"{error.filename} cannot be read ({error.strerror}): change its permissions or move the "
+        "pictures elsewhere"
+    ) from error

@@ -1,0 +1,64 @@
+"""Measures: pure functions that give one number per example.
+
+Pictures are (B, 3, H, W) float32 with values in [0, 1] unless said otherwise; results are (B,).
+LPIPS needs weights and lives in `bench/perceptual.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Four halvings and an 11-pixel window have to fit: below, MS-SSIM is not defined.
+MS_SSIM_MIN_SIDE = 161
+
+
+def to_8bit(x: Tensor) -> Tensor:
+    """What an 8-bit file would hold: clamped to [0, 1] and rounded to the 256 levels k / 255."""
+    return x.clamp(0, 1).mul(255).round().div(255)
+
+
+def mse(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error over all channels and pixels, in the square of the pictures' unit."""
+    return (x - y).square().flatten(1).mean(1)
+
+
+def psnr(x: Tensor, y: Tensor, peak: float = 1.0) -> Tensor:
+    """Peak signal-to-noise ratio in dB: of the error over all channels jointly, not the mean of
+    the channels' ratios. Infinite for equal pictures."""
+    return 10 * torch.log10(peak**2 / mse(x, y))
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Multi-scale structural similarity (five scales), 1 for equal pictures; NaN for pictures of
+    160 pixels or fewer on a side, where it is not defined."""
+    if min(x.shape[-2:]) < MS_SSIM_MIN_SIDE:
+        return x.new_full(x.shape[:1], math.nan)
+    import pytorch_msssim
+
+    return pytorch_msssim.ms_ssim(x, y, data_range=1.0, size_average=False)
+
+
+def kl_to_standard_normal(mean: Tensor, std: Tensor) -> Tensor:
+    """KL divergence of the normal (mean, std) from the standard normal, in nats, summed over all
+    dimensions but the first."""
+    return (0.5 * (mean.square() + std.square() - 1) - std.log()).flatten(1).sum(1)
+
+
+def gaussian_nll(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """-log p(x) under independent normals, in nats, summed over all dimensions but the first.
+
+    A density: it falls below zero where std is small. `std` broadcasts against x.
+    """
+    nll = 0.5 * ((x - mean) / std).square() + std.log() + 0.5 * math.log(2 * math.pi)
+    return nll.flatten(1).sum(1)
+
+
+def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
+    """-log p(x) of values in [0, 1] under independent Bernoullis, in nats, summed over all
+    dimensions but the first."""
+    nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
+    return nll.flatten(1).sum(1)

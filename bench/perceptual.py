@@ -1,0 +1,202 @@
+"""Networks that see: VGG-16's features for style transfer, and the LPIPS distance.
+
+The convolutions come from `bench/artefacts.py` and LPIPS' linear heads (v0.1) from the `lpips`
+package's files. The package itself is not imported, since that takes seconds; a test holds our
+thirty lines to its numbers. Weights that cannot be had raise `Unavailable`: a random network
+never stands in for a trained one.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bench.artefacts import Unavailable, convolutions, get
+
+# What both backbones were trained on: RGB in [0, 1], less this mean, over this deviation. LPIPS
+# states the same numbers for [-1, 1]: shift 2 * mean - 1, scale 2 * std.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+LPIPS_VERSION = "0.1"
+LPIPS_LAYERS = {
+    "alex": ("relu1", "relu2", "relu3", "relu4", "relu5"),
+    "vgg": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+}
+LPIPS_MIN_SIDE = 32  # the deepest layers see less than one whole field below it
+
+
+class LPIPS(nn.Module):
+    """Learned perceptual distance, v0.1, net "alex" or "vgg": 0 for equal pictures."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, net: str = "alex") -> None:
+        super().__init__()
+        if net not in LPIPS_LAYERS:
+            hint = ", whose weights no package registry has" if net.startswith("squeeze") else ""
+            raise ValueError(f"LPIPS with net {net!r} cannot be had{hint}: use alex or vgg")
+        self.net = net
+        self.trunk = _trunk(net, LPIPS_LAYERS[net], None)
+        self.heads = nn.ParameterList(_heads(net))
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("shift", (2 * mean - 1)[:, None, None])
+        self.register_buffer("scale", (2 * std)[:, None, None])
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two batches (B, 3, H, W) of RGB in [-1, 1], not [0, 1], to their distances (B,).
+
+        Raises ValueError for values outside [-1, 1]; NaN for pictures under 32 pixels a side.
+        """
+        for picture in (x, y):
+            low, high = picture.aminmax()
+            if not (low >= -1.001 and high <= 1.001):
+                raise ValueError(
+                    f"LPIPS takes pictures in [-1, 1], got values in [{low:.3g}, {high:.3g}]: "
+                    "give it 2 * x - 1 for x in [0, 1]"
+                )
+        if min(x.shape[-2:]) < LPIPS_MIN_SIDE:
+            return x.new_full(x.shape[:1], math.nan)
+        both = (torch.cat([x, y]) - self.shift) / self.scale
+        distance = x.new_zeros(len(x))
+        for features, head in zip(
+            _taps(self.trunk, both, LPIPS_LAYERS[self.net]).values(), self.heads, strict=True
+        ):
+            unit = features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
+            one, other = unit.chunk(2)
+            distance = distance + ((one - other).square() * head).sum(1).mean((1, 2))
+        return distance
+
+
+@functools.cache
+def lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPS:
+    """The one LPIPS of this process for a net and a device; `Unavailable` without weights."""
+    return LPIPS(net).to(device)
+
+
+class VGGFeatures(nn.Module):
+    """VGG-16's rectified features: (B, 3, H, W) RGB in [0, 1] to {layer: (B, C, h, w)}.
+
+    layers: among relu1_1 to relu5_3; nothing deeper than the deepest is computed.
+    weights: a file of the user's own, torchvision's .pth or .safetensors; else the artefact.
+
+    Frozen, but gradients flow to the picture.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, layers: Sequence[str], weights: Path | None = None) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.trunk = _trunk("vgg", self.layers, weights)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None])
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return _taps(self.trunk, (x - self.mean) / self.std, self.layers)
+
+
+def _taps(trunk: nn.Sequential, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """The outputs of the named layers, in the order in which they were asked for."""
+    found = {}
+    for name, layer in trunk.named_children():
+        x = layer(x)
+        if name in layers:
+            found[name] = x
+    return {name: found[name] for name in layers}
+
+
+def _trunk(net: str, layers: Sequence[str], weights: Path | None) -> nn.Sequential:
+    """A backbone up to the deepest of `layers`, with its trained convolutions."""
+    modules = _vgg16() if net == "vgg" else _alexnet()
+    unknown = [layer for layer in layers if layer not in modules or not layer.startswith("relu")]
+    if unknown or not layers:
+        known = ", ".join(name for name in modules if name.startswith("relu"))
+        raise ValueError(f"no layers {unknown or '(none given)'} in {net}: choose among {known}")
+    names = list(modules)
+    deepest = max(names.index(layer) for layer in layers)
+
+    artefact = "vgg16-convs" if net == "vgg" else "alexnet-convs"
+    state = _load(Path(weights) if weights else get(artefact))
+    convs = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
+    for position, conv in enumerate(convs):
+        weight, bias = state.get(f"{position}.weight"), state.get(f"{position}.bias")
+        if weight is None or bias is None or weight.shape != conv.weight.shape:
+            raise ValueError(
+                f"{weights} does not hold the {len(convs)} convolutions of {net}: give the file "
+                "that torchvision downloads, or leave the option out"
+            )
+        conv.weight = nn.Parameter(weight)
+        conv.bias = nn.Parameter(bias)
+    return nn.Sequential(OrderedDict(list(modules.items())[: deepest + 1]))
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    """Convolutions by position from a .safetensors or a torch file, which may carry no code."""
+    if not path.is_file():
+        raise ValueError(f"there is no weights file {path}: check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: torch.from_numpy(array) for name, array in convolutions(state).items()}
+    except Exception as error:
+        raise ValueError(
+            f"{path} holds no weights that can be read safely ({error}): give a state dict of "
+            "tensors, saved by torch.save or safetensors"
+        ) from error
+
+
+def _vgg16() -> dict[str, nn.Module]:
+    modules: dict[str, nn.Module] = {}
+    before = 3
+    for block, (depth, width) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], 1):
+        for place in range(1, depth + 1):
+            modules[f"conv{block}_{place}"] = nn.Conv2d(before, width, 3, padding=1)
+            modules[f"relu{block}_{place}"] = nn.ReLU(inplace=True)
+            before = width
+        modules[f"pool{block}"] = nn.MaxPool2d(2)
+    return modules
+
+
+def _alexnet() -> dict[str, nn.Module]:
+    pools = {"pool1": nn.MaxPool2d(3, 2), "pool2": nn.MaxPool2d(3, 2)}
+    convs = [
+        nn.Conv2d(3, 64, 11, stride=4, padding=2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.Conv2d(256, 256, 3, padding=1),
+    ]
+    modules: dict[str, nn.Module] = {}
+    for number, conv in enumerate(convs, 1):
+        modules |= {f"conv{number}": conv, f"relu{number}": nn.ReLU(inplace=True)}
+        if f"pool{number}" in pools:
+            modules[f"pool{number}"] = pools[f"pool{number}"]
+    return modules
+
+
+def _heads(net: str) -> list[nn.Parameter]:
+    """The learned channel weights of LPIPS v0.1, one (C, 1, 1) per layer."""
+    package = importlib.util.find_spec("lpips")  # finds without importing
+    folder = Path(package.origin).parent if package and package.origin else Path("lpips")
+    path = folder / "weights" / f"v{LPIPS_VERSION}" / f"{net}.pth"
+    if not path.is_file():
+        raise Unavailable(f"LPIPS' heads are missing ({path}): pip install 'lpips>=0.1.4'")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    heads = [state[f"lin{i}.model.1.weight"] for i in range(len(LPIPS_LAYERS[net]))]
+    return [nn.Parameter(head[0], requires_grad=False) for head in heads]

@@ -1,0 +1,162 @@
+"""Names to plug-ins, imported late: a name in a table here, or a user's own Python file.
+
+`bench` never imports a task or a method by itself. A configuration stored beside a result names
+its plug-ins the same way, and `revive_*` makes the objects again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+TASKS = {
+    "compression": "bench.tasks.compression:Compression",
+    "toy": "bench.tasks.toy:Toy",
+}
+METHODS = {
+    "yoto": "bench.yoto:Yoto",
+    "fixed_grid": "baselines.fixed_grid:FixedGrid",
+    "single_model": "baselines.single_model:SingleModel",
+    "unconditioned": "baselines.unconditioned:Unconditioned",
+}
+DEFAULT_TASKS = ("compression",)
+DEFAULT_METHODS = tuple(METHODS)
+
+Plugin = TypeVar("Plugin")
+
+
+class UnknownName(ValueError):
+    """A name that is not known; the message gives near ones, or all."""
+
+
+def near(name: str, known: Iterable[str], what: str) -> UnknownName:
+    """The error for a misspelt name."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return UnknownName(f"no {what} is called {name!r}: {hint}")
+
+
+def task_class(name: str) -> type:
+    """The Task subclass of a registered name or of a file (`mytask.py`, `mytask.py:Name`)."""
+    from bench.task import Task
+
+    return _find(name, TASKS, Task, "task")
+
+
+def method(name: str, **fields: Any) -> Any:
+    """A method with its default fields (or `fields`) by registered name or file."""
+    from bench.method import Method
+
+    return _find(name, METHODS, Method, "method")(**fields)
+
+
+def preset(task: type, name: str) -> Any:
+    """One preset of a task class, by name."""
+    presets = task.presets()  # type: ignore[attr-defined]
+    if name not in presets:
+        raise near(name, presets, f"preset of the task {task.name!r}")  # type: ignore[attr-defined]
+    return presets[name]
+
+
+def describe(plugin: Any) -> dict[str, Any]:
+    """A task or method as plain values: where its class is, and its fields."""
+    from bench.identity import plain
+
+    kind = type(plugin)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    if kind.__module__.split(".")[0] not in ("bench", "baselines"):
+        target = f"{Path(inspect.getfile(kind)).resolve()}:{kind.__qualname__}"
+    return {"class": target, "fields": plain(plugin)}
+
+
+def revive(description: dict[str, Any], base: type[Plugin]) -> Plugin:
+    """The inverse of `describe`. Only subclasses of `base` are made, so that a configuration
+    file names a plug-in and nothing else."""
+    try:
+        target, fields = description["class"], description["fields"]
+        place, _, name = target.rpartition(":")
+    except (TypeError, KeyError, AttributeError):
+        raise ValueError(f"no plug-in is described by {description!r}") from None
+    if place.endswith(".py"):
+        found = getattr(_module(Path(place)), name, None)
+    elif place.split(".")[0] in ("bench", "baselines"):
+        found = getattr(importlib.import_module(place), name, None)
+    else:
+        raise ValueError(f"{target!r} is neither part of the suite nor a Python file")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{target!r} is no {base.__name__}: was it renamed since?")
+    return _restore(found, fields)
+
+
+def _restore(kind: type, fields: dict[str, Any]) -> Any:
+    """A dataclass from JSON's types: lists become tuples, mappings the field's dataclass."""
+    hints = typing.get_type_hints(kind)
+
+    def value(item: Any, hint: Any) -> Any:
+        if isinstance(item, dict) and dataclasses.is_dataclass(hint):
+            return _restore(hint, item)  # type: ignore[arg-type]
+        if isinstance(item, list):
+            return tuple(value(part, None) for part in item)
+        return item
+
+    return kind(**{name: value(item, hints.get(name)) for name, item in fields.items()})
+
+
+def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
+    if name in known:
+        place, _, attribute = known[name].partition(":")
+        return getattr(importlib.import_module(place), attribute)
+    file, _, attribute = name.partition(":")
+    if not file.endswith(".py"):
+        raise near(name, known, what)
+    module = _module(Path(file))
+    own = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+    }
+    if attribute:
+        if attribute not in own:
+            raise near(attribute, own, f"{what} in {file}")
+        return own[attribute]
+    if len(own) != 1:
+        raise UnknownName(
+            f"{file} has {len(own)} {what}s ({', '.join(own) or 'none'}): "
+            f"it needs one, or name it as {file}:Name"
+        )
+    return next(iter(own.values()))
+
+
+def _module(path: Path) -> ModuleType:
+    path = path.resolve()
+    name = f"plugin_{path.stem}_{abs(hash(str(path))):x}"
+    for module in sys.modules.values():
+        if getattr(module, "__plugin__", None) == path:
+            return module
+    if not path.is_file():
+        raise UnknownName(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__plugin__ = path  # type: ignore[attr-defined]
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -1,0 +1,336 @@
+"""Results folders to data frames: every table and figure starts here, from the files alone.
+
+    results = load_results(Path("results"))             several roots are read as one
+    for run in results.runs: run.records, run.cells     one task, preset and experiment each
+
+Reads `runs/<task>/<method>/<cell>/done.json` and `records/<task>/<method>/<id>.csv` with its
+`.json`, which is written last: a CSV without one is unfinished and not counted.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.identity import content_id
+from bench.records import Record, loads
+from bench.space import parse_setting
+
+Key = tuple[str, str, str]  # task, preset, experiment
+
+RECORDS = [*Record._fields, "entry", "kind"]
+MEASURED = [
+    *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
+    *("outside", "kind", "time", "display", "provenance", "path"),
+]
+CELLS = [
+    *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),
+    *("steps", "examples", "flops_per_step", "flops", "seconds", "parameters"),
+    *("conditioner_parameters", "bytes", "peak_memory_bytes", "device", "device_name"),
+    *("shared_device", "phases", "provenance", "path"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureStyle:
+    """How one measure is written; the fields are those of the task's own description."""
+
+    label: str
+    unit: str = ""
+    better: str = ""
+    digits: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisStyle:
+    name: str
+    low: float
+    high: float
+    symbol: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One task, preset and experiment.
+
+    records: long, finite values of methods only. context: the same for known curves, where
+    `method` is the curve and `setting` the point. measured: one row per method, seed and setting.
+    cells: the trainings behind them, those they continued included.
+    """
+
+    task: str
+    preset: str
+    experiment: str
+    folder: str  # the name of its report
+    records: pd.DataFrame
+    context: pd.DataFrame
+    measured: pd.DataFrame
+    cells: pd.DataFrame
+    measures: dict[str, MeasureStyle]
+    fronts: list[tuple[str, str]]
+    axes: list[AxisStyle]
+    methods_line: str
+    superseded: int
+    not_finite: int
+
+    @property
+    def key(self) -> Key:
+        return self.task, self.preset, self.experiment
+
+    @functools.cached_property
+    def settings(self) -> list[str]:
+        """In coefficient order; on several axes the centre, then one at a time, then the rest."""
+        return sorted(self.measured["setting"].unique(), key=self._place)
+
+    @functools.cached_property
+    def methods(self) -> list[str]:
+        first = ["fixed_grid", "yoto"]
+        found = set(self.measured["method"])
+        return [m for m in first if m in found] + sorted(found - set(first))
+
+    @functools.cached_property
+    def seeds(self) -> list[int]:
+        return sorted(self.measured["seed"].unique())
+
+    def values(self, setting: str) -> tuple[float, ...]:
+        """A setting's coefficients in the order of the axes."""
+        parsed = parse_setting(setting)
+        missing = [axis.name for axis in self.axes if axis.name not in parsed]
+        if missing or len(parsed) != len(self.axes):
+            names = [axis.name for axis in self.axes]
+            raise ValueError(f"the setting {setting!r} of {self.task} does not give {names}")
+        return tuple(parsed[axis.name] for axis in self.axes)
+
+    @functools.cached_property
+    def centre(self) -> tuple[float, ...] | None:
+        """On several axes, the setting from which most others move one coefficient, if any."""
+        if len(self.axes) < 2:
+            return None
+        every = [self.values(setting) for setting in self.measured["setting"].unique()]
+        near = [sum(len(_moved(one, other)) == 1 for other in every) for one in every]
+        best = max(range(len(every)), key=lambda i: (near[i], every[i]))
+        unique = near.count(near[best]) == 1  # in a full grid every setting is as central
+        return every[best] if unique and near[best] > 1 else None
+
+    def _place(self, setting: str) -> tuple[Any, ...]:
+        values = self.values(setting)
+        if self.centre is None:
+            return values
+        moved = _moved(values, self.centre)
+        return (min(len(moved), 2), moved if len(moved) == 1 else [], values)
+
+    def labels(self) -> dict[str, str]:
+        """A short name per setting: its value, or on several axes what differs from the centre."""
+        names = [axis.symbol for axis in self.axes]
+        labels, rest = {}, 0
+        for setting in self.settings:
+            values = self.values(setting)
+            if len(values) == 1 or (len(values) == 2 and self.centre is None):
+                labels[setting] = ", ".join(f"{value:g}" for value in values)
+            elif values == self.centre:
+                labels[setting] = "centre"
+            elif self.centre is not None and len(moved := _moved(values, self.centre)) == 1:
+                labels[setting] = f"{names[moved[0]]} = {values[moved[0]]:g}"
+            else:
+                rest += 1
+                labels[setting] = f"mix {rest}" if self.centre else f"setting {rest}"
+        return labels
+
+
+def _moved(one: tuple[float, ...], other: tuple[float, ...]) -> list[int]:
+    return [i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What lies in one or several results folders.
+
+    records: one number per row (`bench/records.py`), with the entry it belongs to and its kind.
+    measured: one row per measured method, seed and setting; `cells` is a tuple of cell ids.
+    cells: one row per finished training; `seconds` is the training phase, `phases` all of them.
+    superseded: how many older measurements were left out, per task, preset and experiment.
+    """
+
+    records: pd.DataFrame
+    cells: pd.DataFrame
+    measured: pd.DataFrame
+    superseded: dict[Key, int] = field(default_factory=dict)
+
+    @functools.cached_property
+    def runs(self) -> list[Run]:
+        """One per task, preset and experiment; the newest experiment has the plain folder name."""
+        methods = self.measured[self.measured["kind"] == "method"]
+        found: list[Run] = []
+        for (task, preset), group in methods.groupby(["task", "preset"], sort=True):
+            newest_first = group.groupby("experiment")["time"].max().sort_values(ascending=False)
+            for place, experiment in enumerate(newest_first.index):
+                key = (task, preset, experiment)
+                folder = _file_name("-".join(key if place else key[:2]))
+                if any(folder == run.folder for run in found):  # a-b, c and a, b-c
+                    folder += f"-{content_id(key)[:6]}"
+                found.append(self._run(key, folder))
+        return found
+
+    def _run(self, key: Key, folder: str) -> Run:
+        measured = _of(self.measured, key)
+        methods = measured[measured["kind"] == "method"].reset_index(drop=True)
+        rows = _of(self.records, key)
+        finite = rows[~rows["value"].isin([float("inf"), float("-inf")]) & rows["value"].notna()]
+        display = methods.loc[methods["time"].idxmax(), "display"]
+        measures = {name: MeasureStyle(**style) for name, style in display["measures"].items()}
+        for name in rows.loc[rows["kind"] == "method", "measure"].unique():
+            measures.setdefault(name, MeasureStyle(label=name))
+        axes = [
+            AxisStyle(name=a["name"], low=a["low"], high=a["high"], symbol=a["symbol"] or a["name"])
+            for a in display["axes"]
+        ]
+        return Run(
+            task=key[0],
+            preset=key[1],
+            experiment=key[2],
+            folder=folder,
+            records=finite[finite["kind"] == "method"].reset_index(drop=True),
+            context=finite[finite["kind"] == "context"].reset_index(drop=True),
+            measured=methods,
+            cells=self._behind(methods["cells"]),
+            measures=measures,
+            fronts=[(x, y) for x, y in display["fronts"] if x in measures and y in measures],
+            axes=axes,
+            methods_line=display.get("methods_line", ""),
+            superseded=self.superseded.get(key, 0),
+            not_finite=len(rows) - len(finite),
+        )
+
+    def _behind(self, used: Iterable[tuple[str, ...]]) -> pd.DataFrame:
+        """The cells of these ids and, through `after`, those they started from."""
+        before = dict(zip(self.cells["cell"], self.cells["after"], strict=True))
+        wanted: set[str] = set()
+        for first in (cell for cells in used for cell in cells):
+            cell: Any = first
+            while isinstance(cell, str) and cell not in wanted:
+                wanted.add(cell)
+                cell = before.get(cell)
+        return self.cells[self.cells["cell"].isin(wanted)].reset_index(drop=True)
+
+
+def load_results(*roots: Path) -> Results:
+    """Read one or several results folders, of which the newest measurement counts.
+
+    FileNotFoundError where a folder is missing; ValueError, naming the file and the way out,
+    where one is not ours or was changed after it was measured.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    cells: dict[str, dict[str, Any]] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise FileNotFoundError(f"there is no results folder {root}: `run` makes one")
+        for path in sorted(root.glob("runs/*/*/*/done.json")):
+            cell = _cell(path)
+            cells.setdefault(cell["cell"], cell)
+        for path in sorted(root.glob("records/*/*/*.json")):
+            entry = _entry(path)
+            known = entries.get(entry["entry"])
+            if known is None or known["time"] < entry["time"]:
+                entries[entry["entry"]] = entry
+
+    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    superseded: dict[Key, int] = {}
+    for entry in sorted(entries.values(), key=lambda e: (e["time"], e["entry"])):
+        key = (entry["task"], entry["preset"], entry["experiment"])
+        what = (*key, entry["kind"], entry["method"], entry["seed"], entry["setting"])
+        if what in newest and newest[what]["cells"] != entry["cells"]:
+            superseded[key] = superseded.get(key, 0) + 1
+        newest[what] = entry
+
+    rows = [row for entry in newest.values() for row in _rows(entry)]
+    return Results(
+        records=pd.DataFrame(rows, columns=RECORDS).astype({"value": float}),
+        cells=pd.DataFrame(list(cells.values()), columns=CELLS),
+        measured=pd.DataFrame(list(newest.values()), columns=MEASURED),
+        superseded=superseded,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and run again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no result: delete it and run again")
+    return content
+
+
+def _cell(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    try:
+        ledger = content["ledger"] or {}
+        cell = {name: content.get(name) for name in ("task", "preset", "method", "seed", "after")}
+        cell |= {"cell": content["id"], "status": content["status"], "path": path}
+        cell |= {"reason": content.get("reason") or "", "trained_for": content["trained_for"]}
+        cell |= {"provenance": content.get("provenance") or {}}
+    except KeyError as error:
+        raise ValueError(
+            f"{path} lacks {error}: delete its folder and run again, or report with the version "
+            "of the suite that wrote it"
+        ) from None
+    cell |= {name: ledger.get(name) for name in CELLS if name in ledger}
+    phases = ledger.get("seconds") or {}
+    shared = bool(ledger.get("shared_device"))
+    return cell | {"seconds": phases.get("train"), "phases": phases, "shared_device": shared}
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    content = _read(path)
+    kept = ("task", "preset", "experiment", "method", "seed", "setting", "status", "time")
+    try:
+        entry = {name: content[name] for name in kept}
+        entry |= {"entry": content["id"], "cells": tuple(content["cells"]), "path": path}
+        entry |= {"display": content["display"], "kind": content.get("kind", "method")}
+    except KeyError as error:
+        raise ValueError(
+            f"{path} lacks {error}: delete it and run again, or report with the version of the "
+            "suite that wrote it"
+        ) from None
+    entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
+    return entry | {"provenance": content.get("provenance") or {}}
+
+
+def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
+    path = entry["path"].with_suffix(".csv")
+    if entry["status"] == "diverged":
+        return []
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing, though {entry['path'].name} says that it was written: delete "
+            f"{entry['path']} and run again to measure it anew"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise ValueError(
+            f"{path} is not what was measured (its SHA-256 differs from the one in "
+            f"{entry['path'].name}): delete both and run again to measure it anew"
+        )
+    records = loads(data.decode("utf-8"), str(path))
+    return [(*record, entry["entry"], entry["kind"]) for record in records]
+
+
+def _of(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
+    task, preset, experiment = key
+    chosen = (frame["task"] == task) & (frame["preset"] == preset)
+    return frame[chosen & (frame["experiment"] == experiment)]
+
+
+def _file_name(text: str) -> str:
+    """The text as a folder's name; one that had to be changed carries its hash, so that two
+    names that would look alike stay apart."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)
+    return text if safe == text and not text.startswith(".") else f"{safe}-{content_id(text)[:6]}"

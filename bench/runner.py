@@ -1,0 +1,466 @@
+"""From an experiment to its records: plan the cells, train the missing ones, measure, report.
+
+Everything that was done before is found by its content id and left alone; whatever lacks its last
+file is done again. `perform` is one job, wherever it runs; a job is a dict of plain values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import executors
+from bench.identity import content_id, plain
+from bench.method import Cell, Method, build
+from bench.progress import Board
+from bench.records import Record, write_atomic
+from bench.registry import describe, method, preset, revive, task_class
+from bench.space import Setting, format_setting
+from bench.store import Damaged, Store, cell_config, cell_from, read_json
+from bench.task import Measure, Task, weighted
+from bench.train import Diverged, fit
+
+LOSS = Measure(label="loss", better="lower")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One method at one setting, from the cells its model is made of."""
+
+    method: Method
+    seed: int
+    setting: Setting
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One task with everything that is compared on it."""
+
+    task: Task
+    preset: str
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    methods: tuple[Method, ...]
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Changes with the task's fields, its training data and its test data."""
+        return content_id(
+            {
+                "task": self.task.identity,
+                "test": self.task.data("test").digest,
+                "measurement": self.task.measurement,
+            }
+        )
+
+    @functools.cached_property
+    def measurements(self) -> list[Measurement]:
+        found = []
+        for seed in self.seeds:
+            for each in self.methods:
+                cells = each.plan(self.task, self.settings, seed)
+                for setting in self.settings:
+                    used = tuple(each.cells_at(self.task, cells, setting))
+                    found.append(Measurement(method=each, seed=seed, setting=setting, cells=used))
+        return found
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell once, also where several methods use it."""
+        planned = [
+            cell
+            for seed in self.seeds
+            for each in self.methods
+            for cell in each.plan(self.task, self.settings, seed)
+        ]
+        return list({cell.id: cell for cell in planned}.values())
+
+    def measurement_id(self, measurement: Measurement) -> str:
+        return content_id(
+            {
+                "experiment": self.id,
+                "method": measurement.method.identity,
+                "seed": measurement.seed,
+                "setting": measurement.setting,
+                "cells": [cell.id for cell in measurement.cells],
+            }
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The experiment as plain values; `experiment_from` makes it again."""
+        return {
+            "task": describe(self.task),
+            "preset": self.preset,
+            "settings": self.settings,
+            "seeds": self.seeds,
+            "methods": [describe(each) for each in self.methods],
+        }
+
+
+def experiment_from(config: dict[str, Any]) -> Experiment:
+    return Experiment(
+        task=revive(config["task"], Task),  # type: ignore[type-abstract]
+        preset=config["preset"],
+        settings=tuple(tuple(setting) for setting in config["settings"]),
+        seeds=tuple(config["seeds"]),
+        methods=tuple(revive(each, Method) for each in config["methods"]),  # type: ignore[type-abstract]
+    )
+
+
+def experiment(
+    task: str,
+    preset_name: str,
+    methods: Sequence[str],
+    settings: int | None = None,
+    seeds: Sequence[int] | None = None,
+    locations: dict[str, str] | None = None,
+    design: str | None = None,
+) -> Experiment:
+    """The experiment a command line asks for. ValueError names what is not known.
+
+    `design` replaces the task's own choice of settings: "grid" (`settings` points an axis),
+    "one-at-a-time", or "random" (`settings` of them, always the same).
+    """
+    kind = task_class(task)
+    chosen = preset(kind, preset_name)
+    made = chosen.task
+    for name, value in (locations or {}).items():
+        if name not in made.locations():
+            raise ValueError(
+                f"the task {made.name!r} takes no {name.replace('_', ' ')} "
+                f"(it takes {', '.join(made.locations()) or 'none'})"
+            )
+        made = dataclasses.replace(made, **{name: value})
+    named = {name: method(name) for name in methods}
+    count = settings or chosen.settings
+    if design is None:
+        compared = made.settings(count)
+    elif design == "grid":
+        compared = made.space.grid(count)
+    elif design == "one-at-a-time":
+        compared = made.space.one_at_a_time()
+    else:
+        compared = made.space.random(count, seed=0)
+    return Experiment(
+        task=made,
+        preset=preset_name,
+        settings=compared,
+        seeds=tuple(seeds or chosen.seeds),
+        methods=tuple(
+            dataclasses.replace(each, **chosen.methods.get(each.name, {}))
+            for each in named.values()
+        ),
+    )
+
+
+# Jobs
+
+
+def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[], bool]) -> None:
+    """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
+    store, device = Store(Path(job["root"])), torch.device(job["device"])
+    if job["kind"] == "train":
+
+        def progress(event: dict[str, Any]) -> None:
+            emit({"event": "step", "job": job["id"], **event})
+
+        cell, preset_name = cell_from(job["cell"]), job["cell"]["preset"]
+        train(store, cell, preset_name, device, job["shared"], progress, should_stop)
+    elif job["kind"] == "measure":
+        measure(store, job, device)
+    else:
+        context(store, job)
+
+
+def train(
+    store: Store,
+    cell: Cell,
+    preset_name: str,
+    device: torch.device,
+    shared: bool,
+    progress: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train one cell and store it; a diverged one is stored as such."""
+    folder = store.prepare(cell, preset_name)
+    network = build(cell)
+    draw = functools.partial(cell.method.draw, cell)
+    try:
+        ledger = fit(cell.task, network, draw, cell.seed, device, folder, progress, should_stop)
+    except Diverged as error:
+        ledger = {"device": device.type, "shared_device": shared}
+        store.give_up(cell, preset_name, str(error), ledger)
+        progress({"note": f"diverged: {error}"})
+        return
+    ledger |= {"shared_device": shared, "constants": cell.task.constants()}
+    store.finish(cell, preset_name, network, ledger)
+
+
+@torch.no_grad()
+def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
+    """Write the records of one method at one setting, on every test example."""
+    task = revive(job["task"], Task)  # type: ignore[type-abstract]
+    path = Path(job["path"])
+    cells = [cell_from(config) for config in job["cells"]]
+    results = [store.result(cell) for cell in cells]
+    if any(result is None for result in results):
+        raise RuntimeError("a cell it needs has failed")
+    head = {**job["head"], "models": models(store, cells)}
+    diverged = [r for r in results if r is not None and r["status"] == "diverged"]
+    if diverged:
+        head |= {"status": "diverged", "reason": diverged[0]["reason"]}
+        store.write_records(path, head, [])
+        return
+    setting = tuple(job["setting"])
+    plain_method = revive(job["method"], Method)  # type: ignore[type-abstract]
+    networks = [store.network(cell).to(device) for cell in cells]
+    model = plain_method.at(task, networks, setting).eval()
+    task.ready(model)
+    coefficients = torch.tensor([setting], device=device)
+    records, picture = [], None
+    for example, batch in task.data("test").to(device).examples():
+        values = task.measure(model, batch)
+        terms = {name: values[name].to(device) for name in task.terms}
+        values = {"loss": weighted(task.space, terms, coefficients), **values}
+        for name, value in values.items():
+            records.append(
+                Record(
+                    head["task"], head["preset"], head["experiment"], head["method"], head["seed"],
+                    ",".join(head["cells"]), head["setting"], example, name, value.item(),
+                )
+            )  # fmt: skip
+        if picture is None:
+            picture = encode_png(task.sample(model, batch))
+    head |= {"status": "done", "missing": sorted(task.missing())}
+    store.write_records(path, head, records, picture)
+
+
+def context(store: Store, job: dict[str, Any]) -> None:
+    """Write the curves a task draws behind the methods, for the same test examples."""
+    task = revive(job["task"], Task)  # type: ignore[type-abstract]
+    head = job["head"]
+    records = [
+        Record(head["task"], head["preset"], head["experiment"], curve, 0, "", setting, example,
+               name, value)
+        for example, batch in task.data("test").examples()
+        for curve, setting, values in task.context(batch)
+        for name, value in values.items()
+    ]  # fmt: skip
+    head |= {"status": "done", "missing": sorted(task.missing()), "models": []}
+    store.write_records(Path(job["path"]), head, records)
+
+
+def models(store: Store, cells: Sequence[Cell]) -> list[str]:
+    """What the records depend on: the hash of each cell's weights, or its status."""
+    results = [store.result(cell) or {} for cell in cells]
+    return [result.get("model_sha256", result.get("status", "")) for result in results]
+
+
+def encode_png(picture: torch.Tensor | None) -> bytes | None:
+    """(3, H, W) in [0, 1] as the bytes of a PNG file."""
+    if picture is None:
+        return None
+    from PIL import Image
+
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+# Running
+
+
+class Run:
+    """One `run` of one or more experiments on a results folder."""
+
+    def __init__(
+        self,
+        root: Path,
+        experiments: Sequence[Experiment],
+        device: torch.device,
+        on: str = "here",
+        per_device: int = 1,
+    ) -> None:
+        self.store = Store(root)
+        self.experiments = list(experiments)
+        self.device = device
+        self.on = on
+        self.per_device = per_device
+        self.failures: list[str] = []
+
+    def missing_cells(self) -> list[tuple[Experiment, Cell]]:
+        return [
+            (each, cell)
+            for each in self.experiments
+            for cell in each.cells
+            if self.store.result(cell) is None
+        ]
+
+    def save_config(self) -> Path:
+        """Store what was asked for, so that `run --config` can replay it."""
+        content = {"kind": "run", "experiments": [each.config() for each in self.experiments]}
+        path = self.store.root / "configs" / f"{content_id(content)}.json"
+        write_atomic(path, json.dumps(plain(content), indent=1) + "\n")
+        return path
+
+    def forget(self) -> None:
+        """Delete everything this run would make, to make it again."""
+        for each in self.experiments:
+            self.store.forget(each.cells)
+            for job in self._record_jobs(each):
+                for ending in (".json", ".csv", ".png"):
+                    Path(job["path"]).with_suffix(ending).unlink(missing_ok=True)
+
+    def train_jobs(self) -> list[dict[str, Any]]:
+        jobs = []
+        for each, cell in self.missing_cells():
+            self.store.prepare(cell, each.preset)
+            jobs.append(self.train_job(cell, each.preset))
+        return jobs
+
+    def train_job(self, cell: Cell, preset_name: str) -> dict[str, Any]:
+        return {
+            **self._common(cell.id, "train", cell_label(cell)),
+            "cell": plain(cell_config(cell, preset_name)),
+            "shared": self.on == "pool" and self.per_device > 1,
+        }
+
+    def record_jobs(self) -> list[dict[str, Any]]:
+        """The measurements that are missing, damaged, or made from other weights."""
+        return [
+            job
+            for each in self.experiments
+            for job in self._record_jobs(each)
+            if not self._recorded(job, each)
+        ]
+
+    def execute(self, jobs: Sequence[dict[str, Any]], title: str, stop: Callable[[], bool]) -> None:
+        with Board(title, jobs) as board:
+
+            def emit(event: dict[str, Any]) -> None:
+                board.handle(event)
+                if event["event"] == "failed":
+                    self.failures.append(f"{board.label(event['job'])}: {event['reason']}")
+                    self._log_failure(event)
+
+            if self.on == "pool":
+                executors.pool(jobs, perform, emit, stop, self.per_device)
+            else:
+                executors.here(jobs, perform, emit, stop)
+
+    def _log_failure(self, event: dict[str, Any]) -> None:
+        path = self.store.root / "failures.log"
+        with open(path, "a") as file:
+            file.write(f"{event['job']}: {event['reason']}\n{event['trace']}\n")
+
+    def _common(self, identifier: str, kind: str, label: str) -> dict[str, Any]:
+        return {
+            "id": identifier,
+            "kind": kind,
+            "label": label,
+            "root": str(self.store.root),
+            "device": str(self.device),
+        }
+
+    def _record_jobs(self, each: Experiment) -> list[dict[str, Any]]:
+        task = each.task
+        head = {
+            "task": task.name,
+            "preset": each.preset,
+            "experiment": each.id,
+            "display": {
+                "measures": plain({"loss": LOSS, **task.measures}),
+                "fronts": plain(task.fronts),
+                "axes": plain(task.space.axes),
+            },
+        }
+        jobs = []
+        for each_one in each.measurements:
+            identifier = each.measurement_id(each_one)
+            setting = format_setting(task.space.names, each_one.setting)
+            method_name = each_one.method.name
+            jobs.append(
+                {
+                    **self._common(identifier, "measure", f"{method_name} at {setting}"),
+                    "path": str(self.store.record_path(task.name, method_name, identifier)),
+                    "task": describe(task),
+                    "method": describe(each_one.method),
+                    "setting": list(each_one.setting),
+                    "cells": [plain(cell_config(c, each.preset)) for c in each_one.cells],
+                    "head": {
+                        **head,
+                        "kind": "method",
+                        "id": identifier,
+                        "method": method_name,
+                        "seed": each_one.seed,
+                        "setting": setting,
+                        "cells": [cell.id for cell in each_one.cells],
+                        "outside": task.space.outside(each_one.setting),
+                    },
+                }
+            )
+        if type(task).context is not Task.context:
+            identifier = content_id({"experiment": each.id, "context": True})
+            jobs.append(
+                {
+                    **self._common(identifier, "context", "context curves"),
+                    "path": str(self.store.record_path(task.name, "context", identifier)),
+                    "task": describe(task),
+                    "cells": [],
+                    "head": {
+                        **head, "kind": "context", "id": identifier, "method": "context",
+                        "seed": 0, "setting": "", "cells": [], "outside": [],
+                    },
+                }
+            )  # fmt: skip
+        return jobs
+
+    def _recorded(self, job: dict[str, Any], each: Experiment) -> bool:
+        path = Path(job["path"])
+        table = path.with_suffix(".csv")
+        if not path.exists() or not table.exists():
+            return False
+        try:
+            head = read_json(path)
+        except Damaged:
+            return False
+        cells = {cell.id: cell for cell in each.cells}
+        used = [cells[config["id"]] for config in job["cells"]]
+        return (
+            head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
+            and head.get("models") == models(self.store, used)
+            and not set(head.get("missing", [])) - set(each.task.missing())
+        )
+
+
+def cell_label(cell: Cell) -> str:
+    """How a cell is called in the progress table: method, setting if fixed, seed."""
+    names = cell.task.space.names
+    trained = " ".join(format_setting(names, setting) for setting in cell.trained_for)
+    return " ".join(filter(None, [cell.task.name, cell.method.name, trained, f"seed {cell.seed}"]))
+
+
+def choose_device(name: str) -> torch.device:
+    """For "auto" a GPU where torch sees one. ValueError where the one named is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"no device is called {name!r}: use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("torch sees no CUDA device here: use --device cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"devices are cpu and cuda, not {name!r}")
+    return device

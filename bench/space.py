@@ -1,0 +1,148 @@
+"""Loss coefficients: the axes they live on, how they are drawn, laid out and encoded.
+
+A *setting* is one value per axis. A task names its axes after the loss terms they multiply;
+a loss term without an axis has weight one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+Setting = tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One coefficient: it multiplies the loss term `name` and is log-uniform over [low, high].
+
+    `symbol` is how tables and figures write it; it is no part of the experiment.
+    """
+
+    name: str
+    low: float
+    high: float
+    symbol: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < math.inf:
+            raise ValueError(
+                f"axis {self.name!r} needs 0 < low < high, got low={self.low}, high={self.high}; "
+                "a coefficient that never moves is a loss term without an axis"
+            )
+
+
+@dataclass(frozen=True)
+class Space:
+    """The axes of a task, in the order in which settings give their values."""
+
+    axes: tuple[Axis, ...]
+
+    def __post_init__(self) -> None:
+        names = self.names
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"a space needs axes of different names, got {names}")
+
+    @property
+    def names(self) -> list[str]:
+        return [axis.name for axis in self.axes]
+
+    def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Draw `count` settings, log-uniform and independent per axis: (count, K) float32.
+
+        Drawn on the CPU, so that the same seed gives the same coefficients on every device.
+        """
+        import torch
+
+        unit = torch.rand(count, len(self.axes), generator=generator)
+        low, high = self._log_bounds()
+        return torch.exp(low + (high - low) * unit)
+
+    def grid(self, points: int) -> tuple[Setting, ...]:
+        """`points` log-spaced values per axis, both ends included, and all their combinations.
+
+        Values are rounded to six significant digits, so that the setting a table prints is the
+        setting a network was trained for. One point is the geometric middle.
+        """
+        if points < 1:
+            raise ValueError(f"a grid needs one point or more, got {points}")
+        values = []
+        for axis in self.axes:
+            low, high = math.log(axis.low), math.log(axis.high)
+            steps = [i / (points - 1) for i in range(points)] if points > 1 else [0.5]
+            values.append([float(f"{math.exp(low + (high - low) * s):.6g}") for s in steps])
+        return tuple(itertools.product(*values))
+
+    def one_at_a_time(self) -> tuple[Setting, ...]:
+        """The geometric middle, then each axis at its low and at its high end: 1 + 2 K settings."""
+        (centre,) = self.grid(1)
+        moved = [
+            (*centre[:i], value, *centre[i + 1 :])
+            for i, axis in enumerate(self.axes)
+            for value in (axis.low, axis.high)
+        ]
+        return (centre, *moved)
+
+    def random(self, count: int, seed: int) -> tuple[Setting, ...]:
+        """`count` settings drawn like those of training, from a seed; six significant digits."""
+        import torch
+
+        drawn = self.sample(count, torch.Generator().manual_seed(seed)).tolist()
+        return tuple(tuple(float(f"{value:.6g}") for value in row) for row in drawn)
+
+    def encode(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """(B, K) coefficients to [-1, 1] by their place on the logarithmic axis."""
+        low, high = self._log_bounds()
+        low, high = low.to(coefficients), high.to(coefficients)
+        return 2 * (coefficients.log() - low) / (high - low) - 1
+
+    def outside(self, setting: Setting) -> list[str]:
+        """One sentence per coefficient that lies outside its range; empty inside."""
+        if len(setting) != len(self.axes):
+            return [f"{len(setting)} values were given for the axes {', '.join(self.names)}"]
+        slack = 1e-5  # settings are rounded to six digits
+        return [
+            f"{axis.name} = {value:g} is outside [{axis.low:g}, {axis.high:g}]"
+            for axis, value in zip(self.axes, setting, strict=True)
+            if not axis.low * (1 - slack) <= value <= axis.high * (1 + slack)
+        ]
+
+    def check(self, setting: Setting) -> None:
+        """Raise ValueError, naming the range, unless every coefficient lies inside it."""
+        problems = self.outside(setting)
+        if problems:
+            raise ValueError("; ".join(problems) + ": choose a value inside, or widen the axis")
+
+    def distance(self, one: Setting, other: Setting) -> float:
+        """How far two settings lie apart, in units of the (logarithmic) axes' lengths."""
+        return math.sqrt(
+            sum(
+                (math.log(a / b) / math.log(axis.high / axis.low)) ** 2
+                for axis, a, b in zip(self.axes, one, other, strict=True)
+            )
+        )
+
+    def _log_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        bounds = [[axis.low for axis in self.axes], [axis.high for axis in self.axes]]
+        low, high = torch.tensor(bounds).log()
+        return low, high
+
+
+def format_setting(names: list[str], setting: Setting) -> str:
+    """`('distortion',), (0.018,)` to `distortion=0.018`: how records and file names write it."""
+    return ";".join(f"{name}={value:g}" for name, value in zip(names, setting, strict=True))
+
+
+def parse_setting(text: str) -> dict[str, float]:
+    """The inverse of `format_setting`: `distortion=0.018` to `{'distortion': 0.018}`."""
+    try:
+        return {name: float(value) for name, value in (p.split("=") for p in text.split(";"))}
+    except ValueError:
+        raise ValueError(f"{text!r} is no setting: write name=value;name=value") from None

@@ -1,0 +1,187 @@
+"""Run folders: what is stored, what is finished, what is missing.
+
+    DIR/runs/<task>/<method>/<cell id>/   config.json log.jsonl state.pt model.safetensors done.json
+    DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
+    DIR/configs/<id>.json                 every `run` as it was asked for
+
+Files are written under a temporary name and renamed; `done.json` and `<id>.json` come last, so
+that whatever lacks them is unfinished. Weights are safetensors, checkpoints load with
+`weights_only=True`: no file here can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from bench.conditioning import Network
+from bench.identity import provenance
+from bench.method import Cell, Method, build
+from bench.records import Record, dumps, write_atomic
+from bench.registry import describe, revive
+from bench.task import Task
+
+
+class Damaged(RuntimeError):
+    """A stored file is not what was written; the message says which and what to do."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; Damaged where it is none."""
+    try:
+        value = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError):
+        value = None
+    if not isinstance(value, dict):
+        raise Damaged(f"{path} is damaged (not a JSON object): delete it and run again")
+    return value
+
+
+class Store:
+    """The results folder `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # Cells
+
+    def folder(self, cell: Cell) -> Path:
+        return self.root / "runs" / cell.task.name / cell.method.name / cell.id
+
+    def prepare(self, cell: Cell, preset: str) -> Path:
+        """Make the cell's folder with its configuration; return the folder."""
+        folder = self.folder(cell)
+        config = folder / "config.json"
+        if not config.exists():
+            write_atomic(config, json.dumps(cell_config(cell, preset), indent=1) + "\n")
+        return folder
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """The content of `done.json`, or None while the cell is unfinished."""
+        path = self.folder(cell) / "done.json"
+        return read_json(path) if path.exists() else None
+
+    def finish(self, cell: Cell, preset: str, network: Network, ledger: dict[str, Any]) -> None:
+        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed."""
+        folder = self.folder(cell)
+        state = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+        weights = save(state)
+        write_atomic(folder / "model.safetensors", weights)
+        done = {
+            "status": "done",
+            "model_sha256": hashlib.sha256(weights).hexdigest(),
+            "ledger": {**ledger, "bytes": len(weights)},
+        }
+        self._close(cell, preset, done)
+
+    def give_up(self, cell: Cell, preset: str, reason: str, ledger: dict[str, Any]) -> None:
+        """Record a diverged training: a result, shown in the report and not tried again."""
+        self._close(cell, preset, {"status": "diverged", "reason": reason, "ledger": ledger})
+
+    def _close(self, cell: Cell, preset: str, done: dict[str, Any]) -> None:
+        folder = self.folder(cell)
+        head = {
+            "id": cell.id,
+            "task": cell.task.name,
+            "preset": preset,
+            "method": cell.method.name,
+            "seed": cell.seed,
+            "trained_for": cell.trained_for,
+            "after": cell.after,
+        }
+        text = json.dumps({**head, **done, "provenance": provenance()}, indent=1) + "\n"
+        write_atomic(folder / "done.json", text)
+        (folder / "state.pt").unlink(missing_ok=True)
+
+    def network(self, cell: Cell) -> Network:
+        """A finished cell's network on the CPU, in evaluation mode. Raises Damaged."""
+        folder = self.folder(cell)
+        path = folder / "model.safetensors"
+        way_out = f"delete the folder {folder} and run again to train this cell anew"
+        done = self.result(cell)
+        if done is None or not path.exists():
+            raise Damaged(f"{path} is missing: {way_out}")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != done["model_sha256"]:
+            raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
+        network = build(cell, start=False)
+        try:
+            network.load_state_dict(load(data))
+        except (SafetensorError, RuntimeError) as error:
+            raise Damaged(f"{path} does not fit its configuration: {way_out}") from error
+        return network.eval()
+
+    def forget(self, cells: Iterable[Cell]) -> None:
+        """Delete cells with all that belongs to them (`run --again`)."""
+        for cell in cells:
+            shutil.rmtree(self.folder(cell), ignore_errors=True)
+
+    def find(self, identifier: str) -> Path:
+        """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""
+        found = [path.parent for path in self.root.glob(f"runs/*/*/{identifier}*/config.json")]
+        if len(found) != 1:
+            raise ValueError(
+                f"{len(found)} cells in {self.root} have an id that begins with {identifier!r}: "
+                "`run --dry` lists the missing ones"
+            )
+        return found[0]
+
+    # Records
+
+    def record_path(self, task: str, method: str, identifier: str) -> Path:
+        return self.root / "records" / task / method / f"{identifier}.json"
+
+    def write_records(
+        self, path: Path, head: dict[str, Any], records: list[Record], picture: bytes | None = None
+    ) -> None:
+        """The rows of one method at one setting, then, last, the file that says they are whole."""
+        text = dumps(records)
+        write_atomic(path.with_suffix(".csv"), text)
+        if picture is not None:
+            write_atomic(path.with_suffix(".png"), picture)
+        head = {**head, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        head |= {"provenance": provenance(), "time": time.time()}
+        write_atomic(path, json.dumps(head, indent=1) + "\n")
+
+
+def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
+    """A cell as plain values: all a worker needs besides the results folder."""
+    return {
+        "kind": "cell",
+        "id": cell.id,
+        "preset": preset,
+        "task": describe(cell.task),
+        "method": describe(cell.method),
+        "seed": cell.seed,
+        "trained_for": cell.trained_for,
+        "after": cell.after,
+    }
+
+
+def cell_from(config: dict[str, Any]) -> Cell:
+    """The inverse of `cell_config`. ValueError where code or data changed since."""
+    try:
+        cell = Cell(
+            task=revive(config["task"], Task),  # type: ignore[type-abstract]
+            method=revive(config["method"], Method),  # type: ignore[type-abstract]
+            seed=config["seed"],
+            trained_for=tuple(tuple(setting) for setting in config["trained_for"]),
+            after=config["after"],
+        )
+        expected = config["id"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no cell's configuration: {error}") from error
+    if cell.id != expected:
+        raise ValueError(
+            f"cell {expected} cannot be made again: its task, method or training data changed "
+            f"since (they now give {cell.id}); plan it anew with `run`"
+        )
+    return cell

@@ -1,0 +1,249 @@
+"""The Task contract: an ordinary PyTorch model with several loss terms.
+
+A task knows nothing of coefficients. It builds a plain model and returns unweighted loss terms
+per example; a method (`bench/method.py`) decides which coefficients weight them and what is done
+to the model so that it can follow them. `bench/tasks/toy.py` is the smallest whole task.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bench.identity import plain
+from bench.space import Setting, Space
+
+# Fields marked so are where things lie on this machine; their content enters ids by its digest.
+LOCATION = {"location": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How one measured number is called in tables and figures, and which way is better."""
+
+    label: str
+    unit: str = ""
+    better: str = ""  # "lower", "higher", or "" where neither is
+    digits: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How every network of a task is trained, whatever the method.
+
+    steps, batch: optimiser steps, and examples per step.
+    lr, schedule: Adam's peak rate; "one_cycle" rises over the first `warmup` share of the steps
+        and falls to nothing on a cosine, "constant" stays, "halving" halves at each of
+        `milestones` (shares of the steps).
+    clip: largest gradient norm; 0 switches clipping off.
+    weight_decay: decoupled, times the rate, on the task's model and never on a conditioner.
+    geometric_mean: divide an example's loss by the geometric mean of its terms' weights. The best
+        answer per setting stays the same, but no end of the range owns the gradient.
+    precision: "fp32", or "bf16" for autocast (a task keeps what needs fp32 in fp32).
+    channels_last, compile: memory format of the model, and `torch.compile` of the step.
+    """
+
+    steps: int
+    batch: int
+    lr: float
+    schedule: str = "one_cycle"
+    warmup: float = 0.3
+    milestones: tuple[float, ...] = ()
+    clip: float = 0.0
+    weight_decay: float = 0.0
+    geometric_mean: bool = False
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.lr <= 0:
+            raise ValueError(f"training needs steps, batch >= 1 and lr > 0, got {self}")
+        if self.schedule not in ("one_cycle", "constant", "halving"):
+            raise ValueError(f"schedule {self.schedule!r}: use one_cycle, constant or halving")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"precision {self.precision!r}: use fp32 or bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A size of experiment: the task with its fields set, how many settings, which seeds.
+
+    `methods` gives, by a method's name, the fields in which it differs from its defaults here.
+    """
+
+    task: Task
+    settings: int
+    seeds: tuple[int, ...]
+    line: str
+    methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+class Data(Protocol):
+    """One split of a task's data. `bench/data.py` has the kinds that exist."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of the content; cheap, needs no decoding."""
+
+    def to(self, device: torch.device) -> Data:
+        """The same data, resident on `device`."""
+
+    def batch(self, count: int, generator: torch.Generator) -> Any:
+        """`count` random training examples on the device; `generator` is a CPU generator."""
+
+    def examples(self) -> Iterator[tuple[str, Any]]:
+        """Every example by name, each as a batch of one, in a fixed order."""
+
+
+class Task(ABC):
+    """A frozen, keyword-only dataclass whose fields are the experiment.
+
+    Subclasses set the class attributes and write the abstract methods; every field must be plain
+    (numbers, strings, truth values, tuples, dataclasses of these). Raise `version` when the same
+    fields come to mean something else: old cells then no longer count.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    line: ClassVar[str]  # what it is, for `list`
+    terms: ClassVar[tuple[str, ...]]  # the names of the loss terms
+    measurement: ClassVar[int] = 1  # raise it when `measure` comes to mean something else
+    measures: ClassVar[dict[str, Measure]]  # in the order of the tables
+    fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
+    training: Training
+
+    @classmethod
+    @abstractmethod
+    def presets(cls) -> dict[str, Preset]:
+        """The sizes this task comes in: smoke, quick, small, paper (or as many as make sense)."""
+
+    @property
+    @abstractmethod
+    def space(self) -> Space:
+        """The coefficients; every axis carries the name of a loss term."""
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """A new plain model. The caller has seeded torch."""
+
+    def initialise(self, model: nn.Module) -> None:
+        """Set the weights training starts from, where the model's own are not wanted."""
+
+    @abstractmethod
+    def sites(self, model: nn.Module) -> list[str]:
+        """Names of the layers of `model` a conditioner may modulate (convolutions, linear)."""
+
+    @abstractmethod
+    def data(self, split: str) -> Data:
+        """The split "train" or "test"."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """The unweighted `terms` of the training loss by name, each (B,) float32."""
+
+    @abstractmethod
+    def measure(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """Measures of a plain model in evaluation mode, each (B,).
+
+        Every loss term is among them under its own name: the harness adds `loss`, their weighted
+        sum. A measure named by `missing` is left out; NaN means that one example has none.
+        """
+
+    def settings(self, count: int) -> tuple[Setting, ...]:
+        """The settings a comparison takes by default: the full grid, `count` points an axis."""
+        return self.space.grid(count)
+
+    def constants(self) -> dict[str, float]:
+        """Numbers measured before any training, shared by all methods and kept with each cell."""
+        return {}
+
+    def missing(self) -> dict[str, str]:
+        """Measures that cannot be had on this machine: name to the reason and the way out."""
+        return {}
+
+    def ready(self, model: nn.Module) -> None:
+        """Called once on a plain model in evaluation mode before it is measured or shown."""
+
+    def sample(self, model: nn.Module, batch: Any) -> Tensor | None:
+        """The output for a batch of one as a picture, (3, H, W) in [0, 1]; None shows nothing."""
+        return None
+
+    def context(self, batch: Any) -> list[tuple[str, str, dict[str, float]]]:
+        """Points of known curves for one test example, drawn behind the methods' own:
+        (curve, setting, measures), as ("JPEG", "quality=50", {"bpp": 0.8, "psnr": 32.0})."""
+        return []
+
+    def fields(self) -> dict[str, Any]:
+        """The plain fields that are part of the experiment (locations are not)."""
+        return {
+            f.name: plain(getattr(self, f.name), f.name)
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if not f.metadata.get("location")
+        }
+
+    def locations(self) -> dict[str, Any]:
+        """The fields that say where data lies on this machine."""
+        return {
+            f.name: plain(getattr(self, f.name), f.name)
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if f.metadata.get("location")
+        }
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes two trainings of this task the same: fields, space and training data."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "source": source_digest(type(self)),
+            "fields": self.fields(),
+            "axes": [[axis.name, axis.low, axis.high] for axis in self.space.axes],
+            "data": self.data("train").digest,
+        }
+
+
+def source_digest(kind: type) -> str:
+    """Hash of a plug-in's own file, or "" for what ships with the suite and carries a version.
+
+    A user edits a task file without thinking of its version; the old cells must not be taken for
+    the new task's.
+    """
+    import sys
+    from pathlib import Path
+
+    from bench.identity import file_digest
+
+    module = kind.__module__
+    if module.split(".")[0] in ("bench", "baselines"):
+        return ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file_digest(Path(file)) if file else ""
+
+
+def weighted(
+    space: Space, terms: dict[str, Tensor], coefficients: Tensor, geometric_mean: bool = False
+) -> Tensor:
+    """Sum of coefficient times term per example: terms (B,), coefficients (B, K) to (B,).
+
+    A term without an axis has weight one; an axis without a term is a ValueError.
+    `geometric_mean` divides by the geometric mean of all the terms' weights.
+    """
+    missing = [name for name in space.names if name not in terms]
+    if missing:
+        raise ValueError(
+            f"the axes {missing} name no loss term: the task's losses() returns {list(terms)}"
+        )
+    columns = {name: coefficients[:, i] for i, name in enumerate(space.names)}
+    parts = [columns[name] * term if name in columns else term for name, term in terms.items()]
+    total = torch.stack(parts).sum(0)
+    if geometric_mean:
+        total = total / torch.exp(coefficients.log().sum(1) / len(terms))
+    return total

@@ -1,0 +1,363 @@
+"""Learned image compression: rate against distortion, with real coded bytes.
+
+    python run_bench.py run compression                       minutes on two CPU cores
+    python run_bench.py run compression --preset small        under an hour on one GPU
+    python run_bench.py run compression --train-data DIR --test-data DIR
+
+The codecs are CompressAI's own classes, unmodified: Ballé et al.'s scale hyperprior (ICLR 2018),
+Minnen et al.'s mean-scale hyperprior (NeurIPS 2018) and the factorized prior. The loss is
+λ · 255² · MSE + bpp, pixels in [0, 1]; λ is the coefficient of the term `distortion`.
+
+`start="pca"` begins with a linear transform code instead of random weights, so that a few hundred
+steps suffice for a rate-distortion trade-off that is worth looking at; see `pca_start`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import measures
+from bench.artefacts import Unavailable
+from bench.data import Pictures, photographs
+from bench.space import Axis, Space
+from bench.task import LOCATION, Measure, Preset, Task, Training
+
+CODECS = {
+    "scale_hyperprior": "ScaleHyperprior",
+    "mean_scale_hyperprior": "MeanScaleHyperprior",
+    "factorized_prior": "FactorizedPrior",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression(Task):
+    """codec: one of CODECS. width, latents: its N and M. crop: side of the training crops.
+    start: "pca", or "library" for CompressAI's own random weights.
+    train_data, test_data: folders of pictures; "" takes scikit-image's photographs.
+    """
+
+    name: ClassVar[str] = "compression"
+    line: ClassVar[str] = "Ballé et al.'s codec: λ · 255² · MSE + bpp, bytes really coded"
+    terms: ClassVar[tuple[str, ...]] = ("bpp", "distortion")
+    measures: ClassVar[dict[str, Measure]] = {
+        "bpp": Measure(label="rate, coded", unit="bpp", better="lower"),
+        "bpp_estimated": Measure(label="rate, estimated", unit="bpp", better="lower"),
+        "psnr": Measure(label="PSNR", unit="dB", better="higher", digits=2),
+        "ms_ssim": Measure(label="MS-SSIM", better="higher", digits=4),
+        "lpips": Measure(label="LPIPS (AlexNet, v0.1)", better="lower", digits=4),
+        "distortion": Measure(label="255² · MSE", better="lower", digits=1),
+    }
+    fronts: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("bpp", "psnr"),
+        ("bpp", "ms_ssim"),
+        ("bpp", "lpips"),
+    )
+
+    codec: str = "scale_hyperprior"
+    width: int
+    latents: int
+    crop: int
+    start: str = "pca"
+    low: float = 0.0018
+    high: float = 0.18
+    training: Training
+    train_data: str = field(default="", metadata=LOCATION)
+    test_data: str = field(default="", metadata=LOCATION)
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise ValueError(f"codec {self.codec!r}: use one of {', '.join(CODECS)}")
+        if self.start not in ("pca", "library"):
+            raise ValueError(f'start {self.start!r}: use "pca" or "library"')
+
+    @classmethod
+    def presets(cls) -> dict[str, Preset]:
+        quick = cls(
+            width=64,
+            latents=192,
+            crop=64,
+            training=Training(
+                steps=600, batch=8, lr=5e-4, warmup=0.1, clip=1.0, channels_last=True
+            ),
+        )
+        smoke = replace(
+            quick,
+            width=8,
+            latents=12,
+            training=Training(steps=4, batch=2, lr=5e-4, clip=1.0),
+        )
+        small = replace(
+            quick,
+            width=128,
+            latents=192,
+            crop=128,
+            training=Training(
+                steps=20_000,
+                batch=16,
+                lr=3e-4,
+                warmup=0.05,
+                clip=1.0,
+                precision="bf16",
+                channels_last=True,
+            ),
+        )
+        paper = replace(
+            small,
+            crop=256,
+            start="library",
+            training=Training(
+                steps=2_000_000,
+                batch=16,
+                lr=1e-4,
+                schedule="halving",
+                milestones=(0.8, 0.9),
+                clip=1.0,
+                precision="bf16",
+                channels_last=True,
+                compile=True,
+            ),
+        )
+        three = (0, 1, 2)
+        return {
+            "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="seconds, for tests"),
+            "quick": Preset(task=quick, settings=5, seeds=(0,), line="minutes on two CPU cores"),
+            "small": Preset(task=small, settings=5, seeds=three, line="under an hour on one GPU"),
+            "paper": Preset(
+                task=paper, settings=8, seeds=three, line="width 128/192, days on one GPU"
+            ),
+            "paper-wide": Preset(
+                task=replace(paper, width=192, latents=320),
+                settings=8,
+                seeds=three,
+                line="width 192/320, days on one GPU",
+            ),
+        }
+
+    @property
+    def space(self) -> Space:
+        return Space((Axis(name="distortion", low=self.low, high=self.high, symbol="λ"),))
+
+    def model(self) -> nn.Module:
+        import compressai.models
+
+        codec = getattr(compressai.models, CODECS[self.codec])(self.width, self.latents)
+        in_full_precision(codec)
+        return codec
+
+    def initialise(self, model: nn.Module) -> None:
+        if self.start == "pca":
+            crops = self.data("train").batch(256, torch.Generator().manual_seed(0))
+            pca_start(model, crops)
+
+    def sites(self, model: Any) -> list[str]:
+        """Every convolution but the last of the synthesis, whose output are the pixels."""
+        kinds, last = (nn.Conv2d, nn.ConvTranspose2d), f"g_s.{len(model.g_s) - 1}"
+        return [n for n, layer in model.named_modules() if isinstance(layer, kinds) and n != last]
+
+    def data(self, split: str) -> Pictures:
+        folder = {"train": self.train_data, "test": self.test_data}[split]
+        crop = self.crop if split == "train" else 0
+        return Pictures.folder(Path(folder), crop) if folder else photographs(split, crop)
+
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        out = model(batch)
+        pixels = batch.shape[-2] * batch.shape[-1]
+        return {
+            "bpp": bits(out["likelihoods"]) / pixels,
+            "distortion": 255**2 * measures.mse(out["x_hat"].float(), batch),
+        }
+
+    def ready(self, model: Any) -> None:
+        """Build the entropy coder's tables; the quantiles are solved for, not trained."""
+        model.update(force=True, update_quantiles=True)
+
+    def measure(self, model: Any, batch: Tensor) -> dict[str, Tensor]:
+        """One picture, (1, 3, H, W): coded, decoded, rounded to 8 bits, and compared."""
+        height, width = batch.shape[-2:]
+        padded = pad(batch, model.downsampling_factor)
+        coded = model.compress(padded)
+        decoded = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+        estimated = bits(model(padded)["likelihoods"])
+        written = 8.0 * sum(len(string) for part in coded["strings"] for string in part)
+        return {
+            "bpp": torch.tensor([written / (height * width)]),
+            "bpp_estimated": estimated / (height * width),
+            **self.fidelity(decoded[..., :height, :width], batch),
+        }
+
+    def fidelity(self, decoded: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """The measures of a decoded picture's quality, on its 8-bit form, each (B,)."""
+        seen = measures.to_8bit(decoded)
+        values = {
+            "psnr": measures.psnr(seen, picture),
+            "ms_ssim": measures.ms_ssim(seen, picture),
+            "distortion": 255**2 * measures.mse(seen, picture),
+        }
+        if not self.missing():
+            from bench.perceptual import lpips
+
+            values["lpips"] = lpips("alex", picture.device)(2 * seen - 1, 2 * picture - 1)
+        return values
+
+    def missing(self) -> dict[str, str]:
+        return _missing_lpips()
+
+    def context(self, batch: Tensor) -> list[tuple[str, str, dict[str, float]]]:
+        """JPEG by Pillow, at qualities that cover the codec's range of rates."""
+        import numpy as np
+        from PIL import Image
+
+        pixels = (batch[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
+        points = []
+        for quality in (5, 10, 20, 35, 50, 65, 80, 90, 95):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True)
+            rate = 8 * len(file.getvalue()) / (batch.shape[-2] * batch.shape[-1])
+            decoded = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
+            values = {k: float(v) for k, v in self.fidelity(decoded.to(batch), batch).items()}
+            points.append(("JPEG", f"quality={quality}", {"bpp": rate, **values}))
+        return points
+
+    def sample(self, model: Any, batch: Tensor) -> Tensor:
+        padded = pad(batch, model.downsampling_factor)
+        decoded = model(padded)["x_hat"][0, :, : batch.shape[-2], : batch.shape[-1]]
+        return measures.to_8bit(decoded)
+
+
+def bits(likelihoods: dict[str, Tensor]) -> Tensor:
+    """Estimated bits per example, all latents together: (B,)."""
+    return torch.stack([-value.log2().flatten(1).sum(1) for value in likelihoods.values()]).sum(0)
+
+
+def pad(pictures: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples of `multiple`."""
+    height, width = pictures.shape[-2:]
+    return F.pad(pictures, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+
+
+@functools.cache
+def _missing_lpips() -> dict[str, str]:
+    from bench import artefacts
+
+    try:
+        artefacts.get("alexnet-convs")
+    except Unavailable as error:
+        return {"lpips": str(error)}
+    return {}
+
+
+def in_full_precision(codec: nn.Module) -> None:
+    """Keep the entropy models of a CompressAI codec in fp32 under autocast, in place.
+
+    The factorized bottleneck's forward is written anew with the same result and the same random
+    numbers: the library's builds a permutation on the device and reads it back, which waits for
+    the device in every step and breaks a compiled graph.
+    """
+    for module in codec.modules():
+        for plain, ours in _fp32_entropy_models():
+            if type(module) is plain:
+                module.__class__ = ours
+
+
+@functools.cache
+def _fp32_entropy_models() -> list[tuple[type, type]]:
+    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+
+    class Fp32Bottleneck(EntropyBottleneck):
+        def forward(self, x: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
+            training = self.training if training is None else training
+            with torch.autocast(x.device.type, enabled=False):
+                by_channel = x.float().transpose(0, 1)
+                values = by_channel.reshape(len(by_channel), 1, -1)
+                mode = "noise" if training else "dequantize"
+                outputs = self.quantize(values, mode, self._get_medians())
+                likelihood, _, _ = self._likelihood(outputs)
+                if self.use_likelihood_bound:
+                    likelihood = self.likelihood_lower_bound(likelihood)
+                return tuple(  # type: ignore[return-value]
+                    part.reshape(by_channel.shape).transpose(0, 1).contiguous()
+                    for part in (outputs, likelihood)
+                )
+
+    class Fp32Conditional(GaussianConditional):
+        def forward(
+            self, inputs: Tensor, scales: Tensor, means: Any = None, training: Any = None
+        ) -> tuple[Tensor, Tensor]:
+            with torch.autocast(inputs.device.type, enabled=False):
+                means = None if means is None else means.float()
+                return super().forward(inputs.float(), scales.float(), means, training)
+
+    return [(EntropyBottleneck, Fp32Bottleneck), (GaussianConditional, Fp32Conditional)]
+
+
+def pca_start(codec: Any, crops: Tensor, gain: float = 3.0) -> None:
+    """Set a codec's transforms to a linear transform code of the training crops, in place.
+
+    Level by level, from the pixels inwards: the principal components of the 2x2 blocks of the
+    layer's input (leading ones first) become the centre 2x2 taps of the 5x5 analysis kernel, their
+    transposes those of the mirrored synthesis kernel; all other taps and biases are zero but for
+    the mean at the pixels. Channels beyond the number of components get small seeded noise on the
+    analysis side only, so that they can learn without disturbing the reconstruction. Three things
+    make it a codec, not only an autoencoder:
+    - `gain`, the latents' size against the quantiser's unit step, lies at the pixels. Adam moves
+      every weight by about the same amount, so the small weights of the inner layers can change
+      the gain quickly, which low and high λ need in opposite directions.
+    - GDN starts close to the identity (gamma 0.01 / gain² instead of 0.1): otherwise analysis and
+      synthesis are no inverses.
+    - The hyperprior's last bias starts at each latent's standard deviation, the best constant
+      scale, and its last weights at a tenth.
+
+    crops: (B, 3, H, W) in [0, 1], sides a multiple of 16, from training pictures only.
+    """
+    from compressai.layers import GDN
+
+    analysis: list[Any] = [layer for layer in codec.g_a if isinstance(layer, nn.Conv2d)]
+    synthesis: list[Any] = [part for part in codec.g_s if isinstance(part, nn.ConvTranspose2d)]
+    synthesis.reverse()
+    generator = torch.Generator().manual_seed(0)
+    mean = crops.mean((0, 2, 3))
+    with torch.no_grad():
+        for layer in codec.modules():
+            if isinstance(layer, GDN):
+                gamma = 0.01 / gain**2 * torch.eye(len(layer.beta))
+                layer.gamma.copy_(layer.gamma_reparam.init(gamma))
+        x = crops
+        for layer in codec.g_a:
+            if layer in analysis:
+                level = analysis.index(layer)
+                taps = components(x - mean[:, None, None] if level == 0 else x)[: len(layer.weight)]
+                scale = gain if level == 0 else 1.0
+                noise = torch.randn(layer.weight[len(taps) :].shape, generator=generator)
+                inverse = synthesis[level]
+                for weight in (layer.weight, layer.bias, inverse.weight, inverse.bias):
+                    weight.zero_()
+                layer.weight[: len(taps), :, 2:4, 2:4] = taps * scale
+                layer.weight[len(taps) :] = 0.01 * noise
+                inverse.weight[: len(taps), :, 2:4, 2:4] = taps / scale
+                if level == 0:
+                    layer.bias.copy_(-(layer.weight.sum((2, 3)) @ mean))
+                    inverse.bias.copy_(mean)
+            x = layer(x)
+        if hasattr(codec, "h_s"):
+            last: Any = [layer for layer in codec.h_s if isinstance(layer, nn.Conv2d)][-1]
+            spread = x.std((0, 2, 3))
+            last.bias.zero_()
+            last.bias[: len(spread)] = spread  # scales come first; means, if any, behind them
+            last.weight.mul_(0.1)
+
+
+def components(x: Tensor) -> Tensor:
+    """Principal components of the 2x2 blocks of x, (B, C, H, W): (4 C, C, 2, 2), leading first."""
+    blocks = F.unfold(x, 2, stride=2).transpose(1, 2).flatten(0, 1).double()
+    vectors = torch.linalg.eigh(blocks.T @ blocks).eigenvectors.flip(1).T
+    # The sign of an eigenvector is the library's whim: let the largest entry be positive.
+    largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+    return (vectors * largest.sign()).float().reshape(-1, x.shape[1], 2, 2)

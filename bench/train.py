@@ -1,0 +1,273 @@
+"""The one training loop, for every task and every method.
+
+A fixed network and a conditioned one run the same lines: draw coefficients, condition, sum the
+weighted terms, step. Data order, the model's start and the noise inside it depend on the seed
+alone, so methods differ in nothing but what they are. Nothing waits for the device but the log
+(a hundred times a run, or every hundred steps) and a checkpoint every `CHECKPOINT_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import io
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.conditioning import Network
+from bench.cost import Clock, count_flops, device_name, parameters, peak_memory
+from bench.records import write_atomic
+from bench.task import Task, Training, weighted
+
+CHECKPOINT_SECONDS = 20.0
+MAGIC = b"yoto-bench state 1 "
+
+Draw = Callable[[int, torch.Generator], Tensor]
+
+
+class Diverged(RuntimeError):
+    """The loss became non-finite; the message says between which steps."""
+
+
+class Interrupted(RuntimeError):
+    """Training was asked to stop; its state is saved."""
+
+
+def rate_at(training: Training, step: int) -> float:
+    """The learning rate of a step (from 0)."""
+    peak, done = training.lr, step / training.steps
+    if training.schedule == "constant":
+        return peak
+    if training.schedule == "halving":
+        return peak * 0.5 ** sum(done >= milestone for milestone in training.milestones)
+    start, end = peak / 25, peak / 25e4
+    if done < training.warmup:
+        low, high, part = start, peak, done / training.warmup
+    else:
+        low, high, part = peak, end, (done - training.warmup) / (1 - training.warmup)
+    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
+
+
+def objective(
+    task: Task, network: Network, batch: Any, coefficients: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch, a scalar, and its unweighted terms, each (B,)."""
+    network.condition(coefficients)
+    device = coefficients.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=task.training.precision == "bf16"):
+        terms = task.losses(network.model, batch)
+    loss = weighted(task.space, terms, coefficients, task.training.geometric_mean)
+    return loss.mean(), terms
+
+
+def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
+    """Adam on everything; the decoupled weight decay spares the conditioner."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(network.model.parameters()), "weight_decay": training.weight_decay}
+    ]
+    if network.conditioner is not None:
+        groups.append({"params": list(network.conditioner.parameters()), "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=training.lr, fused=True)
+
+
+def step_flops(
+    task: Task, network: Network, batch: Any, coefficients: Tensor, device: torch.device
+) -> int:
+    """FLOPs of one optimiser step's forward and backward, counted in eager mode on a copy."""
+    twin = copy.deepcopy(network)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return count_flops(lambda: objective(task, twin, batch, coefficients)[0].backward())
+
+
+def fit(
+    task: Task,
+    network: Network,
+    draw: Draw,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train `network` in place and return its ledger (see `bench/cost.py`).
+
+    Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
+    that of an undisturbed run. Log lines go to `folder/log.jsonl`.
+
+    Raises Diverged, Interrupted (the state is saved), OSError (nowhere to save).
+    """
+    training = task.training
+    network.to(device)
+    if training.channels_last:
+        network.model.to(memory_format=torch.channels_last)
+    network.train()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    adam = optimiser(network, training)
+    tracked = [p for group in adam.param_groups for p in group["params"]]
+    data = task.data("train").to(device)
+    data_order, coefficient_order = torch.Generator(), torch.Generator()
+    data_order.manual_seed(seed)
+    coefficient_order.manual_seed(seed + 1_000_003)
+
+    def inputs() -> tuple[Any, Tensor]:
+        coefficients = draw(training.batch, coefficient_order)
+        if device.type == "cuda":
+            coefficients = coefficients.pin_memory()
+        batch = data.batch(training.batch, data_order)
+        return batch, coefficients.to(device, non_blocking=True)
+
+    batch, coefficients = inputs()
+    flops = step_flops(task, network, batch, coefficients, device)
+    data_order.manual_seed(seed)
+    coefficient_order.manual_seed(seed + 1_000_003)
+    torch.manual_seed(seed)
+
+    state_file, log_file = folder / "state.pt", folder / "log.jsonl"
+    generators = {"data": data_order, "coefficients": coefficient_order}
+    state = load_state(state_file, device)
+    first, window_steps = 0, 0
+    window: Tensor | None = None
+    seconds: dict[str, float] = {}
+    if state is not None:
+        network.load_state_dict(state["network"])
+        adam.load_state_dict(state["optimiser"])
+        for name, generator in generators.items():
+            generator.set_state(state["random"][name].cpu())
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        if device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), device)
+        first, window, seconds = state["step"], state["window"], state["seconds"]
+        window_steps = state["window_steps"]
+        window = window.to(device) if window is not None else None
+    keep_log_until(log_file, first)
+
+    def save(step: int) -> None:
+        random = {name: generator.get_state() for name, generator in generators.items()}
+        random["cpu"] = torch.get_rng_state()
+        if device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(device)
+        save_state(
+            state_file,
+            {
+                "step": step,
+                "network": network.state_dict(),
+                "optimiser": adam.state_dict(),
+                "random": random,
+                "window": window,
+                "window_steps": window_steps,
+                "seconds": clock.seconds,
+            },
+        )
+
+    compute = torch.compile(objective) if training.compile else objective
+    log_every = max(1, min(training.steps // 100, 100))
+    clock = Clock(device, seconds)
+    names: list[str] = []
+    saved = mark = time.monotonic()
+    warm = 3 if training.compile else 0  # steps that compile (and compile again for new guards)
+    with clock.phase("train"), contextlib.ExitStack() as compiling:
+        for step in range(first, training.steps):
+            if warm and step == first:
+                compiling.enter_context(clock.phase("compile"))
+            elif step == first + warm:
+                compiling.close()
+            with clock.phase("data", synchronise=False):
+                batch, coefficients = inputs()
+            for group in adam.param_groups:
+                group["lr"] = rate_at(training, step)
+            loss, terms = compute(task, network, batch, coefficients)
+            loss.backward()
+            if training.clip:
+                torch.nn.utils.clip_grad_norm_(tracked, training.clip)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
+
+            with torch.no_grad():
+                sums = torch.stack([loss, *(term.mean() for term in terms.values())])
+            window = sums if window is None else window + sums
+            window_steps += 1
+            names = list(terms)
+            done = step + 1
+            if done % log_every == 0 or done == training.steps:
+                values = (window / window_steps).tolist()
+                if not all(map(math.isfinite, values)):
+                    since = done - window_steps
+                    raise Diverged(f"the loss became non-finite between steps {since} and {done}")
+                pace = window_steps * training.batch / (time.monotonic() - mark)
+                line = {
+                    "step": done,
+                    "loss": values[0],
+                    **dict(zip(names, values[1:], strict=True)),
+                }
+                line |= {"lr": rate_at(training, step), "examples_per_second": round(pace, 1)}
+                with open(log_file, "a") as log:
+                    log.write(json.dumps(line) + "\n")
+                progress({**line, "steps": training.steps})
+                window, window_steps, mark = None, 0, time.monotonic()
+            stop = should_stop()
+            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                with clock.phase("checkpoint"):
+                    save(done)
+                saved = time.monotonic()
+            if stop and done < training.steps:
+                raise Interrupted(f"stopped after step {done} of {training.steps}, state saved")
+    network.release()
+    network.eval()
+    return {
+        "steps": training.steps,
+        "examples": training.steps * training.batch,
+        "flops_per_step": flops,
+        "flops": flops * training.steps,
+        "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
+        "peak_memory_bytes": peak_memory(device),
+        "parameters": parameters(network.model),
+        "conditioner_parameters": parameters(network.conditioner),
+        "device": device.type,
+        "device_name": device_name(device),
+    }
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint behind its own SHA-256, so that damage is noticed."""
+    payload = io.BytesIO()
+    torch.save(state, payload)
+    data = payload.getvalue()
+    write_atomic(path, MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """The checkpoint, or None where there is none. A damaged one is put aside with a warning."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    head, _, data = content.partition(b"\n")
+    if head != MAGIC + hashlib.sha256(data).hexdigest().encode():
+        path.replace(path.with_suffix(".damaged"))
+        warnings.warn(
+            f"the checkpoint {path} is damaged: it is kept as state.damaged and this training "
+            "starts anew",
+            stacklevel=2,
+        )
+        return None
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+
+
+def keep_log_until(path: Path, step: int) -> None:
+    """Drop the log lines after `step`: a killed run wrote them, and they will come again."""
+    if path.exists():
+        lines = []
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # the last line may be torn
+                if json.loads(line)["step"] <= step:
+                    lines.append(line + "\n")
+        write_atomic(path, "".join(lines))

@@ -1,0 +1,183 @@
+"""LPIPS against its own package and published numbers; VGG-16 against torchvision's."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench import artefacts, perceptual
+from bench.perceptual import LPIPS_LAYERS, VGGFeatures
+
+STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+
+
+def artefact(name):
+    try:
+        return artefacts.get(name)
+    except artefacts.Unavailable as error:
+        pytest.skip(f"the weights cannot be had here: {error}")
+
+
+def torchvision_vgg():
+    """torchvision's own network with the artefact's weights."""
+    import torchvision
+    from safetensors.torch import load_file
+
+    weights = load_file(artefact("vgg16-convs"))
+    features = torchvision.models.vgg16(weights=None).features.eval()
+    convs = [layer for layer in features if isinstance(layer, torch.nn.Conv2d)]
+    for position, conv in enumerate(convs):
+        conv.weight.data = weights[f"{position}.weight"]
+        conv.bias.data = weights[f"{position}.bias"]
+    return features
+
+
+def package_lpips(net):
+    """The lpips package's own network with the artefact's weights."""
+    import lpips
+    from safetensors.torch import load_file
+
+    weights = load_file(artefact({"alex": "alexnet-convs", "vgg": "vgg16-convs"}[net]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    convs = [layer for layer in theirs.net.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for position, conv in enumerate(convs):
+        conv.weight.data = weights[f"{position}.weight"]
+        conv.bias.data = weights[f"{position}.bias"]
+    return theirs
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    def unavailable(name):
+        raise artefacts.Unavailable(f"{name} cannot be had")
+
+    monkeypatch.setattr(perceptual, "get", unavailable)
+
+
+def test_the_first_weights_are_the_known_ones():
+    for net, layer, value in (("vgg", "conv1_1", -0.5537), ("alex", "conv1", 0.1186)):
+        artefact({"alex": "alexnet-convs", "vgg": "vgg16-convs"}[net])
+        conv = perceptual.lpips(net).trunk.get_submodule(layer)
+        assert conv.weight.flatten()[0].item() == pytest.approx(value, abs=5e-5)
+
+
+def test_lpips_vgg_gives_the_documented_number():
+    """torchmetrics' documentation: seed 123, build the metric, draw two batches: 0.3493.
+
+    Building it draws the start values of torchvision's VGG-16 and of five heads, so the same has
+    to be drawn here before the pictures.
+    """
+    import torchvision
+
+    artefact("vgg16-convs")
+    torch.manual_seed(123)
+    torchvision.models.vgg16(weights=None, init_weights=False)
+    for channels in (64, 128, 256, 512, 512):
+        torch.nn.Conv2d(channels, 1, 1, bias=False)
+    x, y = torch.rand(10, 3, 100, 100) * 2 - 1, torch.rand(10, 3, 100, 100) * 2 - 1
+    assert perceptual.lpips("vgg")(x, y).mean().item() == pytest.approx(0.3493, abs=1e-4)
+
+
+@pytest.mark.parametrize("net", LPIPS_LAYERS)
+def test_lpips_is_the_packages(net):
+    theirs = package_lpips(net)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 3, 64, 83, generator=generator) * 2 - 1
+    strength = torch.tensor([0.02, 0.2, 1.0])[:, None, None, None]
+    y = (x + strength * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
+    ours = perceptual.lpips(net)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, y), theirs(x, y).flatten(), rtol=1e-4, atol=1e-6)
+    alone = torch.cat([ours(x[i : i + 1], y[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(ours(x, y), alone, rtol=1e-4, atol=1e-6)
+    assert ours(x, x).abs().max() < 1e-6
+
+
+def test_lpips_is_made_once_and_takes_no_part_in_training():
+    artefact("alexnet-convs")
+    assert perceptual.lpips("alex") is perceptual.lpips("alex")
+    assert not any(parameter.requires_grad for parameter in perceptual.lpips("alex").parameters())
+
+
+def test_lpips_refuses_what_it_cannot_measure(no_weights):
+    with pytest.raises(ValueError, match=r"squeeze.*use alex or vgg"):
+        perceptual.LPIPS("squeeze")
+    with pytest.raises(artefacts.Unavailable, match="alexnet-convs"):
+        perceptual.LPIPS("alex")
+    with pytest.raises(artefacts.Unavailable, match="vgg16-convs"):
+        VGGFeatures(["relu1_1"])
+
+
+def test_lpips_checks_its_input():
+    artefact("alexnet-convs")
+    distance = perceptual.lpips("alex")
+    x = torch.zeros(2, 3, 64, 64)
+    for wrong in (x + 1.5, x - 2, x * math.nan):
+        with pytest.raises(ValueError, match=r"2 \* x - 1"):
+            distance(x, wrong)
+    assert distance(x[..., :31], x[..., :31]).isnan().tolist() == [True, True]
+    assert not distance(x[..., :32], x[..., :32]).isnan().any()
+
+
+def test_vgg_features_are_torchvisions():
+    features = torchvision_vgg()
+    x = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with torch.no_grad():
+        found = VGGFeatures(STYLE_LAYERS)(x)
+        for layer, index in zip(STYLE_LAYERS, (3, 8, 15, 22), strict=True):
+            expected = features[: index + 1]((x - mean) / std)
+            torch.testing.assert_close(found[layer], expected, rtol=1e-4, atol=1e-4)
+    assert list(found) == list(STYLE_LAYERS)
+
+
+def test_vgg_goes_no_deeper_than_asked_and_passes_gradients():
+    artefact("vgg16-convs")
+    network = VGGFeatures(["relu2_2", "relu1_1"])
+    assert list(network.trunk._modules)[-1] == "relu2_2"
+    x = torch.rand(1, 3, 16, 16, requires_grad=True)
+    network(x)["relu2_2"].sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    with pytest.raises(ValueError, match=r"relu9_9.*choose among relu1_1"):
+        VGGFeatures(["relu9_9"])
+
+
+def vgg_state():
+    """A state dict as torchvision lays it out, untrained, its keys sorted by name."""
+    import torchvision
+
+    torch.manual_seed(0)
+    state = torchvision.models.vgg16(weights=None).features.state_dict()
+    state = {f"features.{name}": value for name, value in state.items()}
+    return dict(sorted(state.items()))  # features.10 comes before features.2
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_users_own_weights(tmp_path, ending, no_weights):
+    state = vgg_state()
+    path = tmp_path / f"mine.{ending}"
+    save_file(state, path) if ending == "safetensors" else torch.save(state, path)
+    trunk = VGGFeatures(["relu5_3"], weights=path).trunk
+    assert torch.equal(trunk.get_submodule("conv1_1").weight, state["features.0.weight"])
+    assert torch.equal(trunk.get_submodule("conv5_3").bias, state["features.28.bias"])
+
+
+def test_a_users_weights_that_do_not_fit(tmp_path, no_weights):
+    with pytest.raises(ValueError, match="no weights file"):
+        VGGFeatures(["relu1_1"], weights=tmp_path / "absent.pth")
+    path = tmp_path / "short.pth"
+    torch.save(
+        {"features.0.weight": torch.zeros(64, 3, 3, 3), "features.0.bias": torch.zeros(64)}, path
+    )
+    with pytest.raises(ValueError, match="13 convolutions"):
+        VGGFeatures(["relu1_1"], weights=path)
+    path.write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match="read safely"):
+        VGGFeatures(["relu1_1"], weights=path)
