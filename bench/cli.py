@@ -198,6 +198,8 @@ def act_run(options: argparse.Namespace) -> int:
         f"networks: {planned} planned, {planned - len(jobs)} stored, {len(jobs)} to train",
         highlight=False,
     )
+    if jobs or run.record_jobs():
+        run.open_data()
     with stopping() as stop:
         if jobs:
             run.execute(jobs, "training", stop)

@@ -64,12 +64,17 @@ def matching(sites: Sequence[str], patterns: str) -> list[str]:
 
 
 def channels(layer: nn.Module) -> int:
-    """The number of output channels of a convolution or a linear layer."""
+    """The number of output channels of a layer that ends in a linear map of its channels."""
     if isinstance(layer, CONVOLUTIONS + TRANSPOSED):
         return layer.out_channels
     if isinstance(layer, nn.Linear):
         return layer.out_features
-    raise TypeError(f"a {type(layer).__name__} cannot be modulated: use a convolution or linear")
+    if isinstance(layer, nn.InstanceNorm2d) and layer.affine:
+        return layer.num_features
+    raise TypeError(
+        f"a {type(layer).__name__} cannot be modulated: use a convolution, a linear layer or an "
+        "affine instance norm"
+    )
 
 
 class Conditioner(nn.Module, ABC):
@@ -162,7 +167,7 @@ class Network(nn.Module):
 
 def fold(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
     """Write scale and shift, each (1, C), into the layer's weight and bias. Exact but for
-    rounding, since a convolution and a linear layer are linear in both."""
+    rounding, since such layers are linear in both."""
     channels(layer)  # refuses what cannot be folded
     scale, shift = scale.reshape(-1), shift.reshape(-1)
     weight, bias = layer.weight, layer.bias

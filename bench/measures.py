@@ -1,7 +1,7 @@
 """Measures: pure functions that give one number per example.
 
 Pictures are (B, 3, H, W) float32 with values in [0, 1] unless said otherwise; results are (B,).
-LPIPS needs weights and lives in `bench/perceptual.py`.
+The last ones, about the codes of a whole data set, give one number in all. LPIPS needs weights and lives in `bench/perceptual.py`.
 """
 
 from __future__ import annotations
@@ -62,3 +62,38 @@ def bernoulli_nll(x: Tensor, logits: Tensor) -> Tensor:
     dimensions but the first."""
     nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none")
     return nll.flatten(1).sum(1)
+
+
+def active_units(codes: Tensor, threshold: float = 0.01) -> int:
+    """How many latents follow the picture: the variance over pictures of the posterior's mean
+    exceeds the threshold (Burda et al., ICLR 2016). codes: (N, latents)."""
+    return int((codes.var(0) > threshold).sum())
+
+
+def mutual_information_gap(codes: Tensor, factors: Tensor, bins: int = 20) -> float:
+    """How much better the best latent tells a known factor than the second best, relative to the
+    factor's entropy, mean over factors; 0 to 1 (Chen et al., NeurIPS 2018).
+
+    codes: (N, latents), cut into bins of equal width between each latent's extremes, as is usual
+    where the codes are posterior means (Locatello et al., ICML 2019). factors: (N, K) whole
+    numbers from 0. The estimate is biased upwards for few pictures: give a thousand or more.
+    """
+    low, high = codes.min(0).values, codes.max(0).values
+    width = torch.where(high > low, high - low, torch.ones_like(high))
+    cut = ((codes - low) / width * bins).long().clamp(0, bins - 1)
+    gaps = []
+    for factor in factors.to(cut.device).unbind(1):
+        kinds = int(factor.max()) + 1
+        shares = torch.bincount(factor, minlength=kinds).double() / len(factor)
+        entropy = torch.special.entr(shares).sum()
+        if entropy == 0:
+            raise ValueError("a factor that never changes has no information to be told")
+        told = []
+        for latent in cut.unbind(1):
+            counts = torch.bincount(latent * kinds + factor, minlength=bins * kinds)
+            joint = counts.double().view(bins, kinds) / len(factor)
+            of_latent = torch.special.entr(joint.sum(1)).sum()
+            told.append(of_latent + entropy - torch.special.entr(joint).sum())
+        best = torch.stack(told).sort(descending=True).values
+        gaps.append((best[0] - best[1]) / entropy)
+    return float(torch.stack(gaps).mean())

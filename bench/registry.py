@@ -19,6 +19,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 TASKS = {
+    "beta_vae_cifar10": "bench.tasks.beta_vae:Cifar10",
+    "beta_vae_scenes": "bench.tasks.beta_vae:OurScenes",
+    "beta_vae_shapes3d": "bench.tasks.beta_vae:Shapes3D",
     "compression": "bench.tasks.compression:Compression",
     "toy": "bench.tasks.toy:Toy",
 }

@@ -198,7 +198,7 @@ def train(
     try:
         ledger = fit(cell.task, network, draw, cell.seed, device, folder, progress, should_stop)
     except Diverged as error:
-        ledger = {"device": device.type, "shared_device": shared}
+        ledger = {**error.ledger, "shared_device": shared, "bytes": 0}
         store.give_up(cell, preset_name, str(error), ledger)
         progress({"note": f"diverged: {error}"})
         return
@@ -227,20 +227,19 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
     model = plain_method.at(task, networks, setting).eval()
     task.ready(model)
     coefficients = torch.tensor([setting], device=device)
-    records, picture = [], None
-    for example, batch in task.data("test").to(device).examples():
+    rows: list[tuple[str, str, float]] = []
+    picture, data = None, task.data("test").to(device)
+    for example, batch in data.examples():
         values = task.measure(model, batch)
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
-        for name, value in values.items():
-            records.append(
-                Record(
-                    head["task"], head["preset"], head["experiment"], head["method"], head["seed"],
-                    ",".join(head["cells"]), head["setting"], example, name, value.item(),
-                )
-            )  # fmt: skip
+        rows += [(example, name, value.item()) for name, value in values.items()]
         if picture is None:
             picture = encode_png(task.sample(model, batch))
+    rows += [("(all)", name, value) for name, value in task.measure_all(model, data).items()]
+    names = (head["task"], head["preset"], head["experiment"], head["method"], head["seed"])
+    names += (",".join(head["cells"]), head["setting"])
+    records = [Record(*names, *row) for row in rows]
     head |= {"status": "done", "missing": sorted(task.missing())}
     store.write_records(path, head, records, picture)
 
@@ -307,6 +306,12 @@ class Run:
             if self.store.result(cell) is None
         ]
 
+    def open_data(self) -> None:
+        """Read all pictures now, so that a bad one is found before any training."""
+        for each in self.experiments:
+            for split in ("train", "test"):
+                each.task.data(split).to(self.device)
+
     def save_config(self) -> Path:
         """Store what was asked for, so that `run --config` can replay it."""
         content = {"kind": "run", "experiments": [each.config() for each in self.experiments]}
@@ -346,23 +351,27 @@ class Run:
         ]
 
     def execute(self, jobs: Sequence[dict[str, Any]], title: str, stop: Callable[[], bool]) -> None:
+        by_id = {job["id"]: job for job in jobs}
         with Board(title, jobs) as board:
 
             def emit(event: dict[str, Any]) -> None:
                 board.handle(event)
                 if event["event"] == "failed":
                     self.failures.append(f"{board.label(event['job'])}: {event['reason']}")
-                    self._log_failure(event)
+                    self._log_failure(event, by_id[event["job"]])
 
             if self.on == "pool":
                 executors.pool(jobs, perform, emit, stop, self.per_device)
             else:
                 executors.here(jobs, perform, emit, stop)
 
-    def _log_failure(self, event: dict[str, Any]) -> None:
-        path = self.store.root / "failures.log"
-        with open(path, "a") as file:
-            file.write(f"{event['job']}: {event['reason']}\n{event['trace']}\n")
+    def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
+        """Keep the trace, and let the report show a measurement that failed."""
+        with open(self.store.root / "failures.log", "a") as file:
+            file.write(f"{job['label']}: {event['reason']}\n{event['trace']}\n")
+        if job["kind"] != "train":
+            head = {**job["head"], "status": "failed", "reason": event["reason"]}
+            self.store.write_records(Path(job["path"]), head, [])
 
     def _common(self, identifier: str, kind: str, label: str) -> dict[str, Any]:
         return {
@@ -403,6 +412,7 @@ class Run:
                         "kind": "method",
                         "id": identifier,
                         "method": method_name,
+                        "method_id": content_id(each_one.method.identity),
                         "seed": each_one.seed,
                         "setting": setting,
                         "cells": [cell.id for cell in each_one.cells],
@@ -438,7 +448,8 @@ class Run:
         cells = {cell.id: cell for cell in each.cells}
         used = [cells[config["id"]] for config in job["cells"]]
         return (
-            head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
+            head.get("status") in ("done", "diverged")
+            and head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
             and head.get("models") == models(self.store, used)
             and not set(head.get("missing", [])) - set(each.task.missing())
         )

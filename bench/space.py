@@ -36,6 +36,13 @@ class Axis:
                 "a coefficient that never moves is a loss term without an axis"
             )
 
+    def at(self, place: float) -> float:
+        """The value at `place` in [0, 1] of the logarithmic axis, to three significant digits."""
+        if place in (0, 1):
+            return self.high if place else self.low
+        value = float(f"{self.low * (self.high / self.low) ** place:.3g}")
+        return min(max(value, self.low), self.high)
+
 
 @dataclass(frozen=True)
 class Space:
@@ -66,16 +73,15 @@ class Space:
     def grid(self, points: int) -> tuple[Setting, ...]:
         """`points` log-spaced values per axis, both ends included, and all their combinations.
 
-        Values are rounded to six significant digits, so that the setting a table prints is the
-        setting a network was trained for. One point is the geometric middle.
+        Values between the ends are rounded to three significant digits, so that the setting a
+        table prints is the setting a network was trained for. One point is the geometric middle.
         """
         if points < 1:
             raise ValueError(f"a grid needs one point or more, got {points}")
         values = []
         for axis in self.axes:
-            low, high = math.log(axis.low), math.log(axis.high)
             steps = [i / (points - 1) for i in range(points)] if points > 1 else [0.5]
-            values.append([float(f"{math.exp(low + (high - low) * s):.6g}") for s in steps])
+            values.append([axis.at(step) for step in steps])
         return tuple(itertools.product(*values))
 
     def one_at_a_time(self) -> tuple[Setting, ...]:
@@ -89,11 +95,14 @@ class Space:
         return (centre, *moved)
 
     def random(self, count: int, seed: int) -> tuple[Setting, ...]:
-        """`count` settings drawn like those of training, from a seed; six significant digits."""
+        """`count` settings drawn like those of training, from a seed, rounded like the grid's."""
         import torch
 
-        drawn = self.sample(count, torch.Generator().manual_seed(seed)).tolist()
-        return tuple(tuple(float(f"{value:.6g}") for value in row) for row in drawn)
+        places = torch.rand(count, len(self.axes), generator=torch.Generator().manual_seed(seed))
+        return tuple(
+            tuple(axis.at(place) for axis, place in zip(self.axes, row, strict=True))
+            for row in places.tolist()
+        )
 
     def encode(self, coefficients: torch.Tensor) -> torch.Tensor:
         """(B, K) coefficients to [-1, 1] by their place on the logarithmic axis."""
@@ -105,11 +114,10 @@ class Space:
         """One sentence per coefficient that lies outside its range; empty inside."""
         if len(setting) != len(self.axes):
             return [f"{len(setting)} values were given for the axes {', '.join(self.names)}"]
-        slack = 1e-5  # settings are rounded to six digits
         return [
             f"{axis.name} = {value:g} is outside [{axis.low:g}, {axis.high:g}]"
             for axis, value in zip(self.axes, setting, strict=True)
-            if not axis.low * (1 - slack) <= value <= axis.high * (1 + slack)
+            if not axis.low <= value <= axis.high
         ]
 
     def check(self, setting: Setting) -> None:

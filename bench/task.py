@@ -157,6 +157,11 @@ class Task(ABC):
         sum. A measure named by `missing` is left out; NaN means that one example has none.
         """
 
+    def measure_all(self, model: nn.Module, data: Any) -> dict[str, float]:
+        """Measures that belong to the test data as a whole, where a task has some. `data` is the
+        test split on the model's device; the records name the example "(all)"."""
+        return {}
+
     def settings(self, count: int) -> tuple[Setting, ...]:
         """The settings a comparison takes by default: the full grid, `count` points an axis."""
         return self.space.grid(count)

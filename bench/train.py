@@ -35,7 +35,14 @@ Draw = Callable[[int, torch.Generator], Tensor]
 
 
 class Diverged(RuntimeError):
-    """The loss became non-finite; the message says between which steps."""
+    """The loss became non-finite; the message says between which steps.
+
+    `ledger` is what was spent until then.
+    """
+
+    def __init__(self, message: str, ledger: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.ledger = ledger
 
 
 class Interrupted(RuntimeError):
@@ -169,6 +176,20 @@ def fit(
             },
         )
 
+    def ledger(steps: int) -> dict[str, Any]:
+        return {
+            "steps": steps,
+            "examples": steps * training.batch,
+            "flops_per_step": flops,
+            "flops": flops * steps,
+            "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
+            "peak_memory_bytes": peak_memory(device),
+            "parameters": parameters(network.model),
+            "conditioner_parameters": parameters(network.conditioner),
+            "device": device.type,
+            "device_name": device_name(device),
+        }
+
     compute = torch.compile(objective) if training.compile else objective
     log_every = max(1, min(training.steps // 100, 100))
     clock = Clock(device, seconds)
@@ -202,7 +223,8 @@ def fit(
                 values = (window / window_steps).tolist()
                 if not all(map(math.isfinite, values)):
                     since = done - window_steps
-                    raise Diverged(f"the loss became non-finite between steps {since} and {done}")
+                    text = f"the loss became non-finite between steps {since} and {done}"
+                    raise Diverged(text, ledger(done))
                 pace = window_steps * training.batch / (time.monotonic() - mark)
                 line = {
                     "step": done,
@@ -223,18 +245,7 @@ def fit(
                 raise Interrupted(f"stopped after step {done} of {training.steps}, state saved")
     network.release()
     network.eval()
-    return {
-        "steps": training.steps,
-        "examples": training.steps * training.batch,
-        "flops_per_step": flops,
-        "flops": flops * training.steps,
-        "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
-        "peak_memory_bytes": peak_memory(device),
-        "parameters": parameters(network.model),
-        "conditioner_parameters": parameters(network.conditioner),
-        "device": device.type,
-        "device_name": device_name(device),
-    }
+    return ledger(training.steps)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

@@ -166,6 +166,8 @@ def write_results(
             "kind": "method",
             **more,
         }
+        if more["status"] != "done":
+            content["reason"] = "loss became non-finite between steps 40 and 50"
         path.with_suffix(".json").write_text(json.dumps(content))
 
     middle = settings[len(settings) // 2]
@@ -535,7 +537,7 @@ def test_the_diverged_are_shown_as_such(tmp_path: Path) -> None:
     summary = built.summary.set_index(["method", "setting"])
     assert summary.at[("fixed_grid", "distortion=0.018"), "status"] == "diverged"
     assert math.isnan(summary.at[("fixed_grid", "distortion=0.018"), "psnr"])
-    assert summary.at[("fixed_grid", "distortion=0.18"), "status"] == "some diverged"
+    assert summary.at[("fixed_grid", "distortion=0.18"), "status"] == "some lost"
     assert summary.at[("fixed_grid", "distortion=0.18"), "seeds"] == 1
     page = (built.folder / "report.md").read_text()
     assert page.count(" diverged |") == len(CODEC)
@@ -545,6 +547,48 @@ def test_the_diverged_are_shown_as_such(tmp_path: Path) -> None:
     gap = built.gaps.set_index(["method", "setting", "measure"])["pairs"]
     assert gap[("yoto", "distortion=0.018", "psnr")] == 0
     assert gap[("yoto", "distortion=0.18", "psnr")] == 6
+
+
+def test_a_failed_measurement_is_shown_as_failed(tmp_path: Path) -> None:
+    write_results(tmp_path, diverged=(("yoto", 0, 1),))
+    for path in tmp_path.glob("records/*/yoto/*.json"):
+        content = json.loads(path.read_text())
+        if content["status"] == "diverged":
+            path.write_text(
+                json.dumps({**content, "status": "failed", "reason": "out of | memory"})
+            )
+    (built,) = build(tmp_path)
+    assert list(built.summary["status"]).count("failed") == 1
+    assert any("Failed: YOTO" in note and "out of | memory" in note for note in built.notes)
+
+
+def test_an_older_variant_of_a_method_is_left_out(tmp_path: Path) -> None:
+    """Also at the settings at which the new variant was not measured."""
+    write_results(tmp_path)
+    last = max(tmp_path.glob("records/*/yoto/*.json"))
+    newer = {"method_id": "new", "time": 2e9}
+    last.write_text(json.dumps({**json.loads(last.read_text()), **newer}))
+    (built,) = build(tmp_path)
+    assert len(built.summary[built.summary["method"] == "yoto"]) == 1
+    assert built.run.superseded == len(LAMBDAS) - 1
+
+
+def test_the_sample_sheet_shows_every_method_at_every_setting(tmp_path: Path, draws: None) -> None:
+    from PIL import Image
+
+    write_results(tmp_path)
+    for place, path in enumerate(sorted(tmp_path.glob("records/*/*/*.json"))):
+        colour = (place * 11 % 256, 90, 200)
+        Image.new("RGB", (300, 280), colour).save(path.with_suffix(".png"))
+    (built,) = build(tmp_path)
+    sheet = built.folder / "samples.png"
+    with Image.open(sheet) as picture:
+        shown_colours = {colour for _, colour in picture.convert("RGB").getcolors(10**7)}
+    entries = built.run.measured["path"]
+    for path in entries:
+        with Image.open(path.with_suffix(".png")) as picture:
+            assert picture.getpixel((0, 0)) in shown_colours
+    assert "samples.png" in (built.folder / "report.md").read_text()
 
 
 def test_all_diverged_still_makes_a_report(tmp_path: Path, draws: None) -> None:

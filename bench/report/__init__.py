@@ -73,7 +73,7 @@ def _build(run: Run, folder: Path) -> Built:
     frames = {"summary": summary, "gaps": gaps, "savings": savings}
     drawn = figures(run, summary, gaps)
 
-    files: dict[str, str | bytes] = {"report.md": _page(run, heads, sheets, list(drawn), notes)}
+    files: dict[str, str | bytes] = {"report.md": _page(run, heads, sheets, drawn, notes)}
     for name, frame in frames.items():
         files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
         body = sheets[name] or "There is nothing to compare with.\n"
@@ -81,7 +81,9 @@ def _build(run: Run, folder: Path) -> Built:
     for name, endings in drawn.items():
         files |= {f"{name}.{ending}": data for ending, data in endings.items()}
 
-    for stale in (p for glob in ("front_*", "measures.*", "gap.*") for p in folder.glob(glob)):
+    for stale in (
+        p for glob in ("front_*", "measures.*", "gap.*", "samples.*") for p in folder.glob(glob)
+    ):
         if stale.name not in files:
             stale.unlink()  # a figure of an earlier build that this one no longer has
     for name, content in files.items():
@@ -114,7 +116,7 @@ def terminal_tables(built: Sequence[Built]) -> list[Table]:
 
 
 def _page(
-    run: Run, heads: dict[str, str], sheets: dict[str, str], drawn: list[str], notes: list[str]
+    run: Run, heads: dict[str, str], sheets: dict[str, str], drawn: dict[str, Any], notes: list[str]
 ) -> str:
     """The report's Markdown page."""
     titles = {
@@ -127,13 +129,14 @@ def _page(
         lines += [escape(run.methods_line), ""]
     lines += ["## Read this first", "", *_bullets(notes), ""]
     fronts = [name for name in drawn if name.startswith("front_")]
-    placed = {"summary": [*fronts, "measures"], "gaps": ["gap"], "savings": []}
+    placed = {"summary": [*fronts, "measures", "samples"], "gaps": ["gap"], "savings": []}
     for name, title in titles.items():
         lines += [f"## {title}", ""]
         for figure in (f for f in placed[name] if f in drawn):
-            width = 700 if figure in ("measures", "gap") else 440
+            width = 440 if figure.startswith("front_") else 700
             lines += [f'<img src="{figure}.png" alt="{figure}" width="{width}">', ""]
-            lines += [f"[{escape(figure)} as SVG]({figure}.svg)", ""]
+            if "svg" in drawn[figure]:
+                lines += [f"[{escape(figure)} as SVG]({figure}.svg)", ""]
         lines += [heads[name], "", sheets[name] or "There is nothing to compare with.\n"]
     if len(run.axes) > 1:
         labels = tables.setting_labels(run)

@@ -28,7 +28,7 @@ Key = tuple[str, str, str]  # task, preset, experiment
 RECORDS = [*Record._fields, "entry", "kind"]
 MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
-    *("outside", "kind", "time", "display", "provenance", "path"),
+    *("outside", "kind", "time", "display", "provenance", "path", "reason"),
 ]
 CELLS = [
     *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),
@@ -242,9 +242,15 @@ def load_results(*roots: Path) -> Results:
 
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     superseded: dict[Key, int] = {}
-    for entry in sorted(entries.values(), key=lambda e: (e["time"], e["entry"])):
-        key = (entry["task"], entry["preset"], entry["experiment"])
+    in_order = sorted(entries.values(), key=lambda e: (e["time"], e["entry"]))
+    # A method whose version or fields changed is another method: the last one used counts.
+    variant = {(*_key(e), e["kind"], e["method"]): e["method_id"] for e in in_order}
+    for entry in in_order:
+        key = _key(entry)
         what = (*key, entry["kind"], entry["method"], entry["seed"], entry["setting"])
+        if entry["method_id"] != variant[what[:5]]:
+            superseded[key] = superseded.get(key, 0) + 1
+            continue
         if what in newest and newest[what]["cells"] != entry["cells"]:
             superseded[key] = superseded.get(key, 0) + 1
         newest[what] = entry
@@ -299,13 +305,14 @@ def _entry(path: Path) -> dict[str, Any]:
             f"{path} lacks {error}: delete it and run again, or report with the version of the "
             "suite that wrote it"
         ) from None
+    entry |= {"method_id": content.get("method_id", ""), "reason": content.get("reason") or ""}
     entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
     return entry | {"provenance": content.get("provenance") or {}}
 
 
 def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
     path = entry["path"].with_suffix(".csv")
-    if entry["status"] == "diverged":
+    if entry["status"] != "done":
         return []
     try:
         data = path.read_bytes()
@@ -321,6 +328,10 @@ def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
         )
     records = loads(data.decode("utf-8"), str(path))
     return [(*record, entry["entry"], entry["kind"]) for record in records]
+
+
+def _key(entry: dict[str, Any]) -> Key:
+    return entry["task"], entry["preset"], entry["experiment"]
 
 
 def _of(frame: pd.DataFrame, key: Key) -> pd.DataFrame:

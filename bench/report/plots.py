@@ -10,6 +10,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from bench.report.tables import GRID, LOSS, main_measures
 from bench.report.text import measure_label, method_label, one_line
 
 SINGLE, DOUBLE = 3.4, 7.0  # inches
+PATCH = 256  # pixels of a sample shown
 MARKERS = "sD^vXP<>h"
 COLOURS = (0, 1, 2, 3, 4, 9, 5, 6)  # of seaborn's colorblind palette: not its grey and yellow
 DASHES = [(4, 1.2), (1.2, 1.2), (6, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (8, 2)]
@@ -73,6 +75,8 @@ def figures(run: Run, summary: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, di
             drawn["measures"] = _saved(measures(run, summary))
         if (gaps["pairs"] > 0).any():
             drawn["gap"] = _saved(gap(run, gaps))
+        if (sheet := samples(run)) is not None:
+            drawn["samples"] = {"png": _saved(sheet)["png"]}
     return drawn
 
 
@@ -218,6 +222,79 @@ def gap(run: Run, gaps: pd.DataFrame) -> Figure:
 
 
 # Axes, panels and legends -----------------------------------------------------------------------
+
+
+def samples(run: Run) -> Figure | None:
+    """What the models make of the first test example, the fixed network's above the conditioned
+    one's at the same setting; None where the task shows nothing.
+
+    One axis: a row per method, a column per setting. Several axes around a centre: per axis, its
+    low end, the centre and its high end. Pictures larger than `PATCH` are cut to their middle.
+    """
+    entries = run.measured[run.measured["seed"] == run.seeds[0]]
+    pictures = {
+        (e["method"], e["setting"]): e["path"].with_suffix(".png")
+        for e in entries.to_dict("records")
+        if e["path"].with_suffix(".png").exists()
+    }
+    methods = [m for m in run.methods if any(m == method for method, _ in pictures)]
+    if not pictures:
+        return None
+    labels = run.labels()
+    if len(run.axes) == 1 or run.centre is None:
+        blocks = [run.settings[:9]]
+    else:
+        methods = [m for m in methods if m in (GRID, "yoto")] or methods[:2]
+        blocks = [
+            [s for s in run.settings if _moves_only(run, s, axis)] for axis in range(len(run.axes))
+        ]
+        blocks = [sorted(block, key=run.values) for block in blocks if len(block) > 1]
+    columns = max(len(block) for block in blocks)
+    rows = len(blocks) * len(methods)
+    side = min(DOUBLE / columns, 1.5)
+    figure = Figure(figsize=(side * columns + 0.3, (side + 0.16) * rows), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)  # type: ignore
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for row in range(rows):
+        block, method = blocks[row // len(methods)], methods[row % len(methods)]
+        for column in range(columns):
+            axes = grid[row, column]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            sns.despine(ax=axes, left=True, bottom=True)
+            if column >= len(block):
+                continue
+            path = pictures.get((method, block[column]))
+            if path is not None:
+                axes.imshow(_middle(path), interpolation="none")
+            if row % len(methods) == 0:
+                head = labels[block[column]]
+                if len(run.axes) == 1:
+                    head = f"{run.axes[0].symbol} = {head}"
+                axes.set_title(_text(head), fontsize=7, pad=2)
+            if column == 0:
+                axes.set_ylabel(_text(method_label(method)), fontsize=7)
+    return figure
+
+
+def _moves_only(run: Run, setting: str, axis: int) -> bool:
+    """Whether a setting differs from the centre in this axis or not at all."""
+    assert run.centre is not None
+    pairs = enumerate(zip(run.values(setting), run.centre, strict=True))
+    return all(a == b for place, (a, b) in pairs if place != axis)
+
+
+def _middle(path: Path) -> Any:
+    """The middle `PATCH` by `PATCH` pixels of a picture file, or all of a smaller one."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        left, top = (max(0, (size - PATCH) // 2) for size in picture.size)
+        right, bottom = (
+            min(size, before + PATCH)
+            for size, before in zip(picture.size, (left, top), strict=True)
+        )
+        return picture.convert("RGB").crop((left, top, right, bottom))
 
 
 def _panels(

@@ -46,28 +46,30 @@ class Sheet(NamedTuple):
         return markdown_table(self.head, self.rows, self.left)
 
 
+LOST = ("diverged", "failed")
+
 # What each method reached -----------------------------------------------------------------------
 
 
 def summary(run: Run) -> pd.DataFrame:
     """One row per method and setting: the mean of every measure over pictures and seeds.
 
-    `status` is "done", "diverged" (no seed was left, the measures are empty) or "some diverged".
+    `status` is "done", "diverged" or "failed" (no seed was left, the measures are empty), or
+    "some lost"; `lost_seeds` counts them.
     """
     means = run.records.groupby(["method", "setting", "measure"])["value"].mean()
     pictures = run.records.groupby(["method", "setting"])["example"].nunique()
     rows: list[dict[str, Any]] = []
     for method, setting, entries in _entries(run):
-        diverged = int((entries["status"] == "diverged").sum())
+        lost = entries.loc[entries["status"] != "done", "status"]
+        some = len(lost) < len(entries)
         rows.append(
             {
                 "method": method,
                 "setting": setting,
-                "status": ("some diverged" if diverged < len(entries) else "diverged")
-                if diverged
-                else "done",
-                "seeds": len(entries) - diverged,
-                "diverged_seeds": diverged,
+                "status": ("some lost" if some else lost.iloc[0]) if len(lost) else "done",
+                "seeds": len(entries) - len(lost),
+                "lost_seeds": len(lost),
                 "pictures": int(pictures.get((method, setting), 0)),
                 "outside_range": any(len(sentences) for sentences in entries["outside"]),
                 **{name: means.get((method, setting, name), math.nan) for name in run.measures},
@@ -92,11 +94,11 @@ def summary_sheet(
         of_method = frame[frame["method"] == method]
         groups.append(len(of_method))
         for place, row in enumerate(of_method.to_dict("records")):
-            gone = row["status"] == "diverged"
-            mark = " ‡" if row["status"] == "some diverged" else ""
+            gone = row["status"] in LOST
+            mark = " ‡" if row["status"] == "some lost" else ""
             cells = [method_label(method) if not place else "", labels[row["setting"]] + mark]
             cells += [
-                "diverged" if gone else number(row[m], run.measures[m].digits) for m in measures
+                row["status"] if gone else number(row[m], run.measures[m].digits) for m in measures
             ]
             if gaps is not None:
                 gap = number(relative.get((method, row["setting"])), 1, sign=True)
@@ -362,18 +364,18 @@ def notes(run: Run, gap: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
     outside = sorted({s for sentences in run.measured["outside"] for s in sentences})
     if outside:
         found.append("† outside the range of coefficients trained for: " + "; ".join(outside) + ".")
-    reasons = run.cells.set_index("cell")["reason"].to_dict()
-    diverged = run.measured[run.measured["status"] == "diverged"]
-    for (method, setting), rows in diverged.groupby(["method", "setting"]):
-        cells = [cell for used in rows["cells"] for cell in used]
-        why = "; ".join(dict.fromkeys(filter(None, (reasons.get(cell) for cell in cells))))
-        seeds = ", ".join(str(seed) for seed in sorted(rows["seed"]))
+    lost = run.measured[run.measured["status"].isin(LOST)]
+    for (method, status, why), rows in lost.groupby(["method", "status", "reason"]):
+        places = []
+        for setting, entries in rows.groupby("setting"):
+            seeds = ", ".join(str(seed) for seed in sorted(entries["seed"]))
+            places.append(f"{one_line(setting)} (seed {seeds})")
         measured = run.measured[run.measured["method"] == method]
-        some = (measured["setting"] == setting).sum() > len(rows)
+        some = (~measured["status"].isin(LOST) & measured["setting"].isin(rows["setting"])).any()
         found.append(
-            f"{'‡ ' if some else ''}Diverged: {method_label(method)} at {one_line(setting)}, "
-            f"seed {seeds}"
-            + (f" ({one_line(why)})" if why else "")
+            f"{'‡ ' if some else ''}{status.capitalize()}: {method_label(method)} at "
+            + ", ".join(places)
+            + (f": {one_line(why)}" if why else "")
             + ("; the numbers are the other seeds'." if some else ".")
         )
     if GRID not in run.methods:
@@ -440,7 +442,7 @@ def rich_table(sheet: Sheet, title: str, caption: str = "") -> Table:
     for count, row in enumerate(sheet.rows, 1):
         cells = [Text(cell) for cell in row]
         for cell in cells:
-            if cell.plain == "diverged":
+            if cell.plain in LOST:
                 cell.stylize("red")
         table.add_row(*cells, end_section=count in ends)
     return table

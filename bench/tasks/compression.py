@@ -83,15 +83,16 @@ class Compression(Task):
         quick = cls(
             width=64,
             latents=192,
-            crop=64,
+            crop=128,  # at 64 the hyperprior sees one latent and never learns from neighbours
             training=Training(
-                steps=600, batch=8, lr=5e-4, warmup=0.1, clip=1.0, channels_last=True
+                steps=800, batch=2, lr=8e-4, warmup=0.1, clip=1.0, channels_last=True
             ),
         )
         smoke = replace(
             quick,
             width=8,
             latents=12,
+            crop=64,
             training=Training(steps=4, batch=2, lr=5e-4, clip=1.0),
         )
         small = replace(

@@ -1,0 +1,381 @@
+"""Adjustable style transfer: one painting, one content and four style coefficients.
+
+    python run_bench.py run style                             minutes on two CPU cores
+    python run_bench.py run style --style painting.jpg        another painting
+    python run_bench.py run style --settings 15 --train-data DIR --test-data DIR
+
+A feed-forward network in the manner of Johnson et al. (ECCV 2016) turns a photograph into a
+painting. It is trained with five terms on VGG-16's features: the distance of one layer's features
+to the photograph's (content), and that of four layers' Gram matrices to the painting's (style).
+Each term has a coefficient of its own, and total variation a fixed weight.
+
+Raw terms of different layers differ by orders of magnitude, so each is divided by a number
+measured before any training (`Style.constants`) and shared by all methods: a style term is one
+where the photograph was left as it is, the content term is one where nothing but the
+photograph's mean colour is left.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import artefacts, measures
+from bench.artefacts import Unavailable
+from bench.data import PictureError, Pictures, photographs
+from bench.perceptual import VGGFeatures, lpips
+from bench.space import Axis, Setting, Space
+from bench.task import LOCATION, Measure, Preset, Task, Training
+
+STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+CONTENT_LAYERS = ("relu2_2", "relu3_3")
+STYLE_TERMS = tuple(f"style_{layer}" for layer in STYLE_LAYERS)
+PAINTING = "wheat-field-with-cypresses"
+NORMALISED_ON = 16  # training crops that the normalisers are measured on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style(Task):
+    """width, blocks: channels at full resolution (four times as many at a quarter of it), and
+        residual blocks there.
+    instance_norm: normalise each channel of each picture before the nonlinearity. On by default:
+        it takes the photograph's contrast away, which a style replaces, and learns far faster
+        (Ulyanov et al., 2017). A scale and shift before it would be normalised away again, so the
+        normalisations themselves are then the sites; they end in a scale and a shift, and a
+        conditioned one is conditional instance normalisation (Dumoulin et al., ICLR 2017).
+        Without it the convolutions are the sites.
+    content_layer: one of CONTENT_LAYERS. total_variation: the fixed weight of the term `tv`.
+    crop, shrink: side of the training pictures in pixels; they are cut `shrink` times as large
+        and averaged down, so that they show about as much of a scene as the test pictures do.
+    evaluation: side of the test pictures, which are the middle square of the whole picture.
+    style_size: the shorter side of the painting; it sets the size of the strokes.
+    low, high: the range of every coefficient.
+    style, vgg_weights: files; "" takes Van Gogh's Wheat Field with Cypresses, and torchvision's
+        VGG-16. train_data, test_data: folders; "" takes scikit-image's photographs.
+    """
+
+    name: ClassVar[str] = "style"
+    line: ClassVar[str] = "adjustable style transfer: VGG-16 content and style, five coefficients"
+    terms: ClassVar[tuple[str, ...]] = ("content", *STYLE_TERMS, "tv")
+    measures: ClassVar[dict[str, Measure]] = {
+        "content": Measure(label="content", better="lower"),
+        **{
+            f"style_{layer}": Measure(label=f"style, {layer}", better="lower")
+            for layer in STYLE_LAYERS
+        },
+        "style": Measure(label="style, mean of four layers", better="lower"),
+        "lpips": Measure(label="LPIPS to the photograph (AlexNet, v0.1)", better="lower"),
+        "tv": Measure(label="weighted total variation", better="lower", digits=4),
+        "content_raw": Measure(label="content, raw", better="lower", digits=4),
+        **{
+            f"style_{layer}_raw": Measure(label=f"style, {layer}, raw", better="lower", digits=5)
+            for layer in STYLE_LAYERS
+        },
+    }
+    fronts: ClassVar[tuple[tuple[str, str], ...]] = (("style", "content"), ("style", "lpips"))
+
+    width: int
+    blocks: int
+    instance_norm: bool = True
+    residual: bool = True
+    content_layer: str = "relu3_3"
+    total_variation: float = 0.1
+    crop: int
+    shrink: int = 1
+    evaluation: int
+    style_size: int
+    low: float = 0.1
+    high: float = 10.0
+    training: Training
+    style: str = field(default="", metadata=LOCATION)
+    vgg_weights: str = field(default="", metadata=LOCATION)
+    train_data: str = field(default="", metadata=LOCATION)
+    test_data: str = field(default="", metadata=LOCATION)
+
+    def __post_init__(self) -> None:
+        if self.content_layer not in CONTENT_LAYERS:
+            known = " or ".join(CONTENT_LAYERS)
+            raise ValueError(f"content_layer {self.content_layer!r}: use {known}")
+        if min(self.crop, self.evaluation, self.style_size) < 32:
+            raise ValueError("crop, evaluation and style_size need 32 pixels or more")
+
+    @classmethod
+    def presets(cls) -> dict[str, Preset]:
+        quick = cls(
+            width=16,
+            blocks=2,
+            crop=64,
+            shrink=3,
+            evaluation=128,
+            style_size=192,
+            training=Training(steps=120, batch=4, lr=1e-2, warmup=0.1, geometric_mean=True),
+        )
+        smoke = replace(
+            quick,
+            width=4,
+            blocks=1,
+            crop=32,
+            evaluation=32,
+            style_size=64,
+            training=replace(quick.training, steps=4, batch=2),
+        )
+        return {
+            "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="seconds, for tests"),
+            "quick": Preset(task=quick, settings=5, seeds=(0,), line="minutes on two CPU cores"),
+        }
+
+    @property
+    def space(self) -> Space:
+        names = ("content", *STYLE_TERMS)
+        symbols = ("c", "s1", "s2", "s3", "s4")
+        return Space(
+            tuple(
+                Axis(name=name, low=self.low, high=self.high, symbol=symbol)
+                for name, symbol in zip(names, symbols, strict=True)
+            )
+        )
+
+    def settings(self, count: int) -> tuple[Setting, ...]:
+        """The first `count` of: the centre, each coefficient alone down and up, random ones."""
+        designed = self.space.one_at_a_time()
+        return (designed + self.space.random(max(0, count - len(designed)), seed=0))[:count]
+
+    def model(self) -> nn.Module:
+        return Painter(self.width, self.blocks, self.instance_norm, self.residual)
+
+    def sites(self, model: nn.Module) -> list[str]:
+        """Every normalisation, or else every convolution but the one whose output are pixels."""
+        kind = nn.InstanceNorm2d if self.instance_norm else nn.Conv2d
+        found = [name for name, layer in model.named_modules() if isinstance(layer, kind)]
+        return [name for name in found if not name.startswith("pixels")]
+
+    def data(self, split: str) -> Pictures:
+        folder = {"train": self.train_data, "test": self.test_data}[split]
+        crop = self.crop * self.shrink if split == "train" else 0
+        return Pictures.folder(Path(folder), crop) if folder else photographs(split, crop)
+
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        pictures = F.avg_pool2d(batch, self.shrink)
+        return self.normalised(raw_terms(self, model(pictures), pictures))
+
+    def normalised(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of the loss from the raw ones."""
+        by = normalisers(self)
+        return {
+            name: value * self.total_variation if name == "tv" else value / by[name]
+            for name, value in raw.items()
+        }
+
+    def constants(self) -> dict[str, float]:
+        """What each raw term is divided by; see `normalisers`."""
+        return normalisers(self)
+
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        """All on the 8-bit picture that a user would see."""
+        picture = self.fitted(batch)
+        output = measures.to_8bit(model(picture))
+        raw = raw_terms(self, output, picture)
+        values = self.normalised(raw)
+        values["style"] = torch.stack([values[name] for name in STYLE_TERMS]).mean(0)
+        values |= {f"{name}_raw": value for name, value in raw.items() if name != "tv"}
+        if not self.missing():
+            values["lpips"] = lpips("alex", batch.device)(2 * output - 1, 2 * picture - 1)
+        return values
+
+    def fitted(self, batch: Tensor) -> Tensor:
+        """The middle square of whole test pictures, resized to `evaluation` pixels."""
+        return middle(shorter(batch, self.evaluation), self.evaluation)
+
+    def missing(self) -> dict[str, str]:
+        return _missing_lpips()
+
+    def sample(self, model: nn.Module, batch: Tensor) -> Tensor:
+        return measures.to_8bit(model(self.fitted(batch)))[0]
+
+    def fields(self) -> dict[str, Any]:
+        """With the content of the painting and of VGG-16: their places are not the experiment."""
+        digests = {
+            "style": content(self.style, PAINTING),
+            "vgg_weights": content(self.vgg_weights, "vgg16-convs"),
+        }
+        return super().fields() | digests
+
+
+def content(path: str, artefact: str) -> str:
+    """Hash of a user's file; of the artefact, which need not be there, where none is given."""
+    if not path:
+        return artefacts.ARTEFACTS[artefact].content
+    try:
+        return artefacts.content_digest(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
+
+
+# The network
+
+
+class Painter(nn.Module):
+    """(B, 3, H, W) in [0, 1] to the same: down twice, residual blocks, up twice.
+
+    Up is nearest neighbour, then a convolution, since transposed convolutions leave a chequered
+    pattern. All borders are mirrored.
+    """
+
+    def __init__(self, width: int, blocks: int, norm: bool, residual: bool) -> None:
+        super().__init__()
+        self.residual = residual
+        self.body = nn.Sequential(
+            OrderedDict(
+                start=layer(3, width, 9, norm),
+                down1=layer(width, 2 * width, 3, norm, stride=2),
+                down2=layer(2 * width, 4 * width, 3, norm, stride=2),
+                **{f"block{i + 1}": Residual(4 * width, norm) for i in range(blocks)},
+                up1=layer(4 * width, 2 * width, 3, norm, up=True),
+                up2=layer(2 * width, width, 3, norm, up=True),
+            )
+        )
+        self.pixels = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.pixels(self.body(x - 0.5))[..., : x.shape[-2], : x.shape[-1]].float()
+        if self.residual:
+            y = y + torch.logit(x, eps=0.02)
+        return torch.sigmoid(y)
+
+
+class Residual(nn.Module):
+    """x plus two convolutions of it."""
+
+    def __init__(self, width: int, norm: bool) -> None:
+        super().__init__()
+        self.first = layer(width, width, 3, norm)
+        self.second = layer(width, width, 3, norm, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.first(x))
+
+
+def layer(
+    inside: int,
+    outside: int,
+    kernel: int,
+    norm: bool,
+    *,
+    stride: int = 1,
+    up: bool = False,
+    relu: bool = True,
+) -> nn.Sequential:
+    """A convolution with what goes before and after it."""
+    parts: dict[str, nn.Module] = {"up": nn.Upsample(scale_factor=2)} if up else {}
+    parts["conv"] = nn.Conv2d(
+        inside, outside, kernel, stride, padding=kernel // 2, padding_mode="reflect"
+    )
+    if norm:
+        parts["norm"] = nn.InstanceNorm2d(outside, affine=True)
+    if relu:
+        parts["relu"] = nn.ReLU()
+    return nn.Sequential(OrderedDict(parts))
+
+
+# The loss
+
+
+def raw_terms(task: Style, output: Tensor, picture: Tensor) -> dict[str, Tensor]:
+    """The five terms and the total variation of outputs for pictures, before any division: (B,).
+
+    content: mean squared difference of features. style: squared Frobenius distance of the Gram
+    matrices. tv: mean squared difference of neighbouring pixels.
+    """
+    layers = (*STYLE_LAYERS, task.content_layer)
+    seen = vgg(task.vgg_weights, tuple(dict.fromkeys(layers)), output.device)(output)
+    with torch.no_grad():  # no deeper than the content layer
+        wanted = vgg(task.vgg_weights, (task.content_layer,), output.device)(picture)
+    terms = {"content": measures.mse(seen[task.content_layer].float(), wanted[task.content_layer])}
+    for name, target in zip(STYLE_LAYERS, painting_grams(task, output.device), strict=True):
+        terms[f"style_{name}"] = (gram(seen[name]) - target).square().sum((1, 2))
+    across, along = output.diff(dim=-1), output.diff(dim=-2)
+    terms["tv"] = across.square().mean((1, 2, 3)) + along.square().mean((1, 2, 3))
+    return terms
+
+
+def gram(features: Tensor) -> Tensor:
+    """(B, C, h, w) to the (B, C, C) products of channels, over C h w as in Johnson et al."""
+    with torch.autocast(features.device.type, enabled=False):
+        flat = features.float().flatten(2)
+        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+
+
+@functools.cache
+def vgg(weights: str, layers: tuple[str, ...], device: torch.device) -> VGGFeatures:
+    """The one VGG-16 of this process for these layers; its input normalisation is its own."""
+    try:
+        return VGGFeatures(layers, Path(weights) if weights else None).to(device)
+    except Unavailable as error:
+        raise Unavailable(
+            "style transfer is measured by VGG-16, and a random network never stands in for it: "
+            f"give torchvision's vgg16 file with --vgg-weights FILE. {error}"
+        ) from None
+
+
+@functools.cache
+@torch.no_grad()
+def painting_grams(task: Style, device: torch.device) -> list[Tensor]:
+    """The painting's Gram matrices, (1, C, C) per style layer, computed on the CPU for all."""
+    if device.type != "cpu":
+        return [matrix.to(device) for matrix in painting_grams(task, torch.device("cpu"))]
+    path = Path(task.style) if task.style else artefacts.get(PAINTING)
+    ((_, painting),) = Pictures([path]).examples()
+    with torch.autocast("cpu", enabled=False):
+        shown = middle(shorter(painting, task.style_size), task.crop)
+        seen = vgg(task.vgg_weights, STYLE_LAYERS, device)(shown)
+        return [gram(seen[name]) for name in STYLE_LAYERS]
+
+
+@functools.cache
+@torch.no_grad()
+def normalisers(task: Style) -> dict[str, float]:
+    """What raw terms are divided by: their means over training crops for an empty output, which
+    shows nothing but each crop's mean colour.
+
+    Measured on the CPU from seeded crops, before any training, and kept to four digits, so that
+    every process of every method divides by the same numbers.
+    """
+    crops = task.data("train").batch(NORMALISED_ON, torch.Generator().manual_seed(0))
+    pictures = F.avg_pool2d(crops, task.shrink)
+    empty = pictures.mean((2, 3), keepdim=True).expand_as(pictures)
+    with torch.autocast("cpu", enabled=False):
+        raw = raw_terms(task, empty, pictures)
+    return {name: float(f"{raw[name].mean().item():.4g}") for name in ("content", *STYLE_TERMS)}
+
+
+# Pictures
+
+
+def shorter(pictures: Tensor, side: int) -> Tensor:
+    """Resize until the shorter side has `side` pixels, as 8-bit values."""
+    height, width = pictures.shape[-2:]
+    scale = side / min(height, width)
+    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    return measures.to_8bit(F.interpolate(pictures, size, mode="bicubic", antialias=True))
+
+
+def middle(pictures: Tensor, side: int) -> Tensor:
+    """The middle square of pictures, `side` pixels wide."""
+    top, left = (pictures.shape[-2] - side) // 2, (pictures.shape[-1] - side) // 2
+    return pictures[..., top : top + side, left : left + side]
+
+
+@functools.cache
+def _missing_lpips() -> dict[str, str]:
+    try:
+        artefacts.get("alexnet-convs")
+    except Unavailable as error:
+        return {"lpips": str(error)}
+    return {}

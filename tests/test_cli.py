@@ -1,0 +1,246 @@
+"""The commands as a user gives them: results, second runs, kills, and what is said on misuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from bench.cli import main
+
+ROOT = Path(__file__).parent.parent
+TOY = ["run", "toy", "--preset", "smoke"]
+
+
+def weights(root: Path) -> dict[str, dict]:
+    return {path.parent.name: load_file(path) for path in root.glob("runs/*/*/*/model.safetensors")}
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(
+        value.equal(other[cell][name])
+        for cell, state in one.items()
+        for name, value in state.items()
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """A finished toy run."""
+    out = tmp_path_factory.mktemp("toy") / "results"
+    assert main([*TOY, "--out", str(out)]) == 0
+    return out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom bench.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pandas', 'compressai', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    text = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for command in ("run", "report", "list", "time", "new", "fetch", "cell"):
+        assert f"\n    {command} " in text
+
+
+def test_a_run_leaves_tables_figures_and_a_second_one_trains_nothing(done: Path, capsys) -> None:
+    report = done / "report" / "toy-smoke"
+    for name in ("summary.csv", "gaps.csv", "savings.csv", "report.md", "gap.png", "gap.svg"):
+        assert (report / name).stat().st_size > 0, name
+    before = {path: path.stat().st_mtime_ns for path in done.glob("runs/**/*") if path.is_file()}
+    assert main([*TOY, "--out", str(done)]) == 0
+    said = capsys.readouterr().out
+    assert "5 planned, 5 stored, 0 to train" in said
+    assert "nothing to measure" in said
+    assert {p: p.stat().st_mtime_ns for p in done.glob("runs/**/*") if p.is_file()} == before
+
+
+def test_a_finer_grid_keeps_the_networks_it_has(done: Path, capsys) -> None:
+    assert main([*TOY, "--settings", "5", "--out", str(done), "--dry"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2  # the two new settings of the grid
+
+
+def test_dry_lists_cells_and_cell_trains_one(done: Path, tmp_path: Path, capsys) -> None:
+    out = str(tmp_path / "results")
+    assert main([*TOY, "--dry", "--out", out]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    words = lines[0].split()[2:]
+    assert main(words) == 0
+    assert main([*TOY, "--dry", "--out", out]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.startswith("python run_bench.py cell ")]) == 4
+    trained = weights(tmp_path / "results")
+    assert same(trained, {cell: weights(done)[cell] for cell in trained})
+
+
+def test_configurations_replay_runs_and_cells(done: Path, tmp_path: Path, capsys) -> None:
+    configs = [path for path in done.glob("configs/*.json") if '"settings"' in path.read_text()]
+    config = min(configs, key=lambda path: len(path.read_text()))  # 3 settings, not 5
+    assert main(["run", "--config", str(config), "--out", str(done)]) == 0
+    assert "0 to train" in capsys.readouterr().out
+    cell = next(done.glob("runs/toy/yoto/*/config.json"))
+    assert main(["run", "--config", str(cell), "--out", str(tmp_path)]) == 0
+    assert same(weights(tmp_path), {cell.parent.name: weights(done)[cell.parent.name]})
+
+
+def test_a_pool_gives_the_same_bits(done: Path, tmp_path: Path) -> None:
+    words = [*TOY, "--on", "pool", "--per-device", "2", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert same(weights(tmp_path), weights(done))
+    ledgers = [json.loads(p.read_text())["ledger"] for p in tmp_path.glob("runs/*/*/*/done.json")]
+    assert all(ledger["shared_device"] for ledger in ledgers)
+
+
+def test_killed_at_any_moment_it_continues_to_the_same_bits(done: Path, tmp_path: Path) -> None:
+    """SIGKILL after ever longer times; checkpoints every 50 ms instead of 20 s."""
+    code = (
+        "import sys, bench.train; bench.train.CHECKPOINT_SECONDS = 0.05; "
+        "from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *TOY, "--out", str(tmp_path)]
+    kills = 0
+    for patience in (0.3, 0.7, 1.2, None):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        if patience is None:
+            output, _ = process.communicate()
+            assert process.returncode == 0, output
+            break
+        until = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/**/log.jsonl")) and time.monotonic() < until:
+            time.sleep(0.02)  # imports are over once a log appears
+        time.sleep(patience)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+    assert kills == 3
+    assert same(weights(tmp_path), weights(done))
+    rows = {p.name: p.read_bytes() for p in done.glob("records/*/*/*.csv")}
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("records/*/*/*.csv")} == rows
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rum"], "did you mean run"),
+        (["toy"], "run_bench.py run toy"),
+        (["run", "compresion"], "did you mean compression?"),
+        ([*TOY, "--methods", "yotto"], "did you mean yoto?"),
+        (["run", "toy", "--preset", "quik"], "did you mean quick?"),
+        (["run", "./nothing.py"], "there is no file"),
+        ([*TOY, "--seeds", "one"], "whole numbers"),
+        ([*TOY, "--train-data", "x"], "takes no train data"),
+        ([*TOY, "--device", "cuda:77x"], "use auto, cpu, cuda"),
+        (["run", "compression", "--preset", "smoke", "--test-data", "/nowhere"], "/nowhere"),
+        (["report", "/nowhere"], "no results folder"),
+        (["fetch", "alexnet"], "did you mean alexnet-convs"),
+        (["cell", "abc"], "0 cells"),
+        (["new", "mytask"], "name it mytask.py"),
+    ],
+)
+def test_misuse_is_answered_with_the_way_out(
+    words: list[str], said: str, capsys, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_empty_or_broken_folder_of_pictures_is_named(tmp_path: Path, capsys) -> None:
+    words = ["run", "compression", "--preset", "smoke", "--out", str(tmp_path / "out")]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert main([*words, "--train-data", str(empty)]) == 2
+    assert str(empty) in capsys.readouterr().err
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    Image.effect_noise((96, 96), 60).convert("RGB").save(broken / "half.jpg")
+    data = (broken / "half.jpg").read_bytes()
+    (broken / "half.jpg").write_bytes(data[: len(data) // 2])
+    assert main([*words, "--test-data", str(broken)]) == 2
+    assert "half.jpg" in capsys.readouterr().err
+
+
+def test_a_new_task_file_runs(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "my_task.py"
+    assert main(["new", str(file)]) == 0
+    out = str(tmp_path / "out")
+    words = ["run", str(file), "--preset", "smoke", "--methods", "yoto,fixed_grid", "--out", out]
+    assert main(words) == 0
+    assert "0.1" in (tmp_path / "out" / "report" / "my_task-smoke" / "summary.md").read_text()
+    capsys.readouterr()
+    file.write_text(file.read_text().replace("y.square().mean(1)", "2 * y.square().mean(1)"))
+    assert main([*words, "--dry"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4  # an edited file is another task
+
+
+def test_damage_is_noticed_and_named(done: Path, tmp_path: Path, capsys) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(done, root)
+    record = next(root.glob("records/toy/yoto/*.csv"))
+    record.write_text(record.read_text().replace("0", "1", 1))
+    assert main(["report", str(root)]) == 2
+    assert record.name in capsys.readouterr().err
+    assert main([*TOY, "--out", str(root)]) == 0  # measured again
+    original = (done / "records/toy/yoto" / record.name).read_bytes()
+    assert record.read_bytes() == original
+
+    model = next(root.glob("runs/toy/yoto/*/model.safetensors"))
+    data = bytearray(model.read_bytes())
+    data[-1] ^= 1
+    model.write_bytes(data)
+    for table in root.glob("records/toy/yoto/*.csv"):
+        table.unlink()
+    assert main([*TOY, "--out", str(root)]) == 1
+    said = capsys.readouterr().out
+    assert "is damaged" in said
+    assert "delete the folder" in said
+    assert "failed" in (root / "report/toy-smoke/summary.md").read_text()
+    shutil.rmtree(model.parent)
+    assert main([*TOY, "--out", str(root)]) == 0
+    assert same(weights(root), weights(done))
+
+
+def test_a_diverged_cell_is_a_result_and_the_others_go_on(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "wild.py"
+    assert main(["new", str(file)]) == 0
+    text = file.read_text().replace(
+        'y = model(batch)\n        return {"nearness": (y - batch)',
+        'y = model(batch)\n        if self.training.lr and model[0].__class__.__name__ == "Modulated":'
+        "\n            y = y * float('nan')\n"
+        '        return {"nearness": (y - batch)',
+    )
+    assert text != file.read_text()
+    file.write_text(text)
+    out = str(tmp_path / "out")
+    words = ["run", str(file), "--preset", "smoke", "--methods", "yoto,fixed_grid", "--out", out]
+    assert main(words) == 0
+    assert main(words) == 0
+    assert "0 to train" in capsys.readouterr().out
+    summary = (tmp_path / "out/report/wild-smoke/summary.md").read_text()
+    assert summary.count(" diverged |") == 3 * 3
+    assert "non-finite between steps" in summary
+
+
+def test_list_shows_everything_with_a_line(capsys) -> None:
+    from bench.registry import METHODS, TASKS
+
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{name}: " in text for name in TASKS)
+    assert all(f"    {name} " in text for name in METHODS)

@@ -1,0 +1,96 @@
+"""Imports go down only: a file imports from floors below its own, and `bench` never names
+`baselines` (the registry holds strings)."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = {
+    "bench": 0,
+    "bench.space": 0,
+    "bench.identity": 0,
+    "bench.records": 0,
+    "bench.cost": 0,
+    "bench.artefacts": 1,
+    "bench.data": 1,
+    "bench.scenes": 1,
+    "bench.conditioning": 1,
+    "bench.perceptual": 2,
+    "bench.measures": 3,
+    "bench.task": 4,
+    "bench.train": 5,
+    "bench.method": 6,
+    "bench.yoto": 7,
+    "bench.tasks.*": 7,
+    "baselines.*": 7,
+    "bench.registry": 7,
+    "bench.executors": 7,
+    "bench.store": 8,
+    "bench.progress": 8,
+    "bench.runner": 9,
+    "bench.timing": 9,
+    "bench.report.*": 9,
+    "bench.cli": 10,
+    "run_bench": 11,
+}
+SAME_FLOOR = {
+    ("bench.cost", "bench.identity"),
+    ("bench.data", "bench.artefacts"),
+    ("baselines.*", "bench.yoto"),
+    ("baselines.*", "baselines.*"),
+    ("bench.report.*", "bench.report.*"),
+}
+FILES = [*ROOT.glob("bench/**/*.py"), *ROOT.glob("baselines/*.py"), ROOT / "run_bench.py"]
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    """The entry of FLOORS a module belongs to."""
+    if module in FLOORS:
+        return module
+    for parts in range(module.count(".") + 1, 0, -1):
+        pattern = ".".join(module.split(".")[:parts]) + ".*"
+        if pattern in FLOORS:
+            return pattern
+    raise AssertionError(f"{module} has no floor: give it one in tests/test_floors.py")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                inside = (ROOT / (whole.replace(".", "/") + ".py")).exists()
+                names.add(whole if inside else str(node.module))
+    return {name for name in names if name.split(".")[0] in ("bench", "baselines", "run_bench")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_a_file_imports_only_from_the_floors_below(path: Path) -> None:
+    own = room(module_name(path))
+    for name in imported(path):
+        other = room(name)
+        lower = FLOORS[other] < FLOORS[own]
+        assert lower or (own, other) in SAME_FLOOR or other == "bench", f"{own} imports {other}"
+
+
+def test_bench_never_imports_a_baseline() -> None:
+    for path in ROOT.glob("bench/**/*.py"):
+        assert not [name for name in imported(path) if name.startswith("baselines")], path
+
+
+def test_an_upward_import_would_be_found(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("def f():\n    from bench.cli import main\n    import baselines.fixed_grid\n")
+    assert imported(file) == {"bench.cli", "baselines.fixed_grid"}

@@ -1,0 +1,174 @@
+"""The training loop: fairness between methods, divergence, damage, full disks."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import bench.records
+import bench.train
+from bench.method import Cell, build
+from bench.registry import method
+from bench.tasks.toy import Toy
+from bench.train import Diverged, Interrupted, fit, load_state, objective, rate_at
+
+CPU = torch.device("cpu")
+TASK = Toy.presets()["smoke"].task
+
+
+def cell(name: str = "yoto", task: Toy = TASK) -> Cell:
+    planned = method(name).plan(task, task.space.grid(3), 0)
+    return planned[len(planned) // 2]
+
+
+def run(made: Cell, folder: Path, **options):
+    network = build(made)
+    draw = functools.partial(made.method.draw, made)
+    ledger = fit(made.task, network, draw, made.seed, CPU, folder, **options)
+    return network, ledger
+
+
+def test_it_learns_the_closed_form(tmp_path: Path) -> None:
+    network, _ = run(cell("fixed_grid"), tmp_path)
+    (c,) = cell("fixed_grid").trained_for[0]
+    best = c / (1 + c) * torch.eye(TASK.dimension)
+    torch.testing.assert_close(network.model[0].weight.detach(), best, atol=0.02, rtol=0)
+
+
+def test_methods_of_a_seed_share_start_data_and_noise(tmp_path: Path) -> None:
+    """The plain model starts with the same weights, and the batches come in the same order."""
+    plain, conditioned = build(cell("fixed_grid")), build(cell("yoto"))
+    weights = dict(plain.model.named_parameters())
+    for name, value in conditioned.model.named_parameters():
+        assert torch.equal(value, weights[name.replace("0.layer.", "0.")])
+    seen: dict[str, list[torch.Tensor]] = {}
+    for name in ("fixed_grid", "yoto"):
+
+        class Spy(Toy):
+            batches = seen.setdefault(name, [])
+
+            def losses(self, model, batch):
+                self.batches.append((batch.clone(), torch.rand(1)))
+                return super().losses(model, batch)
+
+        made = cell(name, Spy(training=replace(TASK.training, steps=5)))
+        run(made, tmp_path)
+    assert len(seen["yoto"]) == 1 + 5  # the first counts FLOPs
+    for ours, theirs in zip(seen["fixed_grid"][1:], seen["yoto"][1:], strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
+
+
+def test_a_non_finite_loss_stops_the_cell(tmp_path: Path) -> None:
+    wild = Toy(training=replace(TASK.training, lr=1e30, schedule="constant"))
+    with pytest.raises(Diverged, match="between steps"):
+        run(cell("fixed_grid", wild), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_noticed_and_put_aside(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(cell(), tmp_path, should_stop=lambda: True)
+    state = tmp_path / "state.pt"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"damaged: it is kept as state\.damaged"):
+        assert load_state(state, CPU) is None
+    assert (tmp_path / "state.damaged").exists()
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    import hashlib
+    import io
+    import pickle
+
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    buffer = io.BytesIO()
+    torch.save({"step": Payload()}, buffer)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest().encode()
+    (tmp_path / "state.pt").write_bytes(bench.train.MAGIC + digest + b"\n" + data)
+    with pytest.raises(pickle.UnpicklingError):
+        load_state(tmp_path / "state.pt", CPU)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(Interrupted):
+        run(cell(), tmp_path, should_stop=lambda: True)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bench.records.os, "fsync", full)
+    with pytest.raises(OSError, match="free some space"):
+        bench.train.save_state(tmp_path / "state.pt", {"step": 2})
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir() if ".tmp" in p.name] == []
+
+
+def test_lines_after_the_checkpoint_are_dropped_from_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"step": s}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "lo')
+    bench.train.keep_log_until(log, 2)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2]
+
+
+def test_one_cycle_is_torchs() -> None:
+    training = replace(TASK.training, steps=50, lr=0.1, warmup=0.3)
+    adam = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=0.1)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(adam, 0.1, 51, pct_start=16 / 51)
+    for step in range(0, 50, 7):
+        while theirs.last_epoch < step:
+            adam.step()
+            theirs.step()
+        assert rate_at(training, step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-6)
+
+
+def test_halving_halves_at_its_milestones() -> None:
+    training = replace(TASK.training, steps=100, lr=1.0, schedule="halving", milestones=(0.5, 0.8))
+    assert [rate_at(training, s) for s in (0, 49, 50, 79, 80)] == [1, 1, 0.5, 0.5, 0.25]
+
+
+def test_the_geometric_mean_changes_the_size_of_the_loss_only() -> None:
+    network, task = build(cell("fixed_grid")), TASK
+    batch = task.data("train").batch(3, torch.Generator().manual_seed(0))
+    normalised = Toy(training=replace(TASK.training, geometric_mean=True))
+    coefficients = torch.tensor([[4.0]] * 3)
+    loss, _ = objective(task, network, batch, coefficients)
+    smaller, _ = objective(normalised, network, batch, coefficients)
+    assert smaller.item() == pytest.approx(loss.item() / 2, rel=1e-6)  # sqrt(4 * 1)
+
+
+def test_the_ledger_counts(tmp_path: Path) -> None:
+    _, ledger = run(cell("yoto"), tmp_path)
+    assert ledger["examples"] == TASK.training.steps * TASK.training.batch
+    rows, width = TASK.training.batch, TASK.dimension
+    # forward and the weight's gradient of one linear layer: 2 FLOPs a multiply-add each; the
+    # conditioner's products come on top.
+    assert ledger["flops_per_step"] > 2 * 2 * rows * width * width
+    _, plain = run(cell("fixed_grid"), tmp_path)
+    assert plain["flops_per_step"] == 2 * 2 * rows * width * width
+    assert ledger["flops"] == ledger["flops_per_step"] * ledger["steps"]
+    assert plain["parameters"] == width * width + width
+    assert plain["conditioner_parameters"] == 0
+
+
+def test_compiled_steps_train_the_same_network(tmp_path: Path) -> None:
+    short = Toy(training=replace(TASK.training, steps=5))
+    compiled = Toy(training=replace(short.training, compile=True))
+    eager, _ = run(cell("yoto", short), tmp_path)
+    other, ledger = run(cell("yoto", compiled), tmp_path)
+    assert "compile" in ledger["seconds"]
+    for name, value in eager.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6)
