@@ -80,7 +80,7 @@ class Board:
             row["said"] = time.monotonic()
             text = (
                 f"step {row['step']}/{row['steps']}, loss {row['loss']:.4g}, "
-                f"{row['examples_per_second']:.0f} examples/s, {clock(self._left(row))} left"
+                f"{row['examples_per_second']:.0f} examples/s, {clock(row['seconds_left'])} left"
             )
         elif kind == "started":
             return
@@ -89,15 +89,6 @@ class Board:
             if "note" in row:
                 text += f" ({row['note']})"
         self.console.print(f"{head} {text}", markup=False, highlight=False, soft_wrap=True)
-
-    def _left(self, row: dict[str, Any]) -> float:
-        elapsed = time.monotonic() - row["begun"]
-        row.setdefault("first_step", row["step"])
-        row.setdefault("first_time", elapsed)
-        gone = row["step"] - row["first_step"]
-        if not gone:
-            return elapsed / max(row["step"], 1) * (row["steps"] - row["step"])
-        return (elapsed - row["first_time"]) / gone * (row["steps"] - row["step"])
 
     def _table(self) -> Table:
         done = sum(r["state"] in ("finished", "failed", "stopped") for r in self.rows.values())
@@ -119,7 +110,7 @@ class Board:
                 state = f"{state} {clock(row['took'])}"
             cells = ["", "", "", ""]
             if "step" in row:
-                left = clock(self._left(row)) if row["state"] == "running" else ""
+                left = clock(row["seconds_left"]) if row["state"] == "running" else ""
                 cells = [
                     f"{row['step']}/{row['steps']}",
                     f"{row['loss']:.4g}",

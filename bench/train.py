@@ -234,7 +234,8 @@ def fit(
                 line |= {"lr": rate_at(training, step), "examples_per_second": round(pace, 1)}
                 with open(log_file, "a") as log:
                     log.write(json.dumps(line) + "\n")
-                progress({**line, "steps": training.steps})
+                left = (training.steps - done) * training.batch / pace
+                progress({**line, "steps": training.steps, "seconds_left": left})
                 window, window_steps, mark = None, 0, time.monotonic()
             stop = should_stop()
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:

@@ -1,0 +1,161 @@
+"""The codec task against CompressAI's own modules, and its measures on awkward pictures."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from compressai.entropy_models import EntropyBottleneck
+from compressai.losses import RateDistortionLoss
+from compressai.models import ScaleHyperprior
+from PIL import Image
+
+from bench import measures
+from bench.tasks.compression import CODECS, Compression, components, in_full_precision, pad
+
+SMOKE = Compression.presets()["smoke"].task
+
+
+def model(task: Compression = SMOKE, started: bool = True):
+    torch.manual_seed(0)
+    made = task.model()
+    if started:
+        task.initialise(made)
+    return made
+
+
+def test_the_entropy_models_equal_the_librarys_with_the_same_noise() -> None:
+    torch.manual_seed(0)
+    theirs = ScaleHyperprior(8, 12)
+    ours = copy.deepcopy(theirs)
+    in_full_precision(ours)
+    assert type(ours.entropy_bottleneck) is not EntropyBottleneck
+    x = torch.rand(2, 3, 128, 64)
+    for training in (True, False):
+        theirs.train(training)
+        ours.train(training)
+        outputs = []
+        for codec in (theirs, ours):
+            torch.manual_seed(3)
+            codec.zero_grad()
+            out = codec(x)
+            (out["x_hat"].square().mean() - out["likelihoods"]["z"].log().mean()).backward()
+            outputs.append((out, [p.grad for p in codec.parameters() if p.grad is not None]))
+        (one, gradients), (other, others) = outputs
+        assert torch.equal(one["x_hat"], other["x_hat"])
+        assert all(torch.equal(one["likelihoods"][k], other["likelihoods"][k]) for k in "yz")
+        assert all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
+    assert theirs.state_dict().keys() == ours.state_dict().keys()
+
+
+def test_the_loss_is_compressais_for_one_lambda() -> None:
+    codec, batch = model().eval(), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        terms = SMOKE.losses(codec, batch)
+        theirs = RateDistortionLoss(lmbda=0.01)(codec(batch), batch)
+    ours = (0.01 * terms["distortion"] + terms["bpp"]).mean()
+    assert ours.item() == pytest.approx(theirs["loss"].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("size", [(64, 64), (50, 70), (1, 1), (17, 130)])
+def test_pictures_of_any_size_are_coded_and_decoded(codec: str, size: tuple[int, int]) -> None:
+    task = replace(SMOKE, codec=codec)
+    made = model(task).eval()
+    task.ready(made)
+    picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        values = task.measure(made, picture)
+    assert set(task.terms) <= set(values)
+    assert values["psnr"].item() == pytest.approx(
+        10 * math.log10(255**2 / values["distortion"].item()), abs=1e-3
+    )
+    assert values["bpp"].item() * size[0] * size[1] == pytest.approx(
+        8 * round(values["bpp"].item() * size[0] * size[1] / 8)
+    )  # whole bytes
+    if min(size) <= 160:
+        assert values["ms_ssim"].isnan()
+
+
+def test_coded_and_estimated_bits_agree_on_a_large_picture() -> None:
+    made = model().eval()
+    SMOKE.ready(made)
+    (_, picture) = next(iter(SMOKE.data("test").examples()))
+    with torch.no_grad():
+        values = SMOKE.measure(made, picture)
+    assert values["bpp"].item() == pytest.approx(values["bpp_estimated"].item(), rel=0.25)
+
+
+def test_the_start_is_a_codec_already() -> None:
+    """With enough channels, analysis and synthesis are inverses up to the quantiser's step."""
+    task = replace(SMOKE, width=64, latents=192)
+    crops = task.data("train").batch(4, torch.Generator().manual_seed(5))
+    started, plain = model(task).eval(), model(task, started=False).eval()
+    with torch.no_grad():
+        good = measures.psnr(started.g_s(started.g_a(crops)), crops).mean()
+        poor = measures.psnr(plain.g_s(plain.g_a(crops)), crops).mean()
+        terms = task.losses(started, crops)
+    assert good > 28
+    assert good > poor + 12
+    assert terms["bpp"].mean() < 1.5
+
+
+def test_the_start_is_the_same_every_time_and_for_every_method() -> None:
+    one, other = model().state_dict(), model().state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_components_are_orthonormal_and_sorted() -> None:
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = x.cumsum(-1).cumsum(-2)  # neighbours alike, as in pictures
+    basis = components(x).flatten(1)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(12), atol=1e-5, rtol=0)
+    blocks = torch.nn.functional.unfold(x, 2, stride=2).transpose(1, 2).flatten(0, 1)
+    energy = (blocks @ basis.T).square().sum(0)
+    assert torch.equal(energy.sort(descending=True).values, energy)
+
+
+def test_padding_repeats_the_edge() -> None:
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    padded = pad(x, 4)
+    assert padded.shape == (1, 1, 4, 4)
+    assert torch.equal(padded[..., :2, :3], x)
+    assert padded[0, 0, 3].tolist() == [3.0, 4.0, 5.0, 5.0]
+
+
+def test_the_jpeg_curve_is_pillows() -> None:
+    (_, picture) = next(iter(SMOKE.data("test").examples()))
+    points = {setting: values for _, setting, values in SMOKE.context(picture[..., :192, :192])}
+    assert points["quality=90"]["bpp"] > points["quality=10"]["bpp"]
+    assert points["quality=90"]["psnr"] > points["quality=10"]["psnr"] + 5
+
+
+def test_unusual_pictures_run_through_the_whole_task(tmp_path: Path) -> None:
+    """Grey, 16-bit, CMYK, transparent and tiny test pictures are measured; names are kept."""
+    noise = Image.effect_noise((70, 50), 60)
+    noise.save(tmp_path / "grey.png")
+    Image.merge("CMYK", [noise] * 4).save(tmp_path / "cmyk.jpg")
+    Image.merge("RGBA", [noise] * 4).save(tmp_path / "transparent.png")
+    noise.convert("I").point(lambda v: v * 257).convert("I;16").save(tmp_path / "sixteen.png")
+    noise.crop((0, 0, 3, 2)).convert("RGB").save(tmp_path / "tiny.png")
+    task = replace(SMOKE, test_data=str(tmp_path))
+    made = model(task).eval()
+    task.ready(made)
+    names = []
+    for name, picture in task.data("test").examples():
+        with torch.no_grad():
+            values = task.measure(made, picture)
+        assert values["psnr"].isfinite(), name
+        names.append(name)
+    assert names == ["cmyk.jpg", "grey.png", "sixteen.png", "tiny.png", "transparent.png"]
+
+
+def test_an_unknown_codec_or_start_is_named() -> None:
+    with pytest.raises(ValueError, match="use one of scale_hyperprior"):
+        replace(SMOKE, codec="scale")
+    with pytest.raises(ValueError, match='use "pca"'):
+        replace(SMOKE, start="random")
