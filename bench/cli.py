@@ -65,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     out(run)
     run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
     run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
+    run.add_argument("--style", metavar="FILE", help="painting (Wheat Field with Cypresses)")
+    run.add_argument("--vgg-weights", metavar="FILE", help="VGG-16 weights (fetched)")
     run.add_argument("--config", metavar="FILE", help="replay a stored run or cell")
     run.add_argument("--dry", action="store_true", help="only print the commands of missing cells")
     run.add_argument("--again", action="store_true", help="delete what this run made; do it again")
@@ -149,8 +151,8 @@ def act_run(options: argparse.Namespace) -> int:
     root = Path(options.out)
     _writable(root)
     device = runner.choose_device(options.device)
-    if options.per_device < 1:
-        raise ValueError("--per-device needs 1 or more")
+    if options.per_device < 1 or (options.per_device > 1 and options.on == "here"):
+        raise ValueError("--per-device N runs N cells at once and needs --on pool and N >= 1")
     if options.config:
         config = json.loads(Path(options.config).read_text())
         if config.get("kind") == "cell":
@@ -159,7 +161,8 @@ def act_run(options: argparse.Namespace) -> int:
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
         experiments = [runner.experiment_from(each) for each in config["experiments"]]
     else:
-        locations = {"train_data": options.train_data, "test_data": options.test_data}
+        places = ("train_data", "test_data", "style", "vgg_weights")
+        locations = {name: getattr(options, name) for name in places}
         methods = options.methods.split(",") if options.methods else DEFAULT_METHODS
         experiments = [
             runner.experiment(
@@ -173,6 +176,10 @@ def act_run(options: argparse.Namespace) -> int:
             )
             for task in options.tasks or DEFAULT_TASKS
         ]
+        for name, value in locations.items():
+            if value and not any(name in each.task.locations() for each in experiments):
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag}: no task of this run takes one")
     run = runner.Run(root, experiments, device, options.on, options.per_device)
     if options.again and not options.dry:
         run.forget()

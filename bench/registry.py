@@ -23,6 +23,7 @@ TASKS = {
     "beta_vae_scenes": "bench.tasks.beta_vae:OurScenes",
     "beta_vae_shapes3d": "bench.tasks.beta_vae:Shapes3D",
     "compression": "bench.tasks.compression:Compression",
+    "style": "bench.tasks.style:Style",
     "toy": "bench.tasks.toy:Toy",
 }
 METHODS = {

@@ -128,19 +128,15 @@ def experiment(
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
+    `locations` the task has no field for are left aside: they are for other tasks of the run.
     `design` replaces the task's own choice of settings: "grid" (`settings` points an axis),
     "one-at-a-time", or "random" (`settings` of them, always the same).
     """
     kind = task_class(task)
     chosen = preset(kind, preset_name)
     made = chosen.task
-    for name, value in (locations or {}).items():
-        if name not in made.locations():
-            raise ValueError(
-                f"the task {made.name!r} takes no {name.replace('_', ' ')} "
-                f"(it takes {', '.join(made.locations()) or 'none'})"
-            )
-        made = dataclasses.replace(made, **{name: value})
+    places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
+    made = dataclasses.replace(made, **places)
     named = {name: method(name) for name in methods}
     count = settings or chosen.settings
     if design is None:
@@ -237,9 +233,13 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
         if picture is None:
             picture = encode_png(task.sample(model, batch))
     rows += [("(all)", name, value) for name, value in task.measure_all(model, data).items()]
-    names = (head["task"], head["preset"], head["experiment"], head["method"], head["seed"])
-    names += (",".join(head["cells"]), head["setting"])
-    records = [Record(*names, *row) for row in rows]
+    records = [
+        Record(
+            head["task"], head["preset"], head["experiment"], head["method"], head["seed"],
+            ",".join(head["cells"]), head["setting"], *row,
+        )
+        for row in rows
+    ]  # fmt: skip
     head |= {"status": "done", "missing": sorted(task.missing())}
     store.write_records(path, head, records, picture)
 
@@ -307,10 +307,12 @@ class Run:
         ]
 
     def open_data(self) -> None:
-        """Read all pictures now, so that a bad one is found before any training."""
+        """Read all pictures now, so that a bad one is found before any training, and measure
+        what a task measures beforehand, so that weights it cannot do without are missed now."""
         for each in self.experiments:
             for split in ("train", "test"):
                 each.task.data(split).to(self.device)
+            each.task.constants()
 
     def save_config(self) -> Path:
         """Store what was asked for, so that `run --config` can replay it."""

@@ -57,7 +57,7 @@ def pair(task_name: str, method_name: str) -> Pair:
         Experiment(
             task=smallest.task,
             preset="smoke",
-            settings=smallest.task.space.grid(2),
+            settings=smallest.task.settings(2),
             seeds=(0,),
             methods=(method(method_name),),
         )

@@ -299,7 +299,7 @@ def _fp32_entropy_models() -> list[tuple[type, type]]:
     return [(EntropyBottleneck, Fp32Bottleneck), (GaussianConditional, Fp32Conditional)]
 
 
-def pca_start(codec: Any, crops: Tensor, gain: float = 3.0) -> None:
+def pca_start(codec: Any, crops: Tensor, gain: float = 2.0) -> None:
     """Set a codec's transforms to a linear transform code of the training crops, in place.
 
     Level by level, from the pixels inwards: the principal components of the 2x2 blocks of the
