@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.artefacts import Unavailable
 from bench.conditioning import Network
+from bench.data import PictureError
 from bench.method import Cell, build
 from bench.registry import describe, method, preset, task_class
 from bench.runner import Experiment, Run
@@ -53,6 +55,10 @@ class Pair:
 @pytest.fixture
 def pair(task_name: str, method_name: str) -> Pair:
     smallest = preset(task_class(task_name), "smoke")
+    try:
+        smallest.task.data("train").to(CPU)
+    except (Unavailable, PictureError) as error:
+        pytest.skip(str(error))
     return Pair(
         Experiment(
             task=smallest.task,
