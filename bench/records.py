@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+WHOLE = "(all)"  # the `example` of a measure of the whole test set
+
 
 class Record(NamedTuple):
     task: str

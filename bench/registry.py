@@ -32,7 +32,7 @@ METHODS = {
     "single_model": "baselines.single_model:SingleModel",
     "unconditioned": "baselines.unconditioned:Unconditioned",
 }
-DEFAULT_TASKS = ("compression",)
+DEFAULT_TASKS = ("compression", "style", "beta_vae_scenes")
 DEFAULT_METHODS = tuple(METHODS)
 
 Plugin = TypeVar("Plugin")

@@ -22,14 +22,12 @@ from bench import executors
 from bench.identity import content_id, plain
 from bench.method import Cell, Method, build
 from bench.progress import Board
-from bench.records import Record, write_atomic
+from bench.records import WHOLE, Record, write_atomic
 from bench.registry import describe, method, preset, revive, task_class
 from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json
-from bench.task import Measure, Task, weighted
+from bench.task import Task, weighted
 from bench.train import Diverged, fit
-
-LOSS = Measure(label="loss", better="lower")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +230,7 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
         rows += [(example, name, value.item()) for name, value in values.items()]
         if picture is None:
             picture = encode_png(task.sample(model, batch))
-    rows += [("(all)", name, value) for name, value in task.measure_all(model, data).items()]
+    rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
     records = [
         Record(
             head["task"], head["preset"], head["experiment"], head["method"], head["seed"],
@@ -391,7 +389,7 @@ class Run:
             "preset": each.preset,
             "experiment": each.id,
             "display": {
-                "measures": plain({"loss": LOSS, **task.measures}),
+                "measures": plain({"loss": task.loss, **task.measures}),
                 "fronts": plain(task.fronts),
                 "axes": plain(task.space.axes),
             },

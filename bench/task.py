@@ -31,6 +31,7 @@ class Measure:
     label: str
     unit: str = ""
     better: str = ""  # "lower", "higher", or "" where neither is
+    relative: bool = True  # whether a difference may be given in per cent
     digits: int = 3
 
 
@@ -117,6 +118,7 @@ class Task(ABC):
     terms: ClassVar[tuple[str, ...]]  # the names of the loss terms
     measurement: ClassVar[int] = 1  # raise it when `measure` comes to mean something else
     measures: ClassVar[dict[str, Measure]]  # in the order of the tables
+    loss: ClassVar[Measure] = Measure(label="loss", better="lower")  # the weighted sum of the terms
     fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
     training: Training
 

@@ -36,7 +36,7 @@ def test_film_is_two_perceptrons_per_site() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 3), nn.Conv2d(5, 8, 3))
     film = FiLM(model, ["0", "1", "2"], axes=2, hidden=16, multiplier=0.1)
     coefficients = torch.rand(4, 2) + 0.5
-    hidden = nn.functional.leaky_relu(film.inner(coefficients.log()), 0.3)
+    hidden = nn.functional.leaky_relu(film.inner(coefficients.log()), 0.2)
     chunks = hidden.split(16, dim=1)  # perceptrons in the order of the widths: 5 first, then 8
     order = [2, 3, 0, 1, 4, 5]
     outputs = {}

@@ -46,6 +46,7 @@ class MeasureStyle:
     unit: str = ""
     better: str = ""
     digits: int = 3
+    relative: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,8 @@ class Run:
     cells: pd.DataFrame
     measures: dict[str, MeasureStyle]
     fronts: list[tuple[str, str]]
-    axes: list[AxisStyle]
+    axes: list[AxisStyle]  # those that vary in this run
+    constant: dict[str, float]  # the others, with their value
     methods_line: str
     superseded: int
     not_finite: int
@@ -103,7 +105,7 @@ class Run:
         """A setting's coefficients in the order of the axes."""
         parsed = parse_setting(setting)
         missing = [axis.name for axis in self.axes if axis.name not in parsed]
-        if missing or len(parsed) != len(self.axes):
+        if missing:
             names = [axis.name for axis in self.axes]
             raise ValueError(f"the setting {setting!r} of {self.task} does not give {names}")
         return tuple(parsed[axis.name] for axis in self.axes)
@@ -191,6 +193,14 @@ class Results:
             AxisStyle(name=a["name"], low=a["low"], high=a["high"], symbol=a["symbol"] or a["name"])
             for a in display["axes"]
         ]
+        settings = [parse_setting(setting) for setting in methods["setting"].unique()]
+        constant = {
+            axis.name: settings[0][axis.name]
+            for axis in axes
+            if len(axes) > 1
+            and len(settings) > 1
+            and len({setting.get(axis.name) for setting in settings}) == 1
+        }
         return Run(
             task=key[0],
             preset=key[1],
@@ -202,7 +212,8 @@ class Results:
             cells=self._behind(methods["cells"]),
             measures=measures,
             fronts=[(x, y) for x, y in display["fronts"] if x in measures and y in measures],
-            axes=axes,
+            axes=[axis for axis in axes if axis.name not in constant],
+            constant=constant,
             methods_line=display.get("methods_line", ""),
             superseded=self.superseded.get(key, 0),
             not_finite=len(rows) - len(finite),

@@ -24,7 +24,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from bench.report.load import Run
-from bench.report.tables import GRID, LOSS, main_measures
+from bench.report.tables import GRID, LOSS, loss_gap, main_measures
 from bench.report.text import measure_label, method_label, one_line
 
 SINGLE, DOUBLE = 3.4, 7.0  # inches
@@ -176,13 +176,16 @@ def gap(run: Run, gaps: pd.DataFrame) -> Figure:
     names = [n for n in names if (gaps.loc[gaps["measure"] == n, "pairs"] > 0).any()]
     titles = [f"Δ {measure_label(run.measures[name])}" for name in names]
     if names[0] == LOSS:
-        titles[0] = "Δ loss (%) ↓"
+        titles[0] = f"Δ {loss_gap(run)[0].replace('loss gap', 'loss')} ↓"
     limits = {}
     for name in names:
         at_measure = gaps[gaps["measure"] == name]
-        limits[name] = _interesting(at_measure, *_columns_of(name))
+        limits[name] = _interesting(at_measure, *_columns_of(run, name))
     clipped = any(
-        not gaps.loc[gaps["measure"] == name, _columns_of(name)[0]].dropna().between(*limit).all()
+        not gaps.loc[gaps["measure"] == name, _columns_of(run, name)[0]]
+        .dropna()
+        .between(*limit)
+        .all()
         for name, limit in limits.items()
     )
     band = "bars" if len(run.axes) > 1 else "bands"
@@ -191,7 +194,7 @@ def gap(run: Run, gaps: pd.DataFrame) -> Figure:
         said.append("hollow triangles: beyond the axis")
     panels, figure, shown = _panels(run, titles, 1.6, said, without=GRID)
     for axes, name in zip(panels, names, strict=True):
-        value, error = _columns_of(name)
+        value, error = _columns_of(run, name)
         low, high = limits[name]
         stacked: dict[tuple[str, float], int] = {}  # arrows that share a place stand in a column
         for method, look in shown.items():
@@ -373,9 +376,9 @@ def _axis_label(run: Run) -> str:
     return f"coefficient {symbol} of {name}" if symbol != name else f"coefficient of {name}"
 
 
-def _columns_of(measure: str) -> tuple[str, str]:
-    """The columns of the gaps that a measure is drawn from: the loss is relative."""
-    return ("relative_percent", "relative_se_percent") if measure == LOSS else ("gap", "se")
+def _columns_of(run: Run, measure: str) -> tuple[str, str]:
+    """The columns of the gaps that a measure is drawn from."""
+    return loss_gap(run)[1:3] if measure == LOSS else ("gap", "se")
 
 
 def _places(

@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bench.records import WHOLE
 from bench.report.load import Run
 from bench.report.text import (
     NOTHING,
@@ -58,7 +59,8 @@ def summary(run: Run) -> pd.DataFrame:
     "some lost"; `lost_seeds` counts them.
     """
     means = run.records.groupby(["method", "setting", "measure"])["value"].mean()
-    pictures = run.records.groupby(["method", "setting"])["example"].nunique()
+    single = run.records[run.records["example"] != WHOLE]
+    pictures = single.groupby(["method", "setting"])["example"].nunique()
     rows: list[dict[str, Any]] = []
     for method, setting, entries in _entries(run):
         lost = entries.loc[entries["status"] != "done", "status"]
@@ -86,9 +88,10 @@ def summary_sheet(
     head = ["method", setting_head(run), *(measure_label(run.measures[m]) for m in measures)]
     relative = {}
     if gaps is not None:
-        head.append("loss gap (%)")
+        title, column, _, digits = loss_gap(run)
+        head.append(title)
         of_loss = gaps[gaps["measure"] == LOSS]
-        relative = {(r.method, r.setting): r.relative_percent for r in of_loss.itertuples()}
+        relative = of_loss.set_index(["method", "setting"])[column].to_dict()
     rows, groups = [], []
     for method in run.methods:
         of_method = frame[frame["method"] == method]
@@ -101,7 +104,7 @@ def summary_sheet(
                 row["status"] if gone else number(row[m], run.measures[m].digits) for m in measures
             ]
             if gaps is not None:
-                gap = number(relative.get((method, row["setting"])), 1, sign=True)
+                gap = number(relative.get((method, row["setting"])), digits, sign=True)
                 cells.append("ref." if method == GRID else gap)
             rows.append(cells)
     return Sheet(head, rows, 2, groups)
@@ -148,7 +151,8 @@ def gaps(run: Run) -> pd.DataFrame:
     frame["unpaired"] = counts - frame["pairs"]
     frame["se"] = frame["std"] / frame["pictures"] ** 0.5
     frame = frame.reset_index()
-    scale = 100 / frame["grid"].abs().where((frame["measure"] == LOSS) & (frame["grid"] != 0))
+    per_cent = (frame["measure"] == LOSS) & (frame["grid"] != 0) & run.measures[LOSS].relative
+    scale = 100 / frame["grid"].abs().where(per_cent)
     frame["relative_percent"] = frame["gap"] * scale
     frame["relative_se_percent"] = frame["se"] * scale
     columns = [*key, "gap", "std", "se", "grid", "relative_percent", "relative_se_percent"]
@@ -159,7 +163,8 @@ def gaps(run: Run) -> pd.DataFrame:
 def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     """Δ of every measure as mean ± standard deviation over pictures."""
     labels = setting_labels(run)
-    head = ["method", setting_head(run), "Δ loss (%)"]
+    relative = run.measures[LOSS].relative
+    head = ["method", setting_head(run), *(["Δ loss (%)"] if relative else [])]
     head += ["Δ " + measure_label(style) for style in run.measures.values()] + ["pairs"]
     rows, groups = [], []
     for method in (m for m in run.methods if m != GRID):
@@ -169,8 +174,8 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         for place, setting in enumerate(settings):
             at = of_method[of_method["setting"] == setting].set_index("measure")
             cells = [method_label(method) if not place else "", labels[setting]]
-            relative = at["relative_percent"].get(LOSS)
-            cells.append(number(relative, 1, sign=True))
+            if relative:
+                cells.append(number(at["relative_percent"].get(LOSS), 1, sign=True))
             for m, style in run.measures.items():
                 mean = number(at.at[m, "gap"], style.digits, sign=True)
                 spread = number(at.at[m, "std"], style.digits)
@@ -313,6 +318,16 @@ def main_measures(run: Run) -> list[str]:
     return list(fronts)[:4] or [name for name in run.measures if name != LOSS][:3]
 
 
+def loss_gap(run: Run) -> tuple[str, str, str, int]:
+    """How the gap of the loss is given: its title, the columns of the gap and of its standard
+    error, and the digits. In per cent, unless the task says that its loss has no such zero."""
+    style = run.measures[LOSS]
+    if style.relative:
+        return "loss gap (%)", "relative_percent", "relative_se_percent", 1
+    unit = f" ({one_line(style.unit)})" if style.unit else ""
+    return f"loss gap{unit}", "gap", "se", style.digits
+
+
 def empty_measures(run: Run) -> list[str]:
     """Measures that were named but never taken."""
     found = set(run.records["measure"])
@@ -332,25 +347,32 @@ def setting_labels(run: Run) -> dict[str, str]:
 def size_line(run: Run) -> str:
     """`4 methods, 5 settings, 1 seed, 6 pictures`."""
     counts = [len(run.methods), len(run.settings), len(run.seeds)]
-    counts.append(run.records["example"].nunique())
+    counts.append(examples(run))
     names = ("method", "setting", "seed", "example")
     return ", ".join(
         f"{n} {name}{'' if n == 1 else 's'}" for n, name in zip(counts, names, strict=True)
     )
 
 
+def examples(run: Run) -> int:
+    """How many test examples were measured."""
+    return int(run.records.loc[run.records["example"] != WHOLE, "example"].nunique())
+
+
 def notes(run: Run, gap: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
     """What a reader must know before believing the tables, one sentence each; plain text."""
-    examples = run.records["example"].nunique()
-    found = []
+    count = examples(run)
+    found = [
+        f"{one_line(name)} = {value:g} at every setting." for name, value in run.constant.items()
+    ]
     if len(run.seeds) == 1:
         found.append(
-            f"One seed, {examples} examples: differences smaller than the spread are noise, and "
+            f"One seed, {count} examples: differences smaller than the spread are noise, and "
             "nothing here says how much another seed would change."
         )
     else:
         found.append(
-            f"{len(run.seeds)} seeds, {examples} examples: means are over both, and spreads are "
+            f"{len(run.seeds)} seeds, {count} examples: means are over both, and spreads are "
             "over examples after averaging the seeds, so they leave out the seeds' own."
         )
     uneven = run.measured.groupby(["method", "setting"])["seed"].nunique()

@@ -150,6 +150,9 @@ class BetaVae(Task):
 
     terms: ClassVar[tuple[str, ...]] = ("kl", "reconstruction")
     measures: ClassVar[dict[str, Measure]] = MEASURES
+    loss: ClassVar[Measure] = Measure(  # a log-density may be negative: no per cent of it
+        label="β-weighted loss", unit="nats", better="lower", relative=False, digits=1
+    )
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("kl", "reconstruction"),)
 
     # The network at width 1
