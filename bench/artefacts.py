@@ -79,6 +79,8 @@ class Artefact:
 
 # ------------------------------------------------------------------ getting
 
+_failed: dict[tuple[str, Path], str] = {}  # what could not be had, for this process
+
 
 def get(name: str) -> Path:
     """The verified file of an artefact, fetched where the cache lacks it; else `Unavailable`."""
@@ -128,14 +130,6 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "yoto-bench"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yoto-bench"
-
-
-def use_cache(folder: Path) -> None:
-    """Keep artefacts in `folder` from now on, in the processes this one starts as well."""
-    os.environ[CACHE_VARIABLE] = str(Path(folder).expanduser().absolute())
-
-
-_failed: dict[tuple[str, Path], str] = {}
 
 
 def _fetch(name: str, artefact: Artefact, path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -22,6 +21,9 @@ from typing import Any
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
+
+# What `run --config` takes from the file and not from the command line.
+REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "train_data", "test_data")
 
 COMMANDS = ("run", "report", "list", "time", "new", "fetch", "cell")
 
@@ -146,6 +148,7 @@ def act_run(options: argparse.Namespace) -> int:
     _plain_warnings()
     from bench import runner
     from bench.registry import DEFAULT_METHODS, DEFAULT_TASKS
+    from bench.store import read_json
 
     console = terminal()
     root = Path(options.out)
@@ -153,13 +156,18 @@ def act_run(options: argparse.Namespace) -> int:
     device = runner.choose_device(options.device)
     if options.per_device < 1 or (options.per_device > 1 and options.on == "here"):
         raise ValueError("--per-device N runs N cells at once and needs --on pool and N >= 1")
+    if options.settings is not None and options.settings < 1:
+        raise ValueError("--settings needs 1 or more")
     if options.config:
-        config = json.loads(Path(options.config).read_text())
+        given = [flag for flag in REPLAYED if getattr(options, flag) not in (None, [], "quick")]
+        if given:
+            raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
+        config = read_json(Path(options.config))
         if config.get("kind") == "cell":
             return _train_config(config, root, device)
         if config.get("kind") != "run":
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
-        experiments = [runner.experiment_from(each) for each in config["experiments"]]
+        experiments = [runner.experiment_from(each) for each in config.get("experiments", [])]
     else:
         places = ("train_data", "test_data", "style", "vgg_weights")
         locations = {name: getattr(options, name) for name in places}
@@ -174,7 +182,7 @@ def act_run(options: argparse.Namespace) -> int:
                 {name: value for name, value in locations.items() if value},
                 options.design,
             )
-            for task in options.tasks or DEFAULT_TASKS
+            for task in dict.fromkeys(options.tasks or DEFAULT_TASKS)
         ]
         for name, value in locations.items():
             if value and not any(name in each.task.locations() for each in experiments):
@@ -200,13 +208,15 @@ def act_run(options: argparse.Namespace) -> int:
             highlight=False,
         )
         for measure, reason in task.missing().items():
-            console.print(f"[yellow]{measure} is not measured:[/yellow] {reason}", highlight=False)
+            console.print(f"{measure} is not measured:", style="yellow", end=" ")
+            console.print(reason, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"networks: {planned} planned, {planned - len(jobs)} stored, {len(jobs)} to train",
         highlight=False,
     )
     if jobs or run.record_jobs():
         run.open_data()
+        jobs = run.train_jobs()
     with stopping() as stop:
         if jobs:
             run.execute(jobs, "training", stop)
@@ -223,10 +233,11 @@ def act_run(options: argparse.Namespace) -> int:
             )
             return 130
     for failure in run.failures:
-        console.print(f"[red]failed:[/red] {failure}", highlight=False, soft_wrap=True)
+        console.print("failed:", style="red", end=" ")
+        console.print(failure, markup=False, highlight=False, soft_wrap=True)
     if run.failures:
         console.print(f"details are in {root / 'failures.log'}; run again to try these once more")
-    _report(root, {(each.task.name, each.preset, each.id) for each in experiments}, console)
+    _report(root, {(each.task.name, each.preset, each.id) for each in run.experiments}, console)
     return 1 if run.failures else 0
 
 

@@ -25,7 +25,8 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Modulated(nn.Module):
-    """A layer whose output is scaled and shifted per example and channel (dimension 1)."""
+    """A layer whose output is scaled and shifted per example and channel (dimension 1; the last
+    one of a linear layer)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -36,7 +37,11 @@ class Modulated(nn.Module):
         y = self.layer(x)
         if self.modulation is None:
             return y
-        shape = (-1, y.shape[1]) + (1,) * (y.dim() - 2)
+        width = self.modulation[0].shape[1]
+        if isinstance(self.layer, nn.Linear):  # channels come last
+            shape = (-1, *(1,) * (y.dim() - 2), width)
+        else:
+            shape = (-1, width, *(1,) * (y.dim() - 2))
         scale, shift = (part.to(y.dtype).reshape(shape) for part in self.modulation)
         return torch.addcmul(shift, y, scale)
 
@@ -186,8 +191,8 @@ def fold(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
         groups = int(layer.groups)  # type: ignore[arg-type]
         by_group = weight.unflatten(0, (groups, -1))
         shape = (groups, 1, -1) + (1,) * (weight.dim() - 2)
-        weight.data = (by_group * scale.reshape(shape)).flatten(0, 1)
+        layer.weight = nn.Parameter((by_group * scale.reshape(shape)).flatten(0, 1))
     else:
-        weight.data = weight * scale.reshape((-1,) + (1,) * (weight.dim() - 1))
+        layer.weight = nn.Parameter(weight * scale.reshape((-1,) + (1,) * (weight.dim() - 1)))
     layer.bias = nn.Parameter(shift.clone() if bias is None else bias * scale + shift)
     return layer

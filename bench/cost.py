@@ -65,7 +65,7 @@ def parameters(module: nn.Module | None) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: allocated on a GPU since the process began; on a CPU, the process's peak size."""
+    """Bytes: on a GPU, allocated since its peak was reset; on a CPU, the process's peak size."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

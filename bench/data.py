@@ -90,8 +90,9 @@ class Pictures:
 
     @property
     def digest(self) -> str:
-        """Hash of the files' bytes; their names, places and order do not enter, nor the crop."""
-        return _digest(self._key)
+        """Hash of the names and bytes in order, since the order is that of training and records
+        go by the names; where the files lie does not enter, nor the crop."""
+        return _digest(self._key, self.names)
 
     def to(self, device: torch.device) -> Pictures:
         """The same pictures on `device`; decodes them, so that bad files are found now."""
@@ -241,9 +242,11 @@ def _state(path: Path) -> State:
 
 
 @functools.lru_cache(maxsize=64)
-def _digest(key: Key) -> str:
-    digests = sorted(file_digest(Path(path)) for path, _, _ in key)
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+def _digest(key: Key, names: tuple[str, ...]) -> str:
+    files = [
+        f"{file_digest(Path(path))} {name!r}" for (path, _, _), name in zip(key, names, strict=True)
+    ]
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)

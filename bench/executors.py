@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import queue
 import signal
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from typing import Any
 
 Job = dict[str, Any]
@@ -45,65 +46,91 @@ def here(jobs: Sequence[Job], work: Work, emit: Emit, should_stop: Callable[[], 
         attempt(work, job, emit, should_stop)
 
 
+class _Worker:
+    """A spawned process with a pipe of its own: no lock is shared that a killed one could hold."""
+
+    def __init__(self, context: Any, work: Work, stop: Any, threads: int) -> None:
+        self.pipe, theirs = context.Pipe()
+        arguments = (work, theirs, stop, threads)
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        # Ctrl-C reaches every process of the terminal; workers inherit that the parent decides.
+        before = None
+        with contextlib.suppress(ValueError):  # not in the main thread
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.process.start()
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
+        theirs.close()
+        self.job: Job | None = None
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        self.pipe.send(job)
+
+
 def pool(
     jobs: Sequence[Job], work: Work, emit: Emit, should_stop: Callable[[], bool], workers: int
 ) -> None:
     """Run the jobs in `workers` spawned processes, each with its share of the CPU's threads."""
     context = multiprocessing.get_context("spawn")
-    events = context.Queue()
-    stop = context.Event()
+    stop = context.RawValue("b", 0)
     waiting = list(jobs)
-    running: dict[int, Job] = {}
     workers = min(workers, len(waiting))
     threads = max(1, (os.cpu_count() or 1) // max(1, workers))
-    inboxes = {number: context.Queue() for number in range(workers)}
-    processes: dict[int, Any] = {}
+    crew: list[_Worker] = []
 
-    def hand_out(number: int) -> None:
-        if waiting and not stop.is_set():
-            running[number] = waiting.pop(0)
-            if number not in processes or not processes[number].is_alive():
-                inboxes[number] = context.Queue()
-                arguments = (number, work, inboxes[number], events, stop, threads)
-                processes[number] = context.Process(target=_serve, args=arguments, daemon=True)
-                processes[number].start()
-            inboxes[number].put(running[number])
+    def employ() -> None:
+        """Give waiting jobs to idle workers, and new workers to the empty places."""
+        while waiting and not stop.value:
+            idle = next((worker for worker in crew if worker.job is None), None)
+            if idle is None:
+                if len(crew) == workers:
+                    return
+                idle = _Worker(context, work, stop, threads)
+                crew.append(idle)
+            idle.give(waiting.pop(0))
 
     try:
-        for number in range(workers):
-            hand_out(number)
-        while running:
+        employ()
+        while any(worker.job for worker in crew):
             if should_stop():
-                stop.set()
-            with contextlib.suppress(queue.Empty):
-                number, event = events.get(timeout=0.2)
-                emit(event)
+                stop.value = 1
+            busy = {worker.pipe: worker for worker in crew if worker.job is not None}
+            for pipe in connection.wait(list(busy), timeout=0.2):
+                worker = busy[pipe]  # type: ignore[index]
+                assert worker.job is not None
+                try:
+                    event = worker.pipe.recv()
+                except (EOFError, OSError):  # it is gone, and so is its end of the pipe
+                    worker.process.join()
+                    crew.remove(worker)
+                    code = worker.process.exitcode
+                    reason = f"its process died (exit code {code}); was memory short?"
+                    event = {"event": "failed", "job": worker.job["id"], "reason": reason}
+                    event["trace"] = ""
                 if event["event"] in ("finished", "failed", "stopped"):
-                    running.pop(number, None)
-                    hand_out(number)
-                continue  # events first: a worker that is gone may have sent its last word
-            for number, job in list(running.items()):
-                process = processes[number]
-                if not process.is_alive():
-                    running.pop(number)
-                    reason = f"its process died (exit code {process.exitcode}); was memory short?"
-                    emit({"event": "failed", "job": job["id"], "reason": reason, "trace": ""})
-                    hand_out(number)
+                    worker.job = None
+                emit(event)
+            employ()
     finally:
-        for inbox in inboxes.values():
-            inbox.put(None)
-        for process in processes.values():
-            process.join(timeout=10)
-            if process.is_alive():
-                process.terminate()
+        stop.value = 1
+        for worker in crew:
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+        until = time.monotonic() + 30  # enough to finish a step and save
+        for worker in crew:
+            worker.process.join(timeout=max(0.0, until - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.terminate()
 
 
-def _serve(number: int, work: Work, inbox: Any, events: Any, stop: Any, threads: int) -> None:
-    """A pool process: do the jobs that come in until None comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+def _serve(work: Work, pipe: Any, stop: Any, threads: int) -> None:
+    """A pool process: do the jobs that come in until None comes, or until the parent is gone."""
     import torch
 
     torch.set_num_threads(threads)
-    while (job := inbox.get()) is not None:
-        attempt(work, job, lambda event: events.put((number, event)), stop.is_set)
+    with contextlib.suppress(EOFError, OSError):
+        while (job := pipe.recv()) is not None:
+            attempt(work, job, pipe.send, lambda: bool(stop.value))

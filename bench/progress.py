@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 LONGEST = 12  # rows of the live table; finished jobs beyond are counted, not listed
 
@@ -32,7 +33,12 @@ class Board:
         self.title = title
         self.console = console or Console()
         self.rows = {
-            job["id"]: {"label": job["label"], "state": "waiting", "begun": 0.0, "said": 0.0}
+            job["id"]: {
+                "label": job["label"],
+                "state": "waiting",
+                "begun": time.monotonic(),
+                "said": 0.0,
+            }
             for job in jobs
         }
         self._live: Live | None = None
@@ -119,7 +125,7 @@ class Board:
                 ]
             if "note" in row:
                 state += f" ({row['note'][:60]})"
-            table.add_row(str(row["label"]), state, *cells)
+            table.add_row(Text(str(row["label"])), Text(state), *cells)
         waiting = sum(r["state"] == "waiting" for r in rows)
         if waiting or hidden:
             table.add_row(f"… {hidden} above, {waiting} waiting", "", "", "", "", "", style="dim")

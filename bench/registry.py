@@ -1,7 +1,7 @@
 """Names to plug-ins, imported late: a name in a table here, or a user's own Python file.
 
 `bench` never imports a task or a method by itself. A configuration stored beside a result names
-its plug-ins the same way, and `revive_*` makes the objects again.
+its plug-ins the same way, and `revive` makes the objects again.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def describe(plugin: Any) -> dict[str, Any]:
 
 
 def revive(description: dict[str, Any], base: type[Plugin]) -> Plugin:
-    """The inverse of `describe`. Only subclasses of `base` are made, so that a configuration
-    file names a plug-in and nothing else."""
+    """The inverse of `describe`. Only subclasses of `base` are made; a class in a Python file of
+    the user's is found by running that file."""
     try:
         target, fields = description["class"], description["fields"]
         place, _, name = target.rpartition(":")
@@ -158,9 +158,18 @@ def _module(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     module.__plugin__ = path  # type: ignore[attr-defined]
     sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # a plug-in may import what lies beside it
+    before = set(sys.modules)
     try:
         spec.loader.exec_module(module)
+    except ImportError as error:
+        del sys.modules[name]
+        raise UnknownName(f"{path} cannot be imported: {error}") from error
     except BaseException:
         del sys.modules[name]
         raise
+    loaded = [getattr(sys.modules[new], "__file__", None) for new in set(sys.modules) - before]
+    beside = [Path(file) for file in loaded if file and Path(file).is_relative_to(path.parent)]
+    module.__sources__ = sorted({path, *beside})  # type: ignore[attr-defined]
     return module

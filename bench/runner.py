@@ -87,6 +87,7 @@ class Experiment:
         return content_id(
             {
                 "experiment": self.id,
+                "preset": self.preset,
                 "method": measurement.method.identity,
                 "seed": measurement.seed,
                 "setting": measurement.setting,
@@ -106,13 +107,17 @@ class Experiment:
 
 
 def experiment_from(config: dict[str, Any]) -> Experiment:
-    return Experiment(
-        task=revive(config["task"], Task),  # type: ignore[type-abstract]
-        preset=config["preset"],
-        settings=tuple(tuple(setting) for setting in config["settings"]),
-        seeds=tuple(config["seeds"]),
-        methods=tuple(revive(each, Method) for each in config["methods"]),  # type: ignore[type-abstract]
-    )
+    """The inverse of `Experiment.config`. ValueError where it is none, or of other code."""
+    try:
+        return Experiment(
+            task=revive(config["task"], Task),  # type: ignore[type-abstract]
+            preset=config["preset"],
+            settings=tuple(tuple(setting) for setting in config["settings"]),
+            seeds=tuple(config["seeds"]),
+            methods=tuple(revive(each, Method) for each in config["methods"]),  # type: ignore[type-abstract]
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
 
 
 def experiment(
@@ -136,7 +141,9 @@ def experiment(
     places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
     made = dataclasses.replace(made, **places)
     named = {name: method(name) for name in methods}
-    count = settings or chosen.settings
+    count = chosen.settings if settings is None else settings
+    if "loss" in (*made.terms, *made.measures):
+        raise ValueError(f"the task {made.name!r} may not call a term or measure 'loss'")
     if design is None:
         compared = made.settings(count)
     elif design == "grid":
@@ -149,7 +156,7 @@ def experiment(
         task=made,
         preset=preset_name,
         settings=compared,
-        seeds=tuple(seeds or chosen.seeds),
+        seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=tuple(
             dataclasses.replace(each, **chosen.methods.get(each.name, {}))
             for each in named.values()
@@ -185,22 +192,30 @@ def train(
     progress: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train one cell and store it; a diverged one is stored as such."""
+    """Train one cell and store it; a diverged one is stored as such, a finished one left alone."""
+    if store.result(cell) is not None:
+        return
     folder = store.prepare(cell, preset_name)
     network = build(cell)
     draw = functools.partial(cell.method.draw, cell)
     try:
-        ledger = fit(cell.task, network, draw, cell.seed, device, folder, progress, should_stop)
+        ledger = fit(
+            cell.task, network, draw, cell.seed, device, folder, progress, should_stop, shared
+        )
     except Diverged as error:
-        ledger = {**error.ledger, "shared_device": shared, "bytes": 0}
-        store.give_up(cell, preset_name, str(error), ledger)
+        store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
         progress({"note": f"diverged: {error}"})
         return
-    ledger |= {"shared_device": shared, "constants": cell.task.constants()}
+    ledger["constants"] = cell.task.constants()
     store.finish(cell, preset_name, network, ledger)
 
 
+# Real coding needs the same bits in encoder and decoder, and a reference needs fp32 to be fp32.
+EXACT = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
+
+
 @torch.no_grad()
+@torch.backends.cudnn.flags(**EXACT)
 def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
     """Write the records of one method at one setting, on every test example."""
     task = revive(job["task"], Task)  # type: ignore[type-abstract]
@@ -297,20 +312,23 @@ class Run:
         self.failures: list[str] = []
 
     def missing_cells(self) -> list[tuple[Experiment, Cell]]:
-        return [
-            (each, cell)
-            for each in self.experiments
-            for cell in each.cells
-            if self.store.result(cell) is None
-        ]
+        planned = {cell.id: (each, cell) for each in self.experiments for cell in each.cells}
+        return [pair for pair in planned.values() if self.store.result(pair[1]) is None]
 
     def open_data(self) -> None:
         """Read all pictures now, so that a bad one is found before any training, and measure
         what a task measures beforehand, so that weights it cannot do without are missed now."""
-        for each in self.experiments:
-            for split in ("train", "test"):
-                each.task.data(split).to(self.device)
-            each.task.constants()
+        device = torch.device("cpu") if self.on == "pool" else self.device
+        for each in list(self.experiments):
+            try:
+                for split in ("train", "test"):
+                    each.task.data(split).to(device)
+                each.task.constants()
+            except (RuntimeError, ValueError, OSError) as error:
+                if len(self.experiments) == 1:
+                    raise
+                self.experiments.remove(each)  # the other tasks go on
+                self.failures.append(f"{each.task.name}: {error}")
 
     def save_config(self) -> Path:
         """Store what was asked for, so that `run --config` can replay it."""
@@ -421,7 +439,7 @@ class Run:
                 }
             )
         if type(task).context is not Task.context:
-            identifier = content_id({"experiment": each.id, "context": True})
+            identifier = content_id({"experiment": each.id, "preset": each.preset, "context": True})
             jobs.append(
                 {
                     **self._common(identifier, "context", "context curves"),
@@ -472,6 +490,8 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"no device is called {name!r}: use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("torch sees no CUDA device here: use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{name}: torch sees {torch.cuda.device_count()} CUDA devices, from 0")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"devices are cpu and cuda, not {name!r}")
     return device

@@ -120,12 +120,6 @@ class Space:
             if not axis.low <= value <= axis.high
         ]
 
-    def check(self, setting: Setting) -> None:
-        """Raise ValueError, naming the range, unless every coefficient lies inside it."""
-        problems = self.outside(setting)
-        if problems:
-            raise ValueError("; ".join(problems) + ": choose a value inside, or widen the axis")
-
     def distance(self, one: Setting, other: Setting) -> float:
         """How far two settings lie apart, in units of the (logarithmic) axes' lengths."""
         return math.sqrt(

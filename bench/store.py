@@ -6,7 +6,8 @@
 
 Files are written under a temporary name and renamed; `done.json` and `<id>.json` come last, so
 that whatever lacks them is unfinished. Weights are safetensors, checkpoints load with
-`weights_only=True`: no file here can run code.
+`weights_only=True`: neither can run code. A configuration names the classes it is made of, which
+may be in a user's own Python file on this machine; replaying it runs that file.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Store:
     def prepare(self, cell: Cell, preset: str) -> Path:
         """Make the cell's folder with its configuration; return the folder."""
         folder = self.folder(cell)
+        for torn in folder.glob(".*.tmp"):  # of a process killed while it wrote
+            torn.unlink()
         config = folder / "config.json"
         if not config.exists():
             write_atomic(config, json.dumps(cell_config(cell, preset), indent=1) + "\n")
@@ -72,7 +75,8 @@ class Store:
     def finish(self, cell: Cell, preset: str, network: Network, ledger: dict[str, Any]) -> None:
         """Store a trained network and, last, `done.json`; the checkpoint is no longer needed."""
         folder = self.folder(cell)
-        state = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+        # Copies, because tied weights share memory, which the format refuses.
+        state = {k: v.cpu().contiguous().clone() for k, v in network.state_dict().items()}
         weights = save(state)
         write_atomic(folder / "model.safetensors", weights)
         done = {
@@ -122,7 +126,10 @@ class Store:
     def forget(self, cells: Iterable[Cell]) -> None:
         """Delete cells with all that belongs to them (`run --again`)."""
         for cell in cells:
-            shutil.rmtree(self.folder(cell), ignore_errors=True)
+            folder = self.folder(cell)
+            if folder.exists():
+                (folder / "done.json").unlink(missing_ok=True)  # first: the rest is then no result
+                shutil.rmtree(folder)
 
     def find(self, identifier: str) -> Path:
         """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""

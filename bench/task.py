@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from bench.identity import plain
+from bench.identity import file_digest, plain
 from bench.space import Setting, Space
 
 # Fields marked so are where things lie on this machine; their content enters ids by its digest.
@@ -218,21 +219,14 @@ class Task(ABC):
 
 
 def source_digest(kind: type) -> str:
-    """Hash of a plug-in's own file, or "" for what ships with the suite and carries a version.
+    """Hash of a plug-in's own file and of what it imports from beside it, or "" for what ships
+    with the suite and carries a version.
 
     A user edits a task file without thinking of its version; the old cells must not be taken for
     the new task's.
     """
-    import sys
-    from pathlib import Path
-
-    from bench.identity import file_digest
-
-    module = kind.__module__
-    if module.split(".")[0] in ("bench", "baselines"):
-        return ""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    return file_digest(Path(file)) if file else ""
+    sources = getattr(sys.modules.get(kind.__module__), "__sources__", [])  # set by the registry
+    return " ".join(file_digest(file) for file in sources)
 
 
 def weighted(

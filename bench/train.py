@@ -89,9 +89,14 @@ def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
 def step_flops(
     task: Task, network: Network, batch: Any, coefficients: Tensor, device: torch.device
 ) -> int:
-    """FLOPs of one optimiser step's forward and backward, counted in eager mode on a copy."""
+    """FLOPs of one optimiser step's forward and backward, counted in eager mode on a copy.
+
+    After one step that is not counted: a task may compute something once, on its first call.
+    """
     twin = copy.deepcopy(network)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.no_grad():
+            objective(task, twin, batch, coefficients)
         return count_flops(lambda: objective(task, twin, batch, coefficients)[0].backward())
 
 
@@ -104,8 +109,14 @@ def fit(
     folder: Path,
     progress: Callable[[dict[str, Any]], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    shared: bool = False,
+    log_every: int | None = None,
 ) -> dict[str, Any]:
     """Train `network` in place and return its ledger (see `bench/cost.py`).
+
+    `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
+    `log_every` is the number of steps between log lines, by default a hundredth of them, at most
+    a hundred.
 
     Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
     that of an undisturbed run. Log lines go to `folder/log.jsonl`.
@@ -117,8 +128,6 @@ def fit(
     if training.channels_last:
         network.model.to(memory_format=torch.channels_last)
     network.train()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     adam = optimiser(network, training)
     tracked = [p for group in adam.param_groups for p in group["params"]]
     data = task.data("train").to(device)
@@ -139,21 +148,32 @@ def fit(
     coefficient_order.manual_seed(seed + 1_000_003)
     torch.manual_seed(seed)
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     state_file, log_file = folder / "state.pt", folder / "log.jsonl"
     generators = {"data": data_order, "coefficients": coefficient_order}
     state = load_state(state_file, device)
     first, window_steps = 0, 0
     window: Tensor | None = None
     seconds: dict[str, float] = {}
+    devices, peak = [device_name(device)], 0
     if state is not None:
-        network.load_state_dict(state["network"])
-        adam.load_state_dict(state["optimiser"])
+        try:
+            network.load_state_dict(state["network"])
+            adam.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(
+                f"the checkpoint {state_file} is of another network (was the code changed?): "
+                f"delete it and run again ({error})"
+            ) from error
         for name, generator in generators.items():
             generator.set_state(state["random"][name].cpu())
         torch.set_rng_state(state["random"]["cpu"].cpu())
         if device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), device)
         first, window, seconds = state["step"], state["window"], state["seconds"]
+        devices = list(dict.fromkeys([*state["devices"], *devices]))
+        peak, shared = state["peak"], shared or state["shared"]
         window_steps = state["window_steps"]
         window = window.to(device) if window is not None else None
     keep_log_until(log_file, first)
@@ -173,6 +193,9 @@ def fit(
                 "window": window,
                 "window_steps": window_steps,
                 "seconds": clock.seconds,
+                "devices": devices,
+                "peak": max(peak, peak_memory(device)),
+                "shared": shared,
             },
         )
 
@@ -183,18 +206,20 @@ def fit(
             "flops_per_step": flops,
             "flops": flops * steps,
             "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
-            "peak_memory_bytes": peak_memory(device),
+            "peak_memory_bytes": max(peak, peak_memory(device)),
             "parameters": parameters(network.model),
             "conditioner_parameters": parameters(network.conditioner),
             "device": device.type,
-            "device_name": device_name(device),
+            "device_name": ", then ".join(devices),
+            "shared_device": shared,
         }
 
     compute = torch.compile(objective) if training.compile else objective
-    log_every = max(1, min(training.steps // 100, 100))
+    log_every = log_every or max(1, min(training.steps // 100, 100))
     clock = Clock(device, seconds)
     names: list[str] = []
     saved = mark = time.monotonic()
+    paced = first  # the step at `mark`
     warm = 3 if training.compile else 0  # steps that compile (and compile again for new guards)
     with clock.phase("train"), contextlib.ExitStack() as compiling:
         for step in range(first, training.steps):
@@ -225,18 +250,15 @@ def fit(
                     since = done - window_steps
                     text = f"the loss became non-finite between steps {since} and {done}"
                     raise Diverged(text, ledger(done))
-                pace = window_steps * training.batch / (time.monotonic() - mark)
-                line = {
-                    "step": done,
-                    "loss": values[0],
-                    **dict(zip(names, values[1:], strict=True)),
-                }
+                pace = (done - paced) * training.batch / (time.monotonic() - mark)
+                means = dict(zip(names, values[1:], strict=True))
+                line = {"step": done, "loss": values[0], "terms": means}
                 line |= {"lr": rate_at(training, step), "examples_per_second": round(pace, 1)}
                 with open(log_file, "a") as log:
                     log.write(json.dumps(line) + "\n")
                 left = (training.steps - done) * training.batch / pace
                 progress({**line, "steps": training.steps, "seconds_left": left})
-                window, window_steps, mark = None, 0, time.monotonic()
+                window, window_steps, mark, paced = None, 0, time.monotonic(), done
             stop = should_stop()
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 with clock.phase("checkpoint"):

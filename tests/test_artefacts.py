@@ -173,10 +173,8 @@ def test_a_cache_that_cannot_be_written(cache, server):
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
-    monkeypatch.setenv(artefacts.CACHE_VARIABLE, "unused")
-    artefacts.use_cache(tmp_path / "flag")
-    assert artefacts.cache_folder() == tmp_path / "flag"
-    assert os.environ[artefacts.CACHE_VARIABLE] == str(tmp_path / "flag")  # workers inherit it
+    monkeypatch.setenv(artefacts.CACHE_VARIABLE, str(tmp_path / "named"))
+    assert artefacts.cache_folder() == tmp_path / "named"
     monkeypatch.delenv(artefacts.CACHE_VARIABLE)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

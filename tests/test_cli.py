@@ -149,6 +149,9 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(done: Path, tmp_path
         ([*TOY, "--device", "cuda:77x"], "use auto, cpu, cuda"),
         (["run", "compression", "--preset", "smoke", "--test-data", "/nowhere"], "/nowhere"),
         (["report", "/nowhere"], "no results folder"),
+        ([*TOY, "--settings", "0"], "needs 1 or more"),
+        (["run", "--config", "x.json", "--seeds", "1"], "leave out seeds"),
+        (["run", "--config", "/nowhere.json"], "/nowhere.json"),
         (["fetch", "alexnet"], "did you mean alexnet-convs"),
         (["cell", "abc"], "0 cells"),
         (["new", "mytask"], "name it mytask.py"),
@@ -188,6 +191,51 @@ def test_a_new_task_file_runs(tmp_path: Path, capsys) -> None:
     file.write_text(file.read_text().replace("y.square().mean(1)", "2 * y.square().mean(1)"))
     assert main([*words, "--dry"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4  # an edited file is another task
+
+
+def test_a_task_may_import_what_lies_beside_it_and_that_counts(tmp_path: Path, capsys) -> None:
+    file, model = tmp_path / "tied_task.py", tmp_path / "my_own_network.py"
+    assert main(["new", str(file)]) == 0
+    network = (
+        "from torch import nn\n\n\nclass Twice(nn.Sequential):\n"
+        "    def __init__(self, n):\n        super().__init__(nn.Linear(n, n), nn.Linear(n, n))\n"
+        "        self[1].weight = self[0].weight\n"
+    )
+    model.write_text(network)
+    text = file.read_text().replace(
+        "import torch\n", "import torch\nfrom my_own_network import Twice\n", 1
+    )
+    file.write_text(
+        text.replace(
+            "nn.Sequential(nn.Linear(self.dimension, self.dimension))", "Twice(self.dimension)"
+        )
+    )
+    script = ROOT / "run_bench.py"
+    out = tmp_path / "out"
+    words = [
+        "run",
+        str(file),
+        "--preset",
+        "smoke",
+        "--methods",
+        "yoto,fixed_grid",
+        "--out",
+        str(out),
+    ]
+
+    def run(*more: str) -> str:
+        command = [sys.executable, str(script), *words, *more]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    run()  # tied weights are stored, too
+    assert len(list(out.glob("runs/*/*/*/done.json"))) == 4
+    assert run("--dry") == ""
+    model.write_text(network.replace("self[1].weight = self[0].weight", "pass"))
+    assert len(run("--dry").splitlines()) == 4
+    model.write_text("import nothing_of_this_name\n")
+    failed = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert "cannot be imported: No module named 'nothing_of_this_name'" in failed.stderr
 
 
 def test_damage_is_noticed_and_named(done: Path, tmp_path: Path, capsys) -> None:

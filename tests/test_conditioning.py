@@ -58,6 +58,27 @@ def test_a_plain_model_stays_plain_until_conditioned() -> None:
     assert torch.equal(model(x), before)
 
 
+def test_a_linear_layer_is_modulated_along_its_last_dimension() -> None:
+    """A transformer's (batch, tokens, channels), also where there are as many of both."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5))
+    x = torch.randn(2, 5, 3)
+    (site,) = modulate(model, ["0"])
+    site.modulation = (torch.randn(2, 5), torch.randn(2, 5))
+    with torch.no_grad():
+        scale, shift = (part[:, None] for part in site.modulation)
+        torch.testing.assert_close(model(x), site.layer(x) * scale + shift)
+
+
+def test_folding_leaves_a_tied_weight_alone() -> None:
+    one, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    other.weight = one.weight
+    before = other.weight.clone()
+    fold(one, torch.full((1, 3), 2.0), torch.zeros(1, 3))
+    assert torch.equal(other.weight, before)
+    assert torch.equal(one.weight, 2 * before)
+
+
 def test_mistakes_are_named() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     with pytest.raises(TypeError, match="ReLU cannot be modulated"):

@@ -43,12 +43,11 @@ def test_draws_are_log_uniform_and_independent() -> None:
 def test_every_grid_lies_inside_its_axis(low: float, ratio: float, points: int) -> None:
     space = Space((Axis(name="a", low=low, high=low * ratio),))
     for setting in space.grid(points):
-        space.check(setting)
+        assert space.outside(setting) == []
 
 
 def test_a_setting_outside_is_named_with_its_range() -> None:
-    with pytest.raises(ValueError, match=r"a = 0\.5 is outside \[0\.0018, 0\.18\]"):
-        ONE.check((0.5,))
+    assert ONE.outside((0.5,)) == ["a = 0.5 is outside [0.0018, 0.18]"]
     assert ONE.outside((0.01,)) == []
     assert "2 values" in ONE.outside((0.01, 1.0))[0]
 
