@@ -410,6 +410,7 @@ class Run:
                 "measures": plain({"loss": task.loss, **task.measures}),
                 "fronts": plain(task.fronts),
                 "axes": plain(task.space.axes),
+                "sample_line": task.sample_line,
             },
         }
         jobs = []

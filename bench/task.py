@@ -116,6 +116,7 @@ class Task(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     line: ClassVar[str]  # what it is, for `list`
+    sample_line: ClassVar[str] = ""  # what the pictures of `sample` show, for the figure
     terms: ClassVar[tuple[str, ...]]  # the names of the loss terms
     measurement: ClassVar[int] = 1  # raise it when `measure` comes to mean something else
     measures: ClassVar[dict[str, Measure]]  # in the order of the tables

@@ -92,7 +92,7 @@ def write_results(
 ) -> None:
     """A results folder as the runner writes it. `diverged` has (method, seed, setting's place)."""
     names = [axis["name"] for axis in axes]
-    display = {"measures": measures, "fronts": fronts, "axes": axes, "methods_line": ""}
+    display = {"measures": measures, "fronts": fronts, "axes": axes, "sample_line": ""}
     provenance = {
         "commit": "0123456789ab",
         "packages": {"python": "3.12.1", "torch": "2.9.0"},

@@ -125,8 +125,6 @@ def _page(
         "savings": "Cost",
     }
     lines = [f"# {escape(run.task)}, {escape(run.preset)}", "", f"{tables.size_line(run)}.", ""]
-    if run.methods_line:
-        lines += [escape(run.methods_line), ""]
     lines += ["## Read this first", "", *_bullets(notes), ""]
     fronts = [name for name in drawn if name.startswith("front_")]
     placed = {"summary": [*fronts, "measures", "samples"], "gaps": ["gap"], "savings": []}

@@ -78,7 +78,7 @@ class Run:
     fronts: list[tuple[str, str]]
     axes: list[AxisStyle]  # those that vary in this run
     constant: dict[str, float]  # the others, with their value
-    methods_line: str
+    sample_line: str
     superseded: int
     not_finite: int
 
@@ -214,7 +214,7 @@ class Results:
             fronts=[(x, y) for x, y in display["fronts"] if x in measures and y in measures],
             axes=[axis for axis in axes if axis.name not in constant],
             constant=constant,
-            methods_line=display.get("methods_line", ""),
+            sample_line=display.get("sample_line", ""),
             superseded=self.superseded.get(key, 0),
             not_finite=len(rows) - len(finite),
         )

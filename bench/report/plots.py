@@ -277,6 +277,8 @@ def samples(run: Run) -> Figure | None:
                 axes.set_title(_text(head), fontsize=7, pad=2)
             if column == 0:
                 axes.set_ylabel(_text(method_label(method)), fontsize=7)
+    if run.sample_line:
+        figure.supxlabel(_text(run.sample_line), fontsize=7)
     return figure
 
 

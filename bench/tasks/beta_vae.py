@@ -153,6 +153,7 @@ class BetaVae(Task):
     loss: ClassVar[Measure] = Measure(  # a log-density may be negative: no per cent of it
         label="β-weighted loss", unit="nats", better="lower", relative=False, digits=1
     )
+    sample_line: ClassVar[str] = "In each block: test picture, reconstruction, two prior samples."
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("kl", "reconstruction"),)
 
     # The network at width 1

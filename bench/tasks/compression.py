@@ -55,6 +55,7 @@ class Compression(Task):
         "lpips": Measure(label="LPIPS (AlexNet, v0.1)", better="lower", digits=4),
         "distortion": Measure(label="255² · MSE", better="lower", digits=1),
     }
+    sample_line: ClassVar[str] = "Decoded, at the pixels' own size."
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (
         ("bpp", "psnr"),
         ("bpp", "ms_ssim"),
@@ -126,8 +127,9 @@ class Compression(Task):
                 compile=True,
             ),
         )
-        # The smaller of the two published multipliers: at 0.1 FiLM disturbs the codec's start.
-        methods: dict[str, dict[str, Any]] = {"yoto": {"multiplier": 0.01}}
+        # Between the published 0.01 and 0.1, which belong to other tasks; best of 0.01, 0.03, 0.05
+        # and 0.1 for quick on photographs that are neither trained nor tested on.
+        methods: dict[str, dict[str, Any]] = {"yoto": {"multiplier": 0.03}}
         three = (0, 1, 2)
 
         def size(task: Compression, settings: int, seeds: tuple[int, ...], line: str) -> Preset:

@@ -88,6 +88,7 @@ class Style(Task):
             for layer in STYLE_LAYERS
         },
     }
+    sample_line: ClassVar[str] = "A test photograph; one coefficient moves, the others stay."
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("style", "content"), ("style", "lpips"))
 
     width: int
