@@ -231,7 +231,7 @@ def samples(run: Run) -> Figure | None:
     """What the models make of the first test example, the fixed network's above the conditioned
     one's at the same setting; None where the task shows nothing.
 
-    One axis: a row per method, a column per setting. Several axes around a centre: per axis, its
+    One axis: a row per method, a column per setting, at most nine. Several axes around a centre: per axis, its
     low end, the centre and its high end. Pictures larger than `PATCH` are cut to their middle.
     """
     entries = run.measured[run.measured["seed"] == run.seeds[0]]
@@ -245,7 +245,8 @@ def samples(run: Run) -> Figure | None:
         return None
     labels = run.labels()
     if len(run.axes) == 1 or run.centre is None:
-        blocks = [run.settings[:9]]
+        last, shown = len(run.settings) - 1, min(9, len(run.settings))
+        blocks = [[run.settings[round(i * last / max(1, shown - 1))] for i in range(shown)]]
     else:
         methods = [m for m in methods if m in (GRID, "yoto")] or methods[:2]
         blocks = [
