@@ -231,8 +231,9 @@ def samples(run: Run) -> Figure | None:
     """What the models make of the first test example, the fixed network's above the conditioned
     one's at the same setting; None where the task shows nothing.
 
-    One axis: a row per method, a column per setting, at most nine. Several axes around a centre: per axis, its
-    low end, the centre and its high end. Pictures larger than `PATCH` are cut to their middle.
+    One axis: a row per method, a column per setting, at most nine. Several axes around a centre:
+    per axis, its low end, the centre and its high end. Pictures larger than `PATCH` are cut to
+    their middle.
     """
     entries = run.measured[run.measured["seed"] == run.seeds[0]]
     pictures = {
