@@ -61,7 +61,8 @@ def commit() -> str:
     git = ["git", "-C", str(here)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        if head.returncode:
+        ours = [*git, "ls-files", "--error-unmatch", __file__]  # not a repository around us
+        if head.returncode or subprocess.run(ours, capture_output=True).returncode:
             return "unknown"
         status = [*git, "status", "--porcelain", "--untracked-files=no"]
         changed = subprocess.run(status, capture_output=True, text=True)

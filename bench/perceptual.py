@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.artefacts import Unavailable, convolutions, get
+from bench.identity import file_digest
 
 # What both backbones were trained on: RGB in [0, 1], less this mean, over this deviation. LPIPS
 # states the same numbers for [-1, 1]: shift 2 * mean - 1, scale 2 * std.
@@ -190,6 +191,13 @@ def _alexnet() -> dict[str, nn.Module]:
     return modules
 
 
+# SHA-256 of the heads in lpips 0.1.4.
+HEADS = {
+    "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+}
+
+
 def _heads(net: str) -> list[nn.Parameter]:
     """The learned channel weights of LPIPS v0.1, one (C, 1, 1) per layer."""
     package = importlib.util.find_spec("lpips")  # finds without importing
@@ -197,6 +205,8 @@ def _heads(net: str) -> list[nn.Parameter]:
     path = folder / "weights" / f"v{LPIPS_VERSION}" / f"{net}.pth"
     if not path.is_file():
         raise Unavailable(f"LPIPS' heads are missing ({path}): pip install 'lpips>=0.1.4'")
+    if file_digest(path) != HEADS[net]:
+        raise Unavailable(f"{path} is not LPIPS {LPIPS_VERSION}'s: pip install lpips==0.1.4")
     state = torch.load(path, map_location="cpu", weights_only=True)
     heads = [state[f"lin{i}.model.1.weight"] for i in range(len(LPIPS_LAYERS[net]))]
     return [nn.Parameter(head[0], requires_grad=False) for head in heads]
