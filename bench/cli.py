@@ -23,7 +23,8 @@ One loss-conditional network (YOTO) against one network per loss coefficient: qu
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
 
 # What `run --config` takes from the file and not from the command line.
-REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "train_data", "test_data")
+LOCATIONS = ("train_data", "test_data", "style", "vgg_weights")
+REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", *LOCATIONS)
 
 COMMANDS = ("run", "report", "list", "time", "new", "fetch", "cell")
 
@@ -169,8 +170,7 @@ def act_run(options: argparse.Namespace) -> int:
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
         experiments = [runner.experiment_from(each) for each in config.get("experiments", [])]
     else:
-        places = ("train_data", "test_data", "style", "vgg_weights")
-        locations = {name: getattr(options, name) for name in places}
+        locations = {name: getattr(options, name) for name in LOCATIONS}
         methods = options.methods.split(",") if options.methods else DEFAULT_METHODS
         experiments = [
             runner.experiment(
@@ -190,6 +190,7 @@ def act_run(options: argparse.Namespace) -> int:
                 raise ValueError(f"{flag}: no task of this run takes one")
     run = runner.Run(root, experiments, device, options.on, options.per_device)
     if options.again and not options.dry:
+        run.open_data()  # first: results are not deleted for what cannot be made again
         run.forget()
     config_path = run.save_config()
     jobs = run.train_jobs()

@@ -79,6 +79,16 @@ class LPIPS(nn.Module):
 
 
 @functools.cache
+def lpips_missing() -> dict[str, str]:
+    """Why a task's measure "lpips" (AlexNet) cannot be had on this machine; empty where it can."""
+    try:
+        get("alexnet-convs")
+    except Unavailable as error:
+        return {"lpips": str(error)}
+    return {}
+
+
+@functools.cache
 def lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPS:
     """The one LPIPS of this process for a net and a device; `Unavailable` without weights."""
     return LPIPS(net).to(device)

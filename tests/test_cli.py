@@ -180,6 +180,29 @@ def test_an_empty_or_broken_folder_of_pictures_is_named(tmp_path: Path, capsys) 
     assert "half.jpg" in capsys.readouterr().err
 
 
+def test_again_deletes_nothing_that_cannot_be_made_anew(tmp_path: Path, capsys) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    Image.effect_noise((96, 96), 60).convert("RGB").save(pictures / "one.png")
+    words = ["run", "compression", "--preset", "smoke", "--methods", "yoto", "--out", str(out)]
+    words += ["--train-data", str(pictures)]
+    assert main(words) == 0
+    kept = weights(out)
+    # The file stays as it is for the plan, and decoding it fails.
+    import bench.data
+
+    bench.data._decode.cache_clear()
+    bench.data._on_device.cache_clear()
+    original = bench.data._read
+    bench.data._read = lambda path: "as if it were truncated"
+    try:
+        assert main([*words, "--again"]) == 2
+    finally:
+        bench.data._read = original
+    assert "as if it were truncated" in capsys.readouterr().err
+    assert same(weights(out), kept)
+
+
 def test_a_new_task_file_runs(tmp_path: Path, capsys) -> None:
     file = tmp_path / "my_task.py"
     assert main(["new", str(file)]) == 0

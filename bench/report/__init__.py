@@ -49,7 +49,9 @@ def build(
     """
     results = load_results(root)
     out = out if out is not None else root / "report"
-    return [_build(run, out / run.folder) for run in results.runs if not only or run.key in only]
+    return [
+        _build(run, out / run.folder) for run in results.runs if only is None or run.key in only
+    ]
 
 
 def _build(run: Run, folder: Path) -> Built:

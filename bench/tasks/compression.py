@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import measures
-from bench.artefacts import Unavailable
 from bench.data import Pictures, photographs
+from bench.perceptual import lpips, lpips_missing
 from bench.space import Axis, Space
 from bench.task import LOCATION, Measure, Preset, Task, Training
 
@@ -212,13 +212,11 @@ class Compression(Task):
             "distortion": 255**2 * measures.mse(seen, picture),
         }
         if not self.missing():
-            from bench.perceptual import lpips
-
             values["lpips"] = lpips("alex", picture.device)(2 * seen - 1, 2 * picture - 1)
         return values
 
     def missing(self) -> dict[str, str]:
-        return _missing_lpips()
+        return lpips_missing()
 
     def context(self, batch: Tensor) -> list[tuple[str, str, dict[str, float]]]:
         """JPEG by Pillow, at qualities that cover the codec's range of rates."""
@@ -251,17 +249,6 @@ def pad(pictures: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until both sides are multiples of `multiple`."""
     height, width = pictures.shape[-2:]
     return F.pad(pictures, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-
-
-@functools.cache
-def _missing_lpips() -> dict[str, str]:
-    from bench import artefacts
-
-    try:
-        artefacts.get("alexnet-convs")
-    except Unavailable as error:
-        return {"lpips": str(error)}
-    return {}
 
 
 def in_full_precision(codec: nn.Module) -> None:

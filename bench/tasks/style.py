@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from bench import artefacts, measures
 from bench.artefacts import Unavailable
 from bench.data import PictureError, Pictures, photographs
-from bench.perceptual import VGGFeatures, lpips
+from bench.perceptual import VGGFeatures, lpips, lpips_missing
 from bench.space import Axis, Setting, Space
 from bench.task import LOCATION, Measure, Preset, Task, Training
 
@@ -245,7 +245,7 @@ class Style(Task):
         return middle(shorter(batch, self.evaluation), self.evaluation)
 
     def missing(self) -> dict[str, str]:
-        return _missing_lpips()
+        return lpips_missing()
 
     def sample(self, model: nn.Module, batch: Tensor) -> Tensor:
         return measures.to_8bit(model(self.fitted(batch)))[0]
@@ -420,12 +420,3 @@ def middle(pictures: Tensor, side: int) -> Tensor:
     """The middle square of pictures, `side` pixels wide."""
     top, left = (pictures.shape[-2] - side) // 2, (pictures.shape[-1] - side) // 2
     return pictures[..., top : top + side, left : left + side]
-
-
-@functools.cache
-def _missing_lpips() -> dict[str, str]:
-    try:
-        artefacts.get("alexnet-convs")
-    except Unavailable as error:
-        return {"lpips": str(error)}
-    return {}
