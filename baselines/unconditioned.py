@@ -4,20 +4,25 @@ network is not told. What it loses against `yoto` is what the conditioning does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from bench.conditioning import Conditioner
+from bench.method import Cell, Method
+from bench.space import Setting
 from bench.task import Task
-from bench.yoto import Yoto
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unconditioned(Yoto):
+class Unconditioned(Method):
     name: ClassVar[str] = "unconditioned"
     line: ClassVar[str] = "random coefficients in the loss, no conditioning: the ablation"
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
-        return None
+    def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
+        return [Cell(task=task, method=self, seed=seed)]
+
+    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
+        return cell.task.space.sample(count, generator)

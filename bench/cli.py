@@ -23,8 +23,8 @@ One loss-conditional network (YOTO) against one network per loss coefficient: qu
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
 
 # What `run --config` takes from the file and not from the command line.
-LOCATIONS = ("train_data", "test_data", "style", "vgg_weights")
-REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", *LOCATIONS)
+LOCATIONS = ("train_data", "test_data", "validation_data", "style", "vgg_weights")
+REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", *LOCATIONS)
 
 COMMANDS = ("run", "report", "list", "time", "new", "fetch", "cell")
 
@@ -54,7 +54,11 @@ def parser() -> argparse.ArgumentParser:
     run = command("run", "train what is missing, measure, and write the report")
     run.add_argument("tasks", nargs="*", metavar="TASK", help="names, or your own file.py")
     run.add_argument("--preset", default="quick", help="smoke, quick (default), small, paper")
-    run.add_argument("--methods", metavar="A,B", help="comma-separated names or files (all)")
+    run.add_argument(
+        "--methods",
+        metavar="A,B",
+        help="names or files, A[field=value,...] to change a field, or all (the cheap ones)",
+    )
     run.add_argument("--settings", type=int, metavar="N", help="points on the grid")
     run.add_argument(
         "--design",
@@ -68,6 +72,15 @@ def parser() -> argparse.ArgumentParser:
     out(run)
     run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
     run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
+    run.add_argument(
+        "--validation-data", metavar="DIR", help="folder of pictures for --split validation"
+    )
+    run.add_argument(
+        "--split",
+        choices=("test", "validation"),
+        default="test",
+        help="what is measured on: choose by validation, report test (default)",
+    )
     run.add_argument("--style", metavar="FILE", help="painting (Wheat Field with Cypresses)")
     run.add_argument("--vgg-weights", metavar="FILE", help="VGG-16 weights (fetched)")
     run.add_argument("--config", metavar="FILE", help="replay a stored run or cell")
@@ -148,7 +161,7 @@ def _near_command(word: str) -> str:
 def act_run(options: argparse.Namespace) -> int:
     _plain_warnings()
     from bench import runner
-    from bench.registry import DEFAULT_METHODS, DEFAULT_TASKS
+    from bench.registry import DEFAULT_TASKS, split_methods
     from bench.store import read_json
 
     console = terminal()
@@ -160,7 +173,9 @@ def act_run(options: argparse.Namespace) -> int:
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     if options.config:
-        given = [flag for flag in REPLAYED if getattr(options, flag) not in (None, [], "quick")]
+        given = [
+            flag for flag in REPLAYED if getattr(options, flag) not in (None, [], "quick", "test")
+        ]
         if given:
             raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
         config = read_json(Path(options.config))
@@ -171,16 +186,17 @@ def act_run(options: argparse.Namespace) -> int:
         experiments = [runner.experiment_from(each) for each in config.get("experiments", [])]
     else:
         locations = {name: getattr(options, name) for name in LOCATIONS}
-        methods = options.methods.split(",") if options.methods else DEFAULT_METHODS
+        methods = split_methods(options.methods) if options.methods else None
         experiments = [
             runner.experiment(
                 task,
                 options.preset,
-                [name.strip() for name in methods],
+                methods,
                 options.settings,
                 _seeds(options.seeds),
                 {name: value for name, value in locations.items() if value},
                 options.design,
+                options.split,
             )
             for task in dict.fromkeys(options.tasks or DEFAULT_TASKS)
         ]
@@ -204,7 +220,7 @@ def act_run(options: argparse.Namespace) -> int:
         console.print(
             f"[bold]{task.name}[/bold] ({each.preset}): {len(each.settings)} settings, "
             f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, methods "
-            f"{', '.join(m.name for m in each.methods)}; {task.training.steps} steps of "
+            f"{', '.join(each.methods)}; {task.training.steps} steps of "
             f"{task.training.batch} per network; on {device}",
             highlight=False,
         )
@@ -271,18 +287,28 @@ def _report(root: Path, only: set[tuple[str, str, str]] | None, console: Any) ->
 
 
 def act_list(options: argparse.Namespace) -> int:
-    from bench.registry import METHODS, TASKS, method, task_class
+    from bench.registry import DEFAULT_METHODS, METHODS, TASKS, method, preset, task_class
 
     for name in TASKS:
         task: Any = task_class(name)
         print(f"{name}: {task.line}")
-        for preset_name, preset in task.presets().items():
-            seeds = len(preset.seeds)
-            size = f"{preset.settings} settings, {seeds} seed{'s' * (seeds > 1)}"
-            print(f"    {preset_name:12} {size:22} {preset.line}")
-    print("\nmethods")
+        for size, made in task.presets().items():
+            seeds = len(made.seeds)
+            counts = f"{made.settings} settings, {seeds} seed{'s' * (seeds > 1)}"
+            print(f"    {size:12} {counts:22} {made.line}")
+    print("\nmethods (*: in a run that names none)")
     for name in METHODS:
-        print(f"    {name:15} {method(name).line}")
+        star = "*" if name in DEFAULT_METHODS else " "
+        print(f"  {star} {name:15} {method(name).line}")
+    print("\nwhich applies to which task, at its quick preset")
+    quick = {name: preset(task_class(name), "quick").task for name in TASKS}
+    print(f"    {'':15} {'  '.join(TASKS)}")
+    for name in METHODS:
+        marks = [
+            ("-" if method(name).refuses(task) else "yes").center(len(where))
+            for where, task in quick.items()
+        ]
+        print(f"    {name:15} {'  '.join(marks)}".rstrip())
     return 0
 
 

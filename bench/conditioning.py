@@ -1,68 +1,92 @@
 """Conditioning added to a model from outside: `layer(x)` becomes `layer(x) * scale + shift`.
 
 `modulate` wraps the named layers of any model; a `Conditioner` turns a batch of coefficients into
-their scales and shifts; `fold` writes one setting's scales and shifts into the layers' weights,
-so that the result is the plain model again, at no cost. FiLM: Perez et al., AAAI 2018; as used
-for loss-conditional training: Dosovitskiy & Djolonga, ICLR 2020.
+what the model follows, most of them (`Modulating`) into scales and shifts of such layers; `fold`
+writes one setting's scales and shifts into the layers' weights, so that the result is the plain
+model again, at no cost. FiLM: Perez et al., AAAI 2018; as used for loss-conditional training:
+Dosovitskiy & Djolonga, ICLR 2020.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.space import Setting
+from bench.space import Setting, Space
 
-Modulation = tuple[Tensor, Tensor]  # scale and shift of one layer, each (B, C)
+Modulation = tuple[Tensor | None, Tensor | None]  # scale, shift of a site: (B, C) or (B, 1)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BEFORE = "before:"  # prefix of a site that scales what goes into a layer, not what comes out
 
 
 class Modulated(nn.Module):
-    """A layer whose output is scaled and shifted per example and channel (dimension 1; the last
-    one of a linear layer)."""
+    """A layer whose output (or input, if `before`) is scaled and shifted per example and channel
+    (dimension 1; the last one of a linear layer)."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
-        self.modulation: Modulation | None = None
+        self.before: Tensor | None = None
+        self.after: Modulation = (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.before is not None:
+            x = x * self._spread(self.before, x)
         y = self.layer(x)
-        if self.modulation is None:
-            return y
-        width = self.modulation[0].shape[1]
-        if isinstance(self.layer, nn.Linear):  # channels come last
-            shape = (-1, *(1,) * (y.dim() - 2), width)
-        else:
-            shape = (-1, width, *(1,) * (y.dim() - 2))
-        scale, shift = (part.to(y.dtype).reshape(shape) for part in self.modulation)
-        return torch.addcmul(shift, y, scale)
+        scale, shift = (part if part is None else self._spread(part, y) for part in self.after)
+        if scale is None:
+            return y if shift is None else y + shift
+        return y * scale if shift is None else torch.addcmul(shift, y, scale)
+
+    def _spread(self, part: Tensor, x: Tensor) -> Tensor:
+        """(B, C) in the shape that multiplies x."""
+        ones = (1,) * (x.dim() - 2)
+        last = isinstance(self.layer, nn.Linear)  # where channels come last
+        shape = (len(part), *ones, part.shape[1]) if last else (*part.shape, *ones)
+        return part.to(x.dtype).reshape(shape)
 
 
 def modulate(model: nn.Module, sites: Sequence[str]) -> list[Modulated]:
-    """Wrap the layers named `sites` of `model`, in place, and return the wrappers in order."""
-    wrapped = []
-    for name in sites:
+    """Wrap the layers of `sites` of `model`, in place, and return each site's wrapper. A layer
+    may be a site twice, once with the prefix `before:`."""
+    if len(set(sites)) < len(sites):
+        raise ValueError(f"a layer is named twice: {', '.join(sites)}")
+    wrappers: dict[str, Modulated] = {}
+    for name in dict.fromkeys(site.removeprefix(BEFORE) for site in sites):
         layer = model.get_submodule(name)
         if isinstance(layer, Modulated):
             raise ValueError(f"the layer {name!r} is modulated already")
-        owner, _, attribute = name.rpartition(".")
-        wrapped.append(Modulated(layer))
-        setattr(model.get_submodule(owner), attribute, wrapped[-1])
-    return wrapped
+        wrappers[name] = Modulated(layer)
+        put(model, name, wrappers[name])
+    return [wrappers[site.removeprefix(BEFORE)] for site in sites]
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Make `layer` the submodule of `model` called `name`."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, layer)
 
 
 def matching(sites: Sequence[str], patterns: str) -> list[str]:
-    """Those of `sites` that match one of the comma-separated shell patterns, in their order."""
-    wanted = [pattern.strip() for pattern in patterns.split(",")]
-    chosen = [site for site in sites if any(fnmatch.fnmatchcase(site, p) for p in wanted)]
+    """Those of `sites` that match one of the shell patterns (separated by commas or spaces), in
+    their order; a pattern that begins with `!` takes out again."""
+    wanted = patterns.replace(",", " ").split()
+    unwanted = [pattern[1:] for pattern in wanted if pattern.startswith("!")]
+    wanted = [pattern for pattern in wanted if not pattern.startswith("!")] or ["*"]
+
+    def matches(site: str, patterns: list[str]) -> bool:
+        return any(fnmatch.fnmatchcase(site, pattern) for pattern in patterns)
+
+    chosen = [site for site in sites if matches(site, wanted) and not matches(site, unwanted)]
     if not chosen:
         raise ValueError(f"no site matches {patterns!r}; the task offers {', '.join(sites)}")
     return chosen
@@ -82,50 +106,175 @@ def channels(layer: nn.Module) -> int:
     )
 
 
+# How coefficients are shown to a network
+
+ENCODINGS = ("raw", "log", "standardised", "sinusoidal")
+WAVES = 3  # frequencies of the sinusoidal encoding: a half, one and two periods over the range
+
+
+class Encoding(nn.Module):
+    """Coefficients (B, K) to a network's input (B, `width`).
+
+    kind: "raw" values; "log", their natural logarithms, as released; "standardised", the
+    logarithm with mean 0 and deviation 1 under a log-uniform draw; "sinusoidal", that and sines
+    and cosines of the place in the range.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: Space, kind: str) -> None:
+        super().__init__()
+        if kind not in ENCODINGS:
+            raise ValueError(f"encoding {kind!r}: use one of {', '.join(ENCODINGS)}")
+        self.kind = kind
+        low, high = space.log_bounds()
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+        self.width = len(low) * (1 + 2 * WAVES if kind == "sinusoidal" else 1)
+
+    def from_middle(self, coefficients: Tensor) -> Tensor:
+        """Natural logarithms relative to the geometric middle of the range, (B, K)."""
+        return coefficients.log() - (self.low + self.high) / 2
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        if self.kind == "raw":
+            return coefficients
+        logs = coefficients.log()
+        if self.kind == "log":
+            return logs
+        place = 2 * (logs - self.low) / (self.high - self.low) - 1
+        found = [math.sqrt(3) * place]  # a uniform draw from [-1, 1] has the variance 1/3
+        if self.kind == "sinusoidal":
+            for wave in range(WAVES):
+                angle = math.pi / 2 * 2**wave * place
+                found += [angle.sin(), angle.cos()]
+        return torch.cat(found, 1)
+
+
+# Conditioners
+
+
 class Conditioner(nn.Module, ABC):
-    """Turns coefficients (B, K) into one modulation per site. `sites` are layer names."""
+    """Lets a model follow coefficients. The model it is attached to is no part of it."""
+
+    @abstractmethod
+    def attach(self, model: nn.Module) -> None:
+        """Change `model`, in place, so that `condition` can steer it. Called once."""
+
+    @abstractmethod
+    def condition(self, coefficients: Tensor) -> None:
+        """Let the model's next calls follow `coefficients`, (B, K) on its device."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Forget the coefficients (and the graph that hangs on them)."""
+
+    @abstractmethod
+    def bake(self, model: nn.Module, coefficients: Tensor) -> None:
+        """Make the attached `model` a plain one for one setting, (1, K), in place."""
+
+
+class Modulating(Conditioner):
+    """A conditioner that scales and shifts layers: `sites` are their names."""
 
     sites: list[str]
 
     @abstractmethod
-    def forward(self, coefficients: Tensor) -> list[Modulation]: ...
+    def forward(self, coefficients: Tensor) -> list[Modulation]:
+        """One modulation per site; a site before a layer takes a scale only."""
+
+    def attach(self, model: nn.Module) -> None:
+        self._wrappers = modulate(model, self.sites)  # a list: their weights stay the model's
+
+    def condition(self, coefficients: Tensor) -> None:
+        self._set(self(coefficients))
+
+    def release(self) -> None:
+        self._set([(None, None)] * len(self.sites))
+
+    def _set(self, modulations: Sequence[Modulation]) -> None:
+        for site, wrapper, found in zip(self.sites, self._wrappers, modulations, strict=True):
+            if site.startswith(BEFORE):
+                wrapper.before = found[0]
+            else:
+                wrapper.after = found
+
+    def bake(self, model: nn.Module, coefficients: Tensor) -> None:
+        for site, wrapper, found in zip(
+            self.sites, self._wrappers, self(coefficients), strict=True
+        ):
+            if site.startswith(BEFORE):
+                assert found[0] is not None
+                fold_before(wrapper.layer, found[0])
+            else:
+                fold(wrapper.layer, *found)
+        for site, wrapper in zip(self.sites, self._wrappers, strict=True):
+            put(model, site.removeprefix(BEFORE), wrapper.layer)
 
 
-class FiLM(Conditioner):
-    """Per site and channel, scale = 1 + m * MLP(log c) and shift = m * MLP(log c).
+SCALES = ("linear", "exponential", "free")
 
-    Scale and shift come from two separate perceptrons with one hidden layer, fed the natural
-    logarithm of the coefficients, and `multiplier` m keeps the start near the plain model:
-    no exp, no sigmoid. Leaky ReLU of slope 0.2, weights from a truncated normal of variance
-    2 / fan-in, biases zero (all as in Dosovitskiy & Djolonga's released code). The perceptrons
-    of all sites run as one batched product per output width, not two small products per site.
+
+class FiLM(Modulating):
+    """Per site and channel, scale = 1 + m * MLP(code) and shift = m * MLP(code).
+
+    Scale and shift come from two separate perceptrons with one hidden layer, fed the encoded
+    coefficients, and `multiplier` m keeps the start near the plain model: no exp, no sigmoid.
+    Leaky ReLU of slope 0.2, weights from a truncated normal of variance 2 / fan-in, biases zero
+    (all as in Dosovitskiy & Djolonga's released code). The perceptrons of all sites run as one
+    batched product per output width, not two small products per site.
+
+    scale: "linear" as above; "exponential", exp(m * MLP), which covers orders of magnitude;
+    "free", MLP alone for scale and shift, which does not start near the plain model.
+    exact: the last layers start at zero, so that the start is the plain model (or `prior`).
+    prior: sites whose scale is multiplied by a product of powers of the coefficients, each
+    relative to the middle of its range: by site, one exponent per axis. Further sites are allowed.
     """
 
+    powers: Tensor
+
     def __init__(
-        self, model: nn.Module, sites: list[str], axes: int, hidden: int, multiplier: float
+        self,
+        model: nn.Module,
+        sites: list[str],
+        encoding: Encoding,
+        hidden: int,
+        multiplier: float,
+        scale: str = "linear",
+        exact: bool = False,
+        prior: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self.sites = sites
-        self.hidden, self.multiplier = hidden, multiplier
+        if scale not in SCALES:
+            raise ValueError(f"scale {scale!r}: use one of {', '.join(SCALES)}")
+        self.sites = [*sites, *(site for site in prior if site not in sites)]
+        self.encoding, self.hidden, self.scale = encoding, hidden, scale
+        self._prior = {self.sites.index(site): i for i, site in enumerate(prior)}
+        rows = torch.tensor([list(prior[site]) for site in prior])
+        self.register_buffer("powers", rows, persistent=False)
+        self.multiplier = 1.0 if scale == "free" else multiplier
         widths = [channels(model.get_submodule(site)) for site in sites]
+        self._count = 2 * len(sites)
         # Perceptron 2i scales site i, perceptron 2i + 1 shifts it. They lie sorted by width.
         self._groups = {
             width: [2 * i + part for i, w in enumerate(widths) if w == width for part in (0, 1)]
             for width in sorted(set(widths))
         }
-        self.inner = nn.Linear(axes, 2 * len(sites) * hidden)
+        self.inner = nn.Linear(encoding.width, 2 * len(sites) * hidden)
         self.outer = nn.ParameterList()
         self.bias = nn.ParameterList()
         for width, members in self._groups.items():
-            self.outer.append(_normal(torch.empty(len(members), hidden, width), fan_in=hidden))
+            weight = torch.zeros(len(members), hidden, width)
+            self.outer.append(weight if exact else _normal(weight, fan_in=hidden))
             self.bias.append(torch.zeros(len(members), 1, width))
-        _normal(self.inner.weight, fan_in=axes)
+        _normal(self.inner.weight, fan_in=encoding.width)
         nn.init.zeros_(self.inner.bias)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
         with torch.autocast(coefficients.device.type, enabled=False):
-            hidden = F.leaky_relu(self.inner(coefficients.log()), 0.2)
-            hidden = hidden.unflatten(1, (2 * len(self.sites), self.hidden)).transpose(0, 1)
+            hidden = F.leaky_relu(self.inner(self.encoding(coefficients)), 0.2)
+            hidden = hidden.unflatten(1, (self._count, self.hidden)).transpose(0, 1)
             parts: dict[int, Tensor] = {}
             groups = hidden.split([len(members) for members in self._groups.values()])
             for group, members, weight, bias in zip(
@@ -133,7 +282,20 @@ class FiLM(Conditioner):
             ):
                 out = torch.baddbmm(bias, group, weight) * self.multiplier
                 parts |= dict(zip(members, out.unbind(0), strict=True))
-        return [(1 + parts[i], parts[i + 1]) for i in range(0, len(parts), 2)]
+        scales = [parts[i] for i in range(0, len(parts), 2)]
+        if self.scale == "linear":
+            scales = [1 + part for part in scales]
+        elif self.scale == "exponential":
+            scales = [part.exp() for part in scales]
+        found: list[Modulation] = [(scale, parts[2 * i + 1]) for i, scale in enumerate(scales)]
+        if self._prior:
+            found += [(None, None)] * (len(self.sites) - len(found))
+            factors = (self.encoding.from_middle(coefficients) @ self.powers.T).exp()
+            for site, row in self._prior.items():
+                scale, shift = found[site]
+                factor = factors[:, row, None]
+                found[site] = (factor if scale is None else scale * factor, shift)
+        return found
 
 
 @torch.no_grad()
@@ -143,56 +305,223 @@ def _normal(weight: Tensor, fan_in: int) -> Tensor:
     return nn.init.trunc_normal_(weight, std=sigma, a=-2 * sigma, b=2 * sigma)
 
 
-class Network(nn.Module):
-    """A task's model and, if a method conditions it, the conditioner that modulates it."""
+class Gates(Modulating):
+    """Per site and channel one gate in (0, 1), with w and b learned: sigmoid(w · code + b), and
+    at `closing` sites sqrt(relu(1 - exp(w · code + b))).
 
-    def __init__(self, model: nn.Module, conditioner: Conditioner | None = None) -> None:
+    Bae et al., "Multi-Rate VAE", ICLR 2023, whose encoder has the former and whose decoder the
+    latter. Starts nearly open, with small w.
+    """
+
+    def __init__(
+        self, model: nn.Module, sites: list[str], encoding: Encoding, closing: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self.sites, self.encoding = sites, encoding
+        self._closing = [site in closing for site in sites]
+        widths = [channels(model.get_submodule(site)) for site in sites]
+        self._widths = widths
+        start = [
+            torch.full((width,), -4.0 if closing else 4.0)
+            for width, closing in zip(widths, self._closing, strict=True)
+        ]
+        self.weight = nn.Parameter(0.1 * torch.randn(sum(widths), encoding.width))
+        self.bias = nn.Parameter(torch.cat(start))
+
+    def forward(self, coefficients: Tensor) -> list[Modulation]:
+        with torch.autocast(coefficients.device.type, enabled=False):
+            all_gates = F.linear(self.encoding(coefficients), self.weight, self.bias)
+            return [
+                (closing_gate(gate) if closing else gate.sigmoid(), None)
+                for gate, closing in zip(
+                    all_gates.split(self._widths, 1), self._closing, strict=True
+                )
+            ]
+
+
+def closing_gate(x: Tensor) -> Tensor:
+    """sqrt(relu(1 - exp(x))), but 0.001 where that is less: the root has no slope at zero."""
+    return (-torch.expm1(x)).clamp(min=1e-6).sqrt()
+
+
+class Concatenation(Modulating):
+    """The encoded coefficients as further input channels of the sites' layers.
+
+    A constant channel, constant beyond the picture's border too, adds to each output channel a
+    constant that is linear in the code: what is learned here.
+    """
+
+    def __init__(self, model: nn.Module, sites: list[str], encoding: Encoding) -> None:
+        super().__init__()
+        self.sites, self.encoding = sites, encoding
+        layers = [model.get_submodule(site) for site in sites]
+        self._widths = [channels(layer) for layer in layers]
+        self.weight = nn.Parameter(torch.empty(sum(self._widths), encoding.width))
+        with torch.no_grad():
+            rows = self.weight.split(self._widths)
+            for row, layer in zip(rows, layers, strict=True):  # as if it were one of its inputs
+                fan_in = layer.weight.numel() / channels(layer) + encoding.width  # type: ignore[operator]
+                row.uniform_(-(fan_in**-0.5), fan_in**-0.5)
+
+    def forward(self, coefficients: Tensor) -> list[Modulation]:
+        with torch.autocast(coefficients.device.type, enabled=False):
+            shifts = F.linear(self.encoding(coefficients), self.weight)
+            return [(None, shift) for shift in shifts.split(self._widths, 1)]
+
+
+class ConditionalNorm(Modulating):
+    """The scale and offset of affine instance norms, all from one perceptron.
+
+    Babaeizadeh & Ghiasi, "Adjustable Real-Time Style Transfer", ICLR 2020: one network of the
+    coefficients replaces what the norms would learn for themselves. Starts at scale 1, offset 0
+    up to a small part that depends on the coefficients.
+    """
+
+    def __init__(self, model: nn.Module, sites: list[str], encoding: Encoding, hidden: int) -> None:
+        super().__init__()
+        self.sites = sites
+        layers = [model.get_submodule(site) for site in sites]
+        others = [s for s, m in zip(sites, layers, strict=True) if type(m) is not nn.InstanceNorm2d]
+        if others:
+            raise ValueError(
+                f"conditional instance norm needs instance norms, and {', '.join(others)} are none"
+            )
+        self._widths = [channels(layer) for layer in layers]
+        total = 2 * sum(self._widths)
+        self.perceptron = nn.Sequential(
+            encoding, nn.Linear(encoding.width, hidden), nn.ReLU(), nn.Linear(hidden, total)
+        )
+        last: nn.Linear = self.perceptron[-1]  # type: ignore[assignment]
+        nn.init.normal_(last.weight, std=0.1 / math.sqrt(hidden))
+        nn.init.zeros_(last.bias)
+
+    def forward(self, coefficients: Tensor) -> list[Modulation]:
+        with torch.autocast(coefficients.device.type, enabled=False):
+            scales, shifts = self.perceptron(coefficients).chunk(2, 1)
+            return [
+                (1 + scale, shift)
+                for scale, shift in zip(
+                    scales.split(self._widths, 1), shifts.split(self._widths, 1), strict=True
+                )
+            ]
+
+
+# The loss's share per coefficient
+
+
+class Balance(nn.Module):
+    """Weights that give every part of the range of coefficients the same share of the loss.
+
+    The logarithm of the loss is followed as a sum of one running mean per axis and bin of that
+    axis, learned while training goes on (`rate` a batch); an example is weighted with the inverse
+    of what is expected for its coefficients, relative to the whole range.
+    """
+
+    low: Tensor
+    high: Tensor
+    table: Tensor
+    offset: Tensor
+
+    def __init__(self, space: Space, bins: int = 8, rate: float = 0.1) -> None:
+        super().__init__()
+        self.bins, self.rate = bins, rate
+        low, high = space.log_bounds()
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+        self.register_buffer("table", torch.zeros(len(low), bins))
+        self.register_buffer("offset", torch.full((), math.nan))
+
+    @torch.no_grad()
+    def forward(self, coefficients: Tensor, loss: Tensor) -> Tensor:
+        """Weights (B,) for examples with these coefficients (B, K); learns from their loss (B,).
+        A loss that is not positive has no logarithm and teaches nothing."""
+        place = (coefficients.log() - self.low) / (self.high - self.low)
+        bin_of = (place * self.bins).long().clamp(0, self.bins - 1).T.contiguous()  # (K, B)
+        known = (loss > 0).float()
+        logs = loss.clamp(min=1e-30).log()
+        mean = (logs * known).sum() / known.sum().clamp(min=1)
+        self.offset.copy_(torch.where(self.offset.isnan(), mean, self.offset))
+        error = (logs - self.offset - self.table.gather(1, bin_of).sum(0)) * known
+        # A step on the squared error of the sum, which axes and offset share.
+        rate = self.rate / (len(self.table) + 1)
+        sums = torch.zeros_like(self.table).scatter_add_(1, bin_of, error.expand(bin_of.shape))
+        counts = torch.zeros_like(self.table).scatter_add_(1, bin_of, known.expand(bin_of.shape))
+        self.table.add_(rate * sums / counts.clamp(min=1))
+        # A bin's part is relative to its axis' mean, or parts and offset could drift apart.
+        means = self.table.mean(1, keepdim=True)
+        self.table.sub_(means)
+        self.offset.add_(rate * error.mean() + means.sum())
+        return torch.exp(-self.table.gather(1, bin_of).sum(0))
+
+
+# The whole
+
+
+class Network(nn.Module):
+    """A task's model and, if a method has them, its conditioner and its balance of the loss."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        conditioner: Conditioner | None = None,
+        balance: Balance | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.conditioner = conditioner
-        self._sites = modulate(model, conditioner.sites) if conditioner is not None else []
+        self.balance = balance
+        if conditioner is not None:
+            conditioner.attach(model)
 
     def condition(self, coefficients: Tensor) -> None:
         """Let the model's next calls follow `coefficients`, (B, K) on the model's device."""
         if self.conditioner is not None:
-            modulations = self.conditioner(coefficients)
-            for site, modulation in zip(self._sites, modulations, strict=True):
-                site.modulation = modulation
+            self.conditioner.condition(coefficients)
 
     def release(self) -> None:
-        """Forget the modulation of the last step (and the graph that hangs on it)."""
-        for site in self._sites:
-            site.modulation = None
+        """Forget the coefficients of the last step (and the graph that hangs on them)."""
+        if self.conditioner is not None:
+            self.conditioner.release()
 
     @torch.no_grad()
     def at(self, setting: Setting) -> nn.Module:
         """The plain model for one setting; this network's own layers are used up for it."""
-        if self.conditioner is None:
-            return self.model
-        device = next(self.conditioner.parameters()).device
-        modulations = self.conditioner(torch.tensor([setting], device=device))
-        for name, (scale, shift) in zip(self.conditioner.sites, modulations, strict=True):
-            owner, _, attribute = name.rpartition(".")
-            site = self.model.get_submodule(name)
-            assert isinstance(site, Modulated)
-            setattr(self.model.get_submodule(owner), attribute, fold(site.layer, scale, shift))
+        if self.conditioner is not None:
+            device = next(self.model.parameters()).device
+            self.conditioner.bake(self.model, torch.tensor([setting], device=device))
         return self.model
 
 
-def fold(layer: nn.Module, scale: Tensor, shift: Tensor) -> nn.Module:
-    """Write scale and shift, each (1, C), into the layer's weight and bias. Exact but for
-    rounding, since such layers are linear in both."""
-    channels(layer)  # refuses what cannot be folded
-    scale, shift = scale.reshape(-1), shift.reshape(-1)
+def fold(layer: nn.Module, scale: Tensor | None, shift: Tensor | None) -> None:
+    """Write scale and shift, each (1, C) or (1, 1), into the layer's weight and bias, in place.
+    Exact but for rounding, since such layers are linear in both."""
+    width = channels(layer)  # refuses what cannot be folded
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, nn.Parameter)
     assert bias is None or isinstance(bias, nn.Parameter)
-    if isinstance(layer, TRANSPOSED):  # (in, out / groups, ...)
-        groups = int(layer.groups)  # type: ignore[arg-type]
-        by_group = weight.unflatten(0, (groups, -1))
-        shape = (groups, 1, -1) + (1,) * (weight.dim() - 2)
-        layer.weight = nn.Parameter((by_group * scale.reshape(shape)).flatten(0, 1))
-    else:
-        layer.weight = nn.Parameter(weight * scale.reshape((-1,) + (1,) * (weight.dim() - 1)))
-    layer.bias = nn.Parameter(shift.clone() if bias is None else bias * scale + shift)
-    return layer
+    if scale is not None:
+        scale = scale.reshape(-1).expand(width)
+        if isinstance(layer, TRANSPOSED):  # (in, out / groups, ...)
+            groups = int(layer.groups)
+            by_group = weight.unflatten(0, (groups, -1))
+            shape = (groups, 1, -1) + (1,) * (weight.dim() - 2)
+            weight = nn.Parameter((by_group * scale.reshape(shape)).flatten(0, 1))
+        else:
+            weight = nn.Parameter(weight * scale.reshape((-1,) + (1,) * (weight.dim() - 1)))
+        bias = None if bias is None else nn.Parameter(bias * scale)
+    if shift is not None:
+        shift = shift.reshape(-1).expand(width)
+        bias = nn.Parameter(shift.clone() if bias is None else bias + shift)
+    layer.weight, layer.bias = weight, bias  # type: ignore[assignment]
+
+
+def fold_before(layer: nn.Module, scale: Tensor) -> None:
+    """Write the scale, (1, C) or (1, 1), of a layer's input channels into its weight, in place."""
+    if getattr(layer, "groups", 1) != 1 or not isinstance(
+        layer, CONVOLUTIONS + TRANSPOSED + (nn.Linear,)
+    ):
+        raise TypeError(f"the input of {layer} cannot be scaled: use a layer of one group")
+    place = 0 if isinstance(layer, TRANSPOSED) else 1
+    shape = [1] * layer.weight.dim()
+    shape[place] = -1
+    layer.weight = nn.Parameter(layer.weight * scale.reshape(shape))

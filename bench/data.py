@@ -199,7 +199,10 @@ def photographs(split: str, crop: int = 0) -> Pictures:
     test = [ALWAYS_TEST, drawn]
     train = sorted({*DRAWN, *ALWAYS_TRAIN} - {drawn})
     if split not in ("train", "test"):
-        raise ValueError(f"split {split!r}: use train or test")
+        raise ValueError(
+            f"the default photographs have no {split} split, they are too few: give pictures of "
+            f"your own with --{split}-data DIR"
+        )
     package = importlib.util.find_spec("skimage")  # finds without importing: that takes a second
     if package is None or package.origin is None:
         raise PictureError(

@@ -1,7 +1,8 @@
 """Where jobs run: here, one after another, or in a pool of spawned processes.
 
 A job is a dict of plain values; `work(job, emit, should_stop)` does it and is importable by name.
-A job that fails, or whose process dies, is reported as a `failed` event and the others go on.
+A job that fails, or whose process dies, is reported as a `failed` event and the others go on. A
+job with the id of another under `after` waits for that one; `jobs` has it earlier.
 """
 
 from __future__ import annotations
@@ -83,14 +84,19 @@ def pool(
 
     def employ() -> None:
         """Give waiting jobs to idle workers, and new workers to the empty places."""
-        while waiting and not stop.value:
+        while not stop.value:
+            open_ids = {job["id"] for job in waiting} | {w.job["id"] for w in crew if w.job}
+            job = next((job for job in waiting if job.get("after") not in open_ids), None)
+            if job is None:
+                return
             idle = next((worker for worker in crew if worker.job is None), None)
             if idle is None:
                 if len(crew) == workers:
                     return
                 idle = _Worker(context, work, stop, threads)
                 crew.append(idle)
-            idle.give(waiting.pop(0))
+            waiting.remove(job)
+            idle.give(job)
 
     try:
         employ()

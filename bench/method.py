@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import Conditioner, Network
+from bench.conditioning import Balance, Conditioner, Network
 from bench.identity import content_id, plain
 from bench.space import Setting
 from bench.task import Task, source_digest
@@ -24,15 +24,16 @@ class Cell:
     """One training run: what is stored, resumed, costed and sent to a worker.
 
     `method` is the one that trains it; other methods may use the result. `trained_for` holds the
-    settings of a network with fixed coefficients and is empty where they are drawn; `after` is
-    the id of a cell that must be done first.
+    settings of a network with fixed coefficients and is empty where they are drawn. `task` may
+    differ from the task compared in how long it trains and how wide its model is. The network
+    starts from the trained weights of the plain network `after`, where one is given.
     """
 
     task: Task
     method: Method
     seed: int
     trained_for: tuple[Setting, ...] = ()
-    after: str | None = None
+    after: Cell | None = None
 
     @functools.cached_property
     def id(self) -> str:
@@ -42,9 +43,14 @@ class Cell:
                 "method": self.method.identity,
                 "seed": self.seed,
                 "trained_for": self.trained_for,
-                "after": self.after,
+                "after": self.after and self.after.id,
             }
         )
+
+    @property
+    def chain(self) -> list[Cell]:
+        """The cells to train for this one, in order, itself last."""
+        return [*(self.after.chain if self.after is not None else []), self]
 
 
 class Method(ABC):
@@ -53,6 +59,11 @@ class Method(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     line: ClassVar[str]  # what it is, for `list`
+    swept: ClassVar[bool] = False  # also measured between the compared settings and beyond them
+
+    def refuses(self, task: Task) -> str:
+        """Why this method has no sense on `task`, as the end of a sentence; "" where it has."""
+        return ""
 
     @abstractmethod
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
@@ -64,16 +75,26 @@ class Method(ABC):
             return list(cells)
         return [min(cells, key=lambda c: task.space.distance(c.trained_for[0], setting))]
 
+    def model(self, task: Task) -> nn.Module:
+        """A new model, where the task's own will not do. The caller has seeded torch."""
+        return task.model()
+
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
-        """What turns coefficients into scales and shifts of `model`'s layers; None for plain."""
+        """What lets `model` follow coefficients; None for a plain network."""
+        return None
+
+    def balance(self, task: Task) -> Balance | None:
+        """What shares the loss out over the range of coefficients; None leaves it as it is."""
         return None
 
     @abstractmethod
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
         """The coefficients of a training batch: (count, K) float32 on the CPU."""
 
-    def at(self, task: Task, networks: Sequence[Network], setting: Setting) -> nn.Module:
-        """A plain model for `setting` from the networks of `cells_at`, in their order.
+    def at(
+        self, task: Task, cells: Sequence[Cell], networks: Sequence[Network], setting: Setting
+    ) -> nn.Module:
+        """A plain model for `setting` from the `cells_at` it and their trained networks.
 
         The networks may be changed: they are loaded for this call alone.
         """
@@ -90,15 +111,18 @@ class Method(ABC):
         }
 
 
-def build(cell: Cell, *, start: bool = True) -> Network:
+def build(cell: Cell, before: nn.Module | None = None, *, start: bool = True) -> Network:
     """A new network for a cell: the model from the cell's seed, then its conditioner.
 
     Every method of a seed starts from the same model, since the conditioner is made after it.
-    `start=False` leaves out the task's `initialise`, for weights that are loaded next.
+    `before` is the trained model of `cell.after`, whose weights it starts from. `start=False`
+    leaves out the task's `initialise`, for weights that are loaded next.
     """
     torch.manual_seed(cell.seed)
-    model = cell.task.model()
-    if start:
+    model = cell.method.model(cell.task)
+    if before is not None:
+        model.load_state_dict(before.state_dict())
+    elif start:
         cell.task.initialise(model)
     torch.manual_seed(cell.seed + 1)
-    return Network(model, cell.method.conditioner(cell.task, model))
+    return Network(model, cell.method.conditioner(cell.task, model), cell.method.balance(cell.task))

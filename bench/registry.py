@@ -11,6 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Iterable
@@ -28,12 +29,32 @@ TASKS = {
 }
 METHODS = {
     "yoto": "bench.yoto:Yoto",
+    "yoto_tuned": "baselines.yoto_tuned:YotoTuned",
     "fixed_grid": "baselines.fixed_grid:FixedGrid",
+    "warm_grid": "baselines.warm_grid:WarmGrid",
     "single_model": "baselines.single_model:SingleModel",
+    "interpolation": "baselines.interpolation:Interpolation",
     "unconditioned": "baselines.unconditioned:Unconditioned",
+    "concatenation": "baselines.concatenation:InputConcatenation",
+    "instance_norm": "baselines.instance_norm:InstanceNorm",
+    "gates": "baselines.gates:MultiRateGates",
+    "gain_units": "baselines.gain_units:GainUnits",
+    "step_scaling": "baselines.step_scaling:StepScaling",
+    "vbr": "baselines.vbr:VariableRate",
+    "hypernetwork": "baselines.hypernetwork:ParetoHypernetwork",
+}
+PLAIN: dict[type, Any] = {  # how a field's text is read
+    int: int,
+    float: float,
+    str: str,
+    bool: {"true": True, "false": False, "True": True, "False": False}.__getitem__,
 }
 DEFAULT_TASKS = ("compression", "style", "beta_vae_scenes")
-DEFAULT_METHODS = tuple(METHODS)
+# What a first run compares: those that cost little beside the grid. `--methods all` takes all.
+DEFAULT_METHODS = (
+    *("yoto", "yoto_tuned", "fixed_grid", "warm_grid", "single_model", "interpolation"),
+    *("unconditioned", "step_scaling"),
+)
 
 Plugin = TypeVar("Plugin")
 
@@ -62,6 +83,47 @@ def method(name: str, **fields: Any) -> Any:
     from bench.method import Method
 
     return _find(name, METHODS, Method, "method")(**fields)
+
+
+def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Methods by what tables call them, from one word of a command line.
+
+    "yoto" is a method with its default fields, and those `presets` gives under its name;
+    "yoto[stratified=true, hidden=64]" changes fields of it and is called just so; "all" is every
+    registered method.
+    """
+    if text == "all":
+        return {label: each for name in METHODS for label, each in variants(name, presets).items()}
+    name, bracket, rest = text.partition("[")
+    plain = method(name)
+    fields = dict(presets.get(plain.name, {}))
+    changed = _fields(type(plain), rest.removesuffix("]")) if bracket else {}
+    if bracket and not rest.endswith("]"):
+        raise ValueError(f"{text!r} wants a closing bracket: {plain.name}[field=value,...]")
+    made = dataclasses.replace(plain, **fields | changed)
+    shown = ", ".join(f"{key}={value}" for key, value in changed.items())
+    return {f"{plain.name}[{shown}]" if shown else plain.name: made}
+
+
+def split_methods(text: str) -> list[str]:
+    """A command line's list at its commas, but not at those inside brackets."""
+    return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
+
+
+def _fields(kind: type, text: str) -> dict[str, Any]:
+    """`a=1, b=log` to values of the types of the dataclass's fields."""
+    hints = {f.name: typing.get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, value = part.partition("=")
+        if name not in hints:
+            raise near(name, hints, f"field of {kind.name}")  # type: ignore[attr-defined]
+        try:
+            found[name] = PLAIN[hints[name]](value)
+        except (KeyError, ValueError):
+            wanted = getattr(hints[name], "__name__", hints[name])
+            raise ValueError(f"{part!r}: {name} is of type {wanted}") from None
+    return found
 
 
 def preset(task: type, name: str) -> Any:

@@ -23,40 +23,55 @@ from bench.identity import content_id, plain
 from bench.method import Cell, Method, build
 from bench.progress import Board
 from bench.records import WHOLE, Record, write_atomic
-from bench.registry import describe, method, preset, revive, task_class
+from bench.registry import DEFAULT_METHODS, describe, preset, revive, task_class, variants
 from bench.space import Setting, format_setting
-from bench.store import Damaged, Store, cell_config, cell_from, read_json
+from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
 from bench.task import Task, weighted
 from bench.train import Diverged, fit
+
+REFERENCE = "fixed_grid"  # the method that all are compared with
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One method at one setting, from the cells its model is made of."""
+    """One method at one setting, from the cells its model is made of.
 
+    kind: "method" for what is compared, "swept" for a setting between or beyond those compared,
+    "snapshot" for networks that are trained to a `share` only.
+    """
+
+    label: str
     method: Method
     seed: int
     setting: Setting
     cells: tuple[Cell, ...]
+    kind: str = "method"
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One task with everything that is compared on it."""
+    """One task with everything that is compared on it.
+
+    methods: by what tables call them; see `bench.registry.variant`.
+    split: what is measured on, "test" or "validation".
+    """
 
     task: Task
     preset: str
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
-    methods: tuple[Method, ...]
+    methods: dict[str, Method]
+    split: str = "test"
+    snapshots: tuple[float, ...] = ()
 
     @functools.cached_property
     def id(self) -> str:
-        """Changes with the task's fields, its training data and its test data."""
+        """Changes with the task's fields, its training data and the data measured on."""
         return content_id(
             {
                 "task": self.task.identity,
-                "test": self.task.data("test").digest,
+                self.split: self.task.data(self.split).digest,
                 "measurement": self.task.measurement,
             }
         )
@@ -65,21 +80,37 @@ class Experiment:
     def measurements(self) -> list[Measurement]:
         found = []
         for seed in self.seeds:
-            for each in self.methods:
+            for label, each in self.methods.items():
                 cells = each.plan(self.task, self.settings, seed)
-                for setting in self.settings:
+                asked = [(setting, "method", 1.0) for setting in self.settings]
+                if each.swept and seed == self.seeds[0]:
+                    between = self.task.space.sweep(self.settings)
+                    asked += [(setting, "swept", 1.0) for setting in between]
+                if each.swept or each.name == REFERENCE:
+                    asked += [
+                        (setting, "snapshot", share)
+                        for share in self.snapshots
+                        for setting in self.settings
+                    ]
+                for setting, kind, share in asked:
                     used = tuple(each.cells_at(self.task, cells, setting))
-                    found.append(Measurement(method=each, seed=seed, setting=setting, cells=used))
+                    found.append(
+                        Measurement(
+                            label=label, method=each, seed=seed, setting=setting, cells=used,
+                            kind=kind, share=share,
+                        )
+                    )  # fmt: skip
         return found
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """Every cell once, also where several methods use it."""
+        """Every cell once, also where several methods use it, after the one it starts from."""
         planned = [
             cell
             for seed in self.seeds
-            for each in self.methods
-            for cell in each.plan(self.task, self.settings, seed)
+            for each in self.methods.values()
+            for last in each.plan(self.task, self.settings, seed)
+            for cell in last.chain
         ]
         return list({cell.id: cell for cell in planned}.values())
 
@@ -88,10 +119,12 @@ class Experiment:
             {
                 "experiment": self.id,
                 "preset": self.preset,
+                "label": measurement.label,
                 "method": measurement.method.identity,
                 "seed": measurement.seed,
                 "setting": measurement.setting,
                 "cells": [cell.id for cell in measurement.cells],
+                "share": measurement.share,
             }
         )
 
@@ -102,7 +135,9 @@ class Experiment:
             "preset": self.preset,
             "settings": self.settings,
             "seeds": self.seeds,
-            "methods": [describe(each) for each in self.methods],
+            "methods": {label: describe(each) for label, each in self.methods.items()},
+            "split": self.split,
+            "snapshots": self.snapshots,
         }
 
 
@@ -114,36 +149,52 @@ def experiment_from(config: dict[str, Any]) -> Experiment:
             preset=config["preset"],
             settings=tuple(tuple(setting) for setting in config["settings"]),
             seeds=tuple(config["seeds"]),
-            methods=tuple(revive(each, Method) for each in config["methods"]),  # type: ignore[type-abstract]
+            methods={
+                label: revive(each, Method)  # type: ignore[type-abstract]
+                for label, each in config["methods"].items()
+            },
+            split=config["split"],
+            snapshots=tuple(config["snapshots"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
 
 
 def experiment(
     task: str,
     preset_name: str,
-    methods: Sequence[str],
+    methods: Sequence[str] | None = None,
     settings: int | None = None,
     seeds: Sequence[int] | None = None,
     locations: dict[str, str] | None = None,
     design: str | None = None,
+    split: str = "test",
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
-    `locations` the task has no field for are left aside: they are for other tasks of the run.
-    `design` replaces the task's own choice of settings: "grid" (`settings` points an axis),
-    "one-at-a-time", or "random" (`settings` of them, always the same).
+    methods: as `bench.registry.variant` reads them; by default, those of DEFAULT_METHODS that
+        apply; "all" stands for every registered one that does. One that does not is an error.
+    locations: those the task has no field for are left aside: they are for other tasks of the run.
+    design: replaces the task's own choice of settings: "grid" (`settings` points an axis),
+        "one-at-a-time", or "random" (`settings` of them, always the same).
+    split: "test" or "validation".
     """
     kind = task_class(task)
     chosen = preset(kind, preset_name)
     made = chosen.task
     places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
     made = dataclasses.replace(made, **places)
-    named = {name: method(name) for name in methods}
-    count = chosen.settings if settings is None else settings
     if "loss" in (*made.terms, *made.measures):
         raise ValueError(f"the task {made.name!r} may not call a term or measure 'loss'")
+    named: dict[str, Method] = {}
+    for text in methods or DEFAULT_METHODS:
+        for label, each in variants(text, chosen.methods).items():
+            reason = each.refuses(made)
+            if reason and methods and text != "all":
+                raise ValueError(f"{label} does not apply to {made.name}: {reason}")
+            if not reason:
+                named[label] = each
+    count = chosen.settings if settings is None else settings
     if design is None:
         compared = made.settings(count)
     elif design == "grid":
@@ -157,10 +208,9 @@ def experiment(
         preset=preset_name,
         settings=compared,
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
-        methods=tuple(
-            dataclasses.replace(each, **chosen.methods.get(each.name, {}))
-            for each in named.values()
-        ),
+        methods=named,
+        split=split,
+        snapshots=chosen.snapshots,
     )
 
 
@@ -176,7 +226,9 @@ def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[],
             emit({"event": "step", "job": job["id"], **event})
 
         cell, preset_name = cell_from(job["cell"]), job["cell"]["preset"]
-        train(store, cell, preset_name, device, job["shared"], progress, should_stop)
+        train(
+            store, cell, preset_name, device, job["shared"], progress, should_stop, job["snapshots"]
+        )
     elif job["kind"] == "measure":
         measure(store, job, device)
     else:
@@ -191,17 +243,39 @@ def train(
     shared: bool,
     progress: Callable[[dict[str, Any]], None],
     should_stop: Callable[[], bool],
+    snapshots: Sequence[float] = (),
 ) -> None:
     """Train one cell and store it; a diverged one is stored as such, a finished one left alone."""
     if store.result(cell) is not None:
         return
     folder = store.prepare(cell, preset_name)
-    network = build(cell)
+    before = None
+    if cell.after is not None:
+        earlier = store.result(cell.after)
+        if earlier is None:
+            raise RuntimeError(
+                f"it starts from {cell_label(cell.after)}, which is not trained yet: first run "
+                f"python run_bench.py cell {cell.after.id}"
+            )
+        if earlier["status"] == "diverged":
+            nothing = dict.fromkeys(("steps", "examples", "flops", "bytes"), 0)
+            reason = f"what it starts from diverged: {earlier['reason']}"
+            store.give_up(cell, preset_name, reason, nothing)
+            progress({"note": reason})
+            return
+        before = store.network(cell.after).model
+    network = build(cell, before)
     draw = functools.partial(cell.method.draw, cell)
+    steps = cell.task.training.steps
+    keep = {
+        max(1, round(share * steps)): functools.partial(store.keep, cell, share=share)
+        for share in snapshots
+    }
     try:
         ledger = fit(
-            cell.task, network, draw, cell.seed, device, folder, progress, should_stop, shared
-        )
+            cell.task, network, draw, cell.seed, device, folder, progress, should_stop, shared,
+            snapshots=keep,
+        )  # fmt: skip
     except Diverged as error:
         store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
         progress({"note": f"diverged: {error}"})
@@ -224,7 +298,8 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
     results = [store.result(cell) for cell in cells]
     if any(result is None for result in results):
         raise RuntimeError("a cell it needs has failed")
-    head = {**job["head"], "models": models(store, cells)}
+    share = job["head"]["share"]
+    head = {**job["head"], "models": models(store, cells, share)}
     diverged = [r for r in results if r is not None and r["status"] == "diverged"]
     if diverged:
         head |= {"status": "diverged", "reason": diverged[0]["reason"]}
@@ -232,18 +307,18 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
         return
     setting = tuple(job["setting"])
     plain_method = revive(job["method"], Method)  # type: ignore[type-abstract]
-    networks = [store.network(cell).to(device) for cell in cells]
-    model = plain_method.at(task, networks, setting).eval()
+    networks = [store.network(cell, share).to(device) for cell in cells]
+    model = plain_method.at(task, cells, networks, setting).eval()
     task.ready(model)
     coefficients = torch.tensor([setting], device=device)
     rows: list[tuple[str, str, float]] = []
-    picture, data = None, task.data("test").to(device)
+    picture, data = None, task.data(job["split"]).to(device)
     for example, batch in data.examples():
         values = task.measure(model, batch)
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
         rows += [(example, name, value.item()) for name, value in values.items()]
-        if picture is None:
+        if picture is None and head["kind"] != "snapshot":
             picture = encode_png(task.sample(model, batch))
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
     records = [
@@ -264,18 +339,19 @@ def context(store: Store, job: dict[str, Any]) -> None:
     records = [
         Record(head["task"], head["preset"], head["experiment"], curve, 0, "", setting, example,
                name, value)
-        for example, batch in task.data("test").examples()
+        for example, batch in task.data(job["split"]).examples()
         for curve, setting, values in task.context(batch)
         for name, value in values.items()
     ]  # fmt: skip
     head |= {"status": "done", "missing": sorted(task.missing()), "models": []}
-    store.write_records(Path(job["path"]), head, records)
+    _, first = next(iter(task.data(job["split"]).examples()))
+    store.write_records(Path(job["path"]), head, records, encode_png(task.original(first)))
 
 
-def models(store: Store, cells: Sequence[Cell]) -> list[str]:
+def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> list[str]:
     """What the records depend on: the hash of each cell's weights, or its status."""
     results = [store.result(cell) or {} for cell in cells]
-    return [result.get("model_sha256", result.get("status", "")) for result in results]
+    return [weights_digest(result, share) or result.get("status", "") for result in results]
 
 
 def encode_png(picture: torch.Tensor | None) -> bytes | None:
@@ -291,6 +367,9 @@ def encode_png(picture: torch.Tensor | None) -> bytes | None:
 
 
 # Running
+
+
+BEHIND = ("context", "original")  # what a task may have to show behind the methods
 
 
 class Run:
@@ -321,7 +400,7 @@ class Run:
         device = torch.device("cpu") if self.on == "pool" else self.device
         for each in list(self.experiments):
             try:
-                for split in ("train", "test"):
+                for split in ("train", each.split):
                     each.task.data(split).to(device)
                 each.task.constants()
             except (RuntimeError, ValueError, OSError) as error:
@@ -349,13 +428,17 @@ class Run:
         jobs = []
         for each, cell in self.missing_cells():
             self.store.prepare(cell, each.preset)
-            jobs.append(self.train_job(cell, each.preset))
+            jobs.append(self.train_job(cell, each.preset, each.snapshots))
         return jobs
 
-    def train_job(self, cell: Cell, preset_name: str) -> dict[str, Any]:
+    def train_job(
+        self, cell: Cell, preset_name: str, snapshots: Sequence[float] = ()
+    ) -> dict[str, Any]:
         return {
             **self._common(cell.id, "train", cell_label(cell)),
             "cell": plain(cell_config(cell, preset_name)),
+            "after": cell.after and cell.after.id,
+            "snapshots": list(snapshots),
             "shared": self.on == "pool" and self.per_device > 1,
         }
 
@@ -406,6 +489,7 @@ class Run:
             "task": task.name,
             "preset": each.preset,
             "experiment": each.id,
+            "split": each.split,
             "display": {
                 "measures": plain({"loss": task.loss, **task.measures}),
                 "fronts": plain(task.fronts),
@@ -415,22 +499,28 @@ class Run:
         }
         jobs = []
         for each_one in each.measurements:
+            if each_one.share < 1 and not self._kept(each_one):
+                continue
             identifier = each.measurement_id(each_one)
             setting = format_setting(task.space.names, each_one.setting)
-            method_name = each_one.method.name
+            label = each_one.label
             jobs.append(
                 {
-                    **self._common(identifier, "measure", f"{method_name} at {setting}"),
-                    "path": str(self.store.record_path(task.name, method_name, identifier)),
+                    **self._common(identifier, "measure", f"{label} at {setting}"),
+                    "path": str(
+                        self.store.record_path(task.name, each_one.method.name, identifier)
+                    ),
+                    "split": each.split,
                     "task": describe(task),
                     "method": describe(each_one.method),
                     "setting": list(each_one.setting),
                     "cells": [plain(cell_config(c, each.preset)) for c in each_one.cells],
                     "head": {
                         **head,
-                        "kind": "method",
+                        "kind": each_one.kind,
+                        "share": each_one.share,
                         "id": identifier,
-                        "method": method_name,
+                        "method": label,
                         "method_id": content_id(each_one.method.identity),
                         "seed": each_one.seed,
                         "setting": setting,
@@ -439,13 +529,14 @@ class Run:
                     },
                 }
             )
-        if type(task).context is not Task.context:
+        if any(getattr(type(task), hook) is not getattr(Task, hook) for hook in BEHIND):
             identifier = content_id({"experiment": each.id, "preset": each.preset, "context": True})
             jobs.append(
                 {
                     **self._common(identifier, "context", "context curves"),
                     "path": str(self.store.record_path(task.name, "context", identifier)),
                     "task": describe(task),
+                    "split": each.split,
                     "cells": [],
                     "head": {
                         **head, "kind": "context", "id": identifier, "method": "context",
@@ -454,6 +545,10 @@ class Run:
                 }
             )  # fmt: skip
         return jobs
+
+    def _kept(self, one: Measurement) -> bool:
+        """Whether the snapshots it needs are there; cells of another run may have none."""
+        return all(weights_digest(self.store.result(c) or {}, one.share) for c in one.cells)
 
     def _recorded(self, job: dict[str, Any], each: Experiment) -> bool:
         path = Path(job["path"])
@@ -469,7 +564,7 @@ class Run:
         return (
             head.get("status") in ("done", "diverged")
             and head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
-            and head.get("models") == models(self.store, used)
+            and head.get("models") == models(self.store, used, job["head"].get("share", 1.0))
             and not set(head.get("missing", [])) - set(each.task.missing())
         )
 

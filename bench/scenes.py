@@ -45,7 +45,8 @@ CPU = torch.device("cpu")
 
 
 class Scenes:
-    """One split: "test" is a fifth of the 480,000 combinations, drawn once, "train" the rest.
+    """One split: "test" and "validation" are a tenth each of the 480,000 combinations, drawn once,
+    "train" is the rest.
 
     count: how many of the split's scenes; 0 takes all.
     """
@@ -102,11 +103,13 @@ def render(factors: Tensor, device: torch.device = CPU) -> Tensor:
 
 @functools.cache
 def _split(split: str) -> Tensor:
-    if split not in ("train", "test"):
-        raise ValueError(f"split {split!r}: use train or test")
     total = math.prod(FACTORS.values())
     order = torch.randperm(total, generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return order[: total // 5] if split == "test" else order[total // 5 :]
+    places = {"test": (0, 1), "validation": (1, 2), "train": (2, 10)}
+    if split not in places:
+        raise ValueError(f"split {split!r}: use {', '.join(places)}")
+    first, end = places[split]
+    return order[first * total // 10 : end * total // 10]
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Setting = tuple[float, ...]
+LAWS = ("log_uniform", "uniform", "cube_root")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,16 @@ class Axis:
         value = float(f"{self.low * (self.high / self.low) ** place:.3g}")
         return min(max(value, self.low), self.high)
 
+    def place(self, value: float) -> float:
+        """Where a value lies on the logarithmic axis, in [0, 1]; the ends stand for what is
+        outside."""
+        place = math.log(value / self.low) / math.log(self.high / self.low)
+        return min(max(place, 0.0), 1.0)
+
+    def at_each(self, points: int) -> list[float]:
+        """`points` log-spaced values, both ends included; one point is the geometric middle."""
+        return [self.at(i / (points - 1)) for i in range(points)] if points > 1 else [self.at(0.5)]
+
 
 @dataclass(frozen=True)
 class Space:
@@ -59,16 +71,36 @@ class Space:
     def names(self) -> list[str]:
         return [axis.name for axis in self.axes]
 
-    def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw `count` settings, log-uniform and independent per axis: (count, K) float32.
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator,
+        law: str = "log_uniform",
+        levels: int = 0,
+        stratified: bool = False,
+    ) -> torch.Tensor:
+        """Draw `count` settings, independent per axis: (count, K) float32.
 
+        law: "log_uniform", "uniform" or "cube_root", uniform in the cube root of the coefficient.
+        levels: draw only the values of `grid(levels)`; 0 draws anywhere in the range.
+        stratified: each of `count` equal parts of the law gets one draw, in random order per axis.
         Drawn on the CPU, so that the same seed gives the same coefficients on every device.
         """
         import torch
 
         unit = torch.rand(count, len(self.axes), generator=generator)
-        low, high = self._log_bounds()
-        return torch.exp(low + (high - low) * unit)
+        if stratified:
+            order = torch.rand(count, len(self.axes), generator=generator).argsort(0)
+            unit = (order + unit) / count
+        if levels:
+            rows = torch.tensor([axis.at_each(levels) for axis in self.axes])
+            return rows.gather(1, (unit.T * levels).long().clamp(max=levels - 1)).T.contiguous()
+        low, high = self.log_bounds()
+        if law == "log_uniform":
+            return torch.exp(low + (high - low) * unit)
+        power = {"uniform": 1.0, "cube_root": 3.0}[law]
+        low, high = (low / power).exp(), (high / power).exp()
+        return (low + (high - low) * unit) ** power
 
     def grid(self, points: int) -> tuple[Setting, ...]:
         """`points` log-spaced values per axis, both ends included, and all their combinations.
@@ -78,11 +110,7 @@ class Space:
         """
         if points < 1:
             raise ValueError(f"a grid needs one point or more, got {points}")
-        values = []
-        for axis in self.axes:
-            steps = [i / (points - 1) for i in range(points)] if points > 1 else [0.5]
-            values.append([axis.at(step) for step in steps])
-        return tuple(itertools.product(*values))
+        return tuple(itertools.product(*(axis.at_each(points) for axis in self.axes)))
 
     def one_at_a_time(self) -> tuple[Setting, ...]:
         """The geometric middle, then each axis at its low and at its high end: 1 + 2 K settings."""
@@ -104,9 +132,29 @@ class Space:
             for row in places.tolist()
         )
 
+    def sweep(self, settings: Sequence[Setting]) -> tuple[Setting, ...]:
+        """Settings to see how a conditioned model moves: per coefficient that varies among
+        `settings`, the places halfway between its values there and one such step beyond either
+        end of the range, with the other coefficients at their middle value. None of `settings`.
+        """
+        columns = [sorted(set(column)) for column in zip(*settings, strict=True)]
+        centre = [column[len(column) // 2] for column in columns]
+        found = []
+        for i, column in enumerate(columns):
+            if len(column) < 2:
+                continue
+            between = [math.sqrt(a * b) for a, b in itertools.pairwise(column)]
+            before = column[0] * math.sqrt(column[0] / column[1])
+            beyond = column[-1] * math.sqrt(column[-1] / column[-2])
+            found += [
+                (*centre[:i], float(f"{value:.3g}"), *centre[i + 1 :])
+                for value in (before, *between, beyond)
+            ]
+        return tuple(setting for setting in dict.fromkeys(found) if setting not in settings)
+
     def encode(self, coefficients: torch.Tensor) -> torch.Tensor:
         """(B, K) coefficients to [-1, 1] by their place on the logarithmic axis."""
-        low, high = self._log_bounds()
+        low, high = self.log_bounds()
         low, high = low.to(coefficients), high.to(coefficients)
         return 2 * (coefficients.log() - low) / (high - low) - 1
 
@@ -129,7 +177,8 @@ class Space:
             )
         )
 
-    def _log_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def log_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The logarithms of the axes' lower and upper ends, each (K,)."""
         import torch
 
         bounds = [[axis.low for axis in self.axes], [axis.high for axis in self.axes]]

@@ -1,6 +1,7 @@
 """Run folders: what is stored, what is finished, what is missing.
 
     DIR/runs/<task>/<method>/<cell id>/   config.json log.jsonl state.pt model.safetensors done.json
+                                          (and model-<share>.safetensors, its snapshots)
     DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
     DIR/configs/<id>.json                 every `run` as it was asked for
 
@@ -24,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.conditioning import Network
-from bench.identity import provenance
+from bench.identity import file_digest, provenance
 from bench.method import Cell, Method, build
 from bench.records import Record, dumps, write_atomic
 from bench.registry import describe, revive
@@ -75,16 +76,25 @@ class Store:
     def finish(self, cell: Cell, preset: str, network: Network, ledger: dict[str, Any]) -> None:
         """Store a trained network and, last, `done.json`; the checkpoint is no longer needed."""
         folder = self.folder(cell)
+        digest = self.keep(cell, network)
+        done = {
+            "status": "done",
+            "model_sha256": digest,
+            "snapshots": {
+                path.stem.removeprefix("model-"): file_digest(path)
+                for path in sorted(folder.glob("model-*.safetensors"))
+            },
+            "ledger": {**ledger, "bytes": (folder / "model.safetensors").stat().st_size},
+        }
+        self._close(cell, preset, done)
+
+    def keep(self, cell: Cell, network: Network, share: float = 1.0) -> str:
+        """Store the weights after a share of the training; return their SHA-256."""
         # Copies, because tied weights share memory, which the format refuses.
         state = {k: v.cpu().contiguous().clone() for k, v in network.state_dict().items()}
         weights = save(state)
-        write_atomic(folder / "model.safetensors", weights)
-        done = {
-            "status": "done",
-            "model_sha256": hashlib.sha256(weights).hexdigest(),
-            "ledger": {**ledger, "bytes": len(weights)},
-        }
-        self._close(cell, preset, done)
+        write_atomic(self.folder(cell) / weights_file(share), weights)
+        return hashlib.sha256(weights).hexdigest()
 
     def give_up(self, cell: Cell, preset: str, reason: str, ledger: dict[str, Any]) -> None:
         """Record a diverged training: a result, shown in the report and not tried again."""
@@ -99,22 +109,23 @@ class Store:
             "method": cell.method.name,
             "seed": cell.seed,
             "trained_for": cell.trained_for,
-            "after": cell.after,
+            "after": cell.after and cell.after.id,
         }
         text = json.dumps({**head, **done, "provenance": provenance()}, indent=1) + "\n"
         write_atomic(folder / "done.json", text)
         (folder / "state.pt").unlink(missing_ok=True)
 
-    def network(self, cell: Cell) -> Network:
-        """A finished cell's network on the CPU, in evaluation mode. Raises Damaged."""
+    def network(self, cell: Cell, share: float = 1.0) -> Network:
+        """A finished cell's network, or its snapshot after a share of the training, on the CPU,
+        in evaluation mode. Raises Damaged."""
         folder = self.folder(cell)
-        path = folder / "model.safetensors"
+        path = folder / weights_file(share)
         way_out = f"delete the folder {folder} and run again to train this cell anew"
         done = self.result(cell)
         if done is None or not path.exists():
             raise Damaged(f"{path} is missing: {way_out}")
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != done["model_sha256"]:
+        if hashlib.sha256(data).hexdigest() != weights_digest(done, share):
             raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
         network = build(cell, start=False)
         try:
@@ -159,6 +170,15 @@ class Store:
         write_atomic(path, json.dumps(head, indent=1) + "\n")
 
 
+def weights_file(share: float) -> str:
+    return "model.safetensors" if share == 1 else f"model-{share:g}.safetensors"
+
+
+def weights_digest(done: dict[str, Any], share: float = 1.0) -> str | None:
+    """What `done.json` says of a network's weights, or of a snapshot's; None where it is not."""
+    return done.get("model_sha256") if share == 1 else done.get("snapshots", {}).get(f"{share:g}")
+
+
 def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
     """A cell as plain values: all a worker needs besides the results folder."""
     return {
@@ -169,7 +189,7 @@ def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
         "method": describe(cell.method),
         "seed": cell.seed,
         "trained_for": cell.trained_for,
-        "after": cell.after,
+        "after": cell.after and cell_config(cell.after, preset),
     }
 
 
@@ -181,7 +201,7 @@ def cell_from(config: dict[str, Any]) -> Cell:
             method=revive(config["method"], Method),  # type: ignore[type-abstract]
             seed=config["seed"],
             trained_for=tuple(tuple(setting) for setting in config["trained_for"]),
-            after=config["after"],
+            after=config["after"] and cell_from(config["after"]),
         )
         expected = config["id"]
     except (KeyError, TypeError) as error:

@@ -13,7 +13,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,25 @@ LOCATION = {"location": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """How one measured number is called in tables and figures, and which way is better."""
+    """How one measured number is called in tables and figures, and which way is better.
+
+    margin: the largest difference that counts as none, set before any comparison: in the
+        measure's unit, or with a per cent sign, as "1%", of the fixed grid's value; "" says
+        nothing of the kind.
+    worst: a value worse than any that matters: the reference point of hypervolumes.
+    """
 
     label: str
     unit: str = ""
     better: str = ""  # "lower", "higher", or "" where neither is
     relative: bool = True  # whether a difference may be given in per cent
     digits: int = 3
+    margin: str = ""
+    worst: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.margin and not float(self.margin.removesuffix("%")) > 0:
+            raise ValueError(f'{self.label}: margin {self.margin!r}: write "0.05" or "1%"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +91,8 @@ class Preset:
     """A size of experiment: the task with its fields set, how many settings, which seeds.
 
     `methods` gives, by a method's name, the fields in which it differs from its defaults here.
+    `snapshots` are shares of the training at which the grid's and the conditioned networks are
+    kept and measured, too, for quality against compute.
     """
 
     task: Task
@@ -86,6 +100,7 @@ class Preset:
     seeds: tuple[int, ...]
     line: str
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    snapshots: tuple[float, ...] = ()
 
 
 class Data(Protocol):
@@ -120,7 +135,8 @@ class Task(ABC):
     terms: ClassVar[tuple[str, ...]]  # the names of the loss terms
     measurement: ClassVar[int] = 1  # raise it when `measure` comes to mean something else
     measures: ClassVar[dict[str, Measure]]  # in the order of the tables
-    loss: ClassVar[Measure] = Measure(label="loss", better="lower")  # the weighted sum of the terms
+    # The weighted sum of the terms
+    loss: ClassVar[Measure] = Measure(label="loss", better="lower", margin="1%")
     fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
     training: Training
 
@@ -145,9 +161,24 @@ class Task(ABC):
     def sites(self, model: nn.Module) -> list[str]:
         """Names of the layers of `model` a conditioner may modulate (convolutions, linear)."""
 
+    def entrances(self, model: nn.Module) -> list[str]:
+        """Names of the layers that take the input of the model or of one of its parts (encoder,
+        decoder), for methods that show coefficients there; none rules such methods out."""
+        return []
+
+    def scaling(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
+        """What is known of how layers' scales follow the coefficients: by site (see `modulate`),
+        one exponent per axis. A conditioner may start from it."""
+        return {}
+
+    def wider(self, factor: float) -> Self:
+        """The same task with `factor` times the channels, or a ValueError."""
+        raise ValueError(f"the task {self.name!r} does not say how to widen its model")
+
     @abstractmethod
     def data(self, split: str) -> Data:
-        """The split "train" or "test"."""
+        """The split "train", "test", or "validation": examples like those of the test split, to
+        choose by. ValueError, with the way out, for a split there is not."""
 
     @abstractmethod
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
@@ -166,6 +197,15 @@ class Task(ABC):
         test split on the model's device; the records name the example "(all)"."""
         return {}
 
+    def lasting(self, share: float) -> Self:
+        """The same task with `share` times the training steps, at least one."""
+        return self.trained_with(steps=max(1, round(share * self.training.steps)))
+
+    def trained_with(self, **fields: Any) -> Self:
+        """The same task with other fields of its training."""
+        training = dataclasses.replace(self.training, **fields)
+        return dataclasses.replace(self, training=training)  # type: ignore[type-var]
+
     def settings(self, count: int) -> tuple[Setting, ...]:
         """The settings a comparison takes by default: the full grid, `count` points an axis."""
         return self.space.grid(count)
@@ -183,6 +223,10 @@ class Task(ABC):
 
     def sample(self, model: nn.Module, batch: Any) -> Tensor | None:
         """The output for a batch of one as a picture, (3, H, W) in [0, 1]; None shows nothing."""
+        return None
+
+    def original(self, batch: Any) -> Tensor | None:
+        """What `sample` is to be compared with, (3, H, W) in [0, 1]; None where it shows both."""
         return None
 
     def context(self, batch: Any) -> list[tuple[str, str, dict[str, float]]]:

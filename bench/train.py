@@ -16,8 +16,9 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ def objective(
     with torch.autocast(device, torch.bfloat16, enabled=task.training.precision == "bf16"):
         terms = task.losses(network.model, batch)
     loss = weighted(task.space, terms, coefficients, task.training.geometric_mean)
+    if network.balance is not None:
+        loss = loss * network.balance(coefficients, loss.detach())
     return loss.mean(), terms
 
 
@@ -111,12 +114,13 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     shared: bool = False,
     log_every: int | None = None,
+    snapshots: Mapping[int, Callable[[Network], object]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Train `network` in place and return its ledger (see `bench/cost.py`).
 
     `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
     `log_every` is the number of steps between log lines, by default a hundredth of them, at most
-    a hundred.
+    a hundred. `snapshots` are called with the network after that many steps.
 
     Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
     that of an undisturbed run. Log lines go to `folder/log.jsonl`.
@@ -259,6 +263,9 @@ def fit(
                 left = (training.steps - done) * training.batch / pace
                 progress({**line, "steps": training.steps, "seconds_left": left})
                 window, window_steps, mark, paced = None, 0, time.monotonic(), done
+            if done in snapshots:
+                with clock.phase("checkpoint"):
+                    snapshots[done](network)
             stop = should_stop()
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 with clock.phase("checkpoint"):

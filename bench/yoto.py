@@ -3,10 +3,13 @@
 Dosovitskiy & Djolonga, "You Only Train Once: Loss-Conditional Training of Deep Networks", ICLR
 2020. Every training example draws its own coefficients; they weight that example's loss and set
 the scales and shifts of the network's layers (FiLM). At test time one network answers for every
-setting in the range. Kept as in the authors' released code: log-uniform draw per example, two
-separate one-hidden-layer perceptrons on the logarithm of the coefficients, near-identity start
+setting in the range. The defaults are the authors' released code: log-uniform draw per example,
+two separate one-hidden-layer perceptrons on the logarithm of the coefficients, near-identity start
 with a multiplier and no squashing. The draw is independent per coefficient, as the paper says
 (the released sampler reuses one seed, which correlates them).
+
+Everything else is a lever: one field each, tried on its own in
+`results/reference/*/ablation` and together in `baselines/yoto_tuned.py`.
 """
 
 from __future__ import annotations
@@ -18,36 +21,125 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import Conditioner, FiLM, matching
+from bench.conditioning import (
+    ENCODINGS,
+    SCALES,
+    Balance,
+    Concatenation,
+    ConditionalNorm,
+    Conditioner,
+    Encoding,
+    FiLM,
+    Gates,
+    matching,
+)
 from bench.method import Cell, Method
-from bench.space import Setting
+from bench.space import LAWS, Setting
 from bench.task import Task
+
+WEIGHTINGS = ("none", "geometric_mean", "running_mean")
+KINDS = ("film", "gates", "concat", "instance_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Yoto(Method):
-    """hidden: width of the perceptrons' hidden layer.
+    """encoding: how coefficients are shown to the conditioner, one of ENCODINGS.
+    law, levels, per_example, stratified: the draw; see `Space.sample`. `per_example=False` draws
+        once for the whole batch.
+    weighting: "geometric_mean" divides an example's loss by the geometric mean of its terms'
+        weights, "running_mean" by what the loss has lately been near its coefficients, so that
+        no end of the range owns the gradient; "none" leaves it to the task's own training.
+    kind: the conditioner, one of KINDS; `multiplier`, `scale`, `exact_start` and
+        `prior` are FiLM's alone.
+    hidden: width of FiLM's and instance norm's perceptrons.
     multiplier: what their outputs are multiplied with (0.1 for CIFAR-10, 0.01 for Shapes3D there).
-    sites: shell patterns, comma-separated, choosing among the layers the task offers.
-    per_example: one draw for each example; False draws once for the whole batch.
+    scale: FiLM's scale, one of SCALES.
+    exact_start: FiLM starts as the plain model exactly, not nearly.
+    prior: FiLM's scales start from what the task knows of them (`Task.scaling`).
+    sites: shell patterns, separated by commas or spaces, choosing among the layers the task
+        offers; with a `!` in front they take out.
+    width: factor of the model's channels.
+    steps: factor of the task's number of training steps.
+    warm_start: begin from a fixed network of the middle setting that was trained for this share
+        of the task's steps (1 takes the grid's own). Its cost counts.
     """
 
     name: ClassVar[str] = "yoto"
     line: ClassVar[str] = "one loss-conditional network (FiLM), as published"
+    swept: ClassVar[bool] = True
 
+    encoding: str = "log"
+    law: str = "log_uniform"
+    levels: int = 0
+    per_example: bool = True
+    stratified: bool = False
+    weighting: str = "none"
+    kind: str = "film"
     hidden: int = 128
     multiplier: float = 0.1
+    scale: str = "linear"
+    exact_start: bool = False
+    prior: bool = False
     sites: str = "*"
-    per_example: bool = True
+    width: float = 1.0
+    steps: float = 1.0
+    warm_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        choices = {
+            "encoding": ENCODINGS, "law": LAWS, "weighting": WEIGHTINGS, "kind": KINDS,
+            "scale": SCALES,
+        }  # fmt: skip
+        for field, known in choices.items():
+            value = getattr(self, field)
+            if value not in known:
+                raise ValueError(f"{self.name}: {field} {value!r}: use one of {', '.join(known)}")
+        if self.levels < 0 or self.levels == 1:
+            raise ValueError(
+                f"{self.name}: levels {self.levels}: use 2 or more, or 0 for any value"
+            )
+        if min(self.width, self.steps) <= 0 or self.warm_start < 0:
+            raise ValueError(f"{self.name}: width and steps are above 0, warm_start is not below")
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
-        return [Cell(task=task, method=self, seed=seed)]
+        from bench.registry import method
+
+        wide = task.wider(self.width) if self.width != 1 else task
+        after = None
+        if self.warm_start:
+            middle = task.space.grid(1)
+            (after,) = method("fixed_grid").plan(wide.lasting(self.warm_start), middle, seed)
+        own = wide.lasting(self.steps)
+        if self.weighting == "geometric_mean":
+            own = own.trained_with(geometric_mean=True)
+        return [Cell(task=own, method=self, seed=seed, after=after)]
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
         sites = matching(task.sites(model), self.sites)
-        return FiLM(model, sites, len(task.space.axes), self.hidden, self.multiplier)
+        encoding = Encoding(task.space, self.encoding)
+        if self.kind == "gates":
+            return Gates(model, sites, encoding)
+        if self.kind == "concat":
+            return Concatenation(model, sites, encoding)
+        if self.kind == "instance_norm":
+            return ConditionalNorm(model, sites, encoding, self.hidden)
+        prior = task.scaling(model) if self.prior else {}
+        return FiLM(
+            model,
+            sites,
+            encoding,
+            self.hidden,
+            self.multiplier,
+            self.scale,
+            self.exact_start,
+            prior,
+        )
+
+    def balance(self, task: Task) -> Balance | None:
+        return Balance(task.space) if self.weighting == "running_mean" else None
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
-        if self.per_example:
-            return cell.task.space.sample(count, generator)
-        return cell.task.space.sample(1, generator).repeat(count, 1)
+        drawn = cell.task.space.sample(
+            count if self.per_example else 1, generator, self.law, self.levels, self.stratified
+        )
+        return drawn if self.per_example else drawn.repeat(count, 1)

@@ -13,7 +13,7 @@ from torch import nn
 
 from bench import measures
 from bench.artefacts import ARTEFACTS, cache_folder
-from bench.conditioning import FiLM
+from bench.conditioning import Encoding, FiLM
 from bench.cost import count_flops, parameters
 from bench.data import PictureError
 from bench.registry import preset, task_class
@@ -78,7 +78,7 @@ def test_films_share_is_the_published_sites_share(
     """Per cent added by FiLM with 512 hidden units, as derived elsewhere from the same facts."""
     made = task(Cifar10, width)
     model = made.model()
-    film = FiLM(model, made.sites(model), 2, hidden=512, multiplier=0.1)
+    film = FiLM(model, made.sites(model), Encoding(made.space, "log"), hidden=512, multiplier=0.1)
     channels = [8 * width, 16 * width, 32 * width]
     by_hand = sum(2 * (linear(2, 512) + linear(512, c)) for c in channels + channels)
     assert parameters(film) == by_hand

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from bench.conditioning import FiLM, Network, fold, matching, modulate
+from bench.conditioning import (
+    ENCODINGS,
+    Balance,
+    Encoding,
+    FiLM,
+    Network,
+    fold,
+    fold_before,
+    matching,
+    modulate,
+)
+from bench.space import Axis, Space
 
+ONE = Space((Axis(name="a", low=0.1, high=10.0),))
+TWO = Space((Axis(name="a", low=0.1, high=10.0), Axis(name="b", low=2.0, high=50.0)))
 LAYERS = {
     "conv": nn.Conv2d(4, 6, 3, padding=1),
     "grouped": nn.Conv2d(4, 6, 3, groups=2, bias=False),
@@ -27,14 +43,33 @@ def test_a_folded_layer_equals_scale_and_shift(name: str) -> None:
         y = layer(x)
         shape = (1, 6) + (1,) * (y.dim() - 2)
         expected = y * scale.reshape(shape) + shift.reshape(shape)
-        torch.testing.assert_close(fold(layer, scale, shift)(x), expected, rtol=1e-4, atol=1e-5)
+        fold(layer, scale, shift)
+        torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["conv", "transposed", "linear"])
+def test_a_scale_before_a_layer_folds_exactly(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(copy.deepcopy(LAYERS[name]))
+    x = torch.randn(2, 4) if name == "linear" else torch.randn(2, 4, 8, 8)
+    scale = torch.randn(1, 4)
+    with torch.no_grad():
+        expected = model(x * scale.reshape((1, 4) + (1,) * (x.dim() - 2)))
+        before, after = modulate(model, ["before:0", "0"])
+        assert before is after
+        before.before, after.after = scale, (None, None)
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+        fold_before(before.layer, scale)
+        torch.testing.assert_close(before.layer(x), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(TypeError, match="one group"):
+        fold_before(LAYERS["grouped"], scale)
 
 
 def test_film_is_two_perceptrons_per_site() -> None:
     """Against the same perceptrons written out one by one."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 5, 3), nn.Conv2d(5, 8, 3))
-    film = FiLM(model, ["0", "1", "2"], axes=2, hidden=16, multiplier=0.1)
+    film = FiLM(model, ["0", "1", "2"], Encoding(TWO, "log"), 16, 0.1)
     coefficients = torch.rand(4, 2) + 0.5
     hidden = nn.functional.leaky_relu(film.inner(coefficients.log()), 0.2)
     chunks = hidden.split(16, dim=1)  # perceptrons in the order of the widths: 5 first, then 8
@@ -64,9 +99,9 @@ def test_a_linear_layer_is_modulated_along_its_last_dimension() -> None:
     model = nn.Sequential(nn.Linear(3, 5))
     x = torch.randn(2, 5, 3)
     (site,) = modulate(model, ["0"])
-    site.modulation = (torch.randn(2, 5), torch.randn(2, 5))
+    site.after = (torch.randn(2, 5), torch.randn(2, 5))
     with torch.no_grad():
-        scale, shift = (part[:, None] for part in site.modulation)
+        scale, shift = (part[:, None] for part in site.after)
         torch.testing.assert_close(model(x), site.layer(x) * scale + shift)
 
 
@@ -82,23 +117,80 @@ def test_folding_leaves_a_tied_weight_alone() -> None:
 def test_mistakes_are_named() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
     with pytest.raises(TypeError, match="ReLU cannot be modulated"):
-        FiLM(model, ["1"], 1, 4, 0.1)
+        FiLM(model, ["1"], Encoding(ONE, "log"), 4, 0.1)
     modulate(model, ["0"])
     with pytest.raises(ValueError, match="modulated already"):
         modulate(model, ["0"])
     assert matching(["g_a.0", "g_s.0", "h_a.0"], "g_*") == ["g_a.0", "g_s.0"]
+    assert matching(["g_a.0", "g_s.0", "h_a.0"], "!h_*") == ["g_a.0", "g_s.0"]
+    assert matching(["g_a.0", "g_s.0", "h_a.0"], "g_* !*_s.*") == ["g_a.0"]
     with pytest.raises(ValueError, match=r"the task offers g_a\.0"):
         matching(["g_a.0"], "nothing")
 
 
 def test_a_released_network_can_be_copied() -> None:
-    import copy
-
     model = nn.Sequential(nn.Linear(3, 3))
-    network = Network(model, FiLM(model, ["0"], 1, 4, 0.1))
+    network = Network(model, FiLM(model, ["0"], Encoding(ONE, "log"), 4, 0.1))
     network.condition(torch.ones(2, 1))
     network.release()
     twin = copy.deepcopy(network)
     twin.condition(torch.full((2, 1), 3.0))
-    assert network._sites[0].modulation is None
-    assert twin._sites[0] is twin.model[0]
+    assert network.model[0].after == (None, None)
+    assert twin.model[0].after[0] is not None
+
+
+def test_encodings() -> None:
+    drawn = TWO.sample(20_000, torch.Generator().manual_seed(0))
+    codes = {kind: Encoding(TWO, kind)(drawn) for kind in ENCODINGS}
+    for kind, code in codes.items():
+        assert code.shape == (20_000, Encoding(TWO, kind).width)
+    assert torch.equal(codes["raw"], drawn)
+    assert torch.equal(codes["log"], drawn.log())
+    torch.testing.assert_close(codes["standardised"].mean(0), torch.zeros(2), atol=0.03, rtol=0)
+    torch.testing.assert_close(codes["standardised"].var(0), torch.ones(2), atol=0.03, rtol=0)
+    assert torch.equal(codes["sinusoidal"][:, :2], codes["standardised"])
+    assert codes["sinusoidal"][:, 2:].abs().max() <= 1
+    with pytest.raises(ValueError, match="use one of raw, log"):
+        Encoding(ONE, "linear")
+
+
+def test_balance_learns_the_size_of_the_loss_per_axis() -> None:
+    """A loss a^2 / sqrt(b) times noise: weights times losses must come out alike everywhere."""
+    balance, generator = Balance(TWO), torch.Generator().manual_seed(0)
+    for _ in range(3000):
+        drawn = TWO.sample(8, generator)
+        loss = drawn[:, 0] ** 2 / drawn[:, 1].sqrt()
+        balance(drawn, loss * torch.rand(8, generator=generator).add(0.5))
+    drawn = TWO.sample(4000, generator)
+    size = drawn[:, 0] ** 2 / drawn[:, 1].sqrt()
+    shared = (size * balance(drawn, size)).log()
+    assert size.log().std() > 2
+    # Within a bin the loss still varies: by a factor of ten to the half along the first axis.
+    assert shared.std() < 0.5
+    low, high = shared[drawn[:, 0] < 1], shared[drawn[:, 0] > 1]
+    assert abs(low.mean() - high.mean()) < 0.2
+    assert balance.table.mean(1).abs().max() < 1e-5
+    before = balance.table.clone()
+    assert balance(drawn[:2], torch.tensor([-1.0, 0.0])).isfinite().all()
+    torch.testing.assert_close(balance.table, before)
+
+
+def test_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    many = TWO.sample(4000, generator)
+    assert abs(torch.corrcoef(many.log().T)[0, 1]) < 0.05  # independent, unlike the released code
+    place = (many[:, 1] / 2).log() / math.log(25)
+    assert abs(place.mean() - 0.5) < 0.02
+    uniform = TWO.sample(4000, generator, law="uniform")
+    assert abs(uniform[:, 1].mean() - 26) < 0.7
+    root = TWO.sample(4000, generator, law="cube_root")[:, 1] ** (1 / 3)
+    assert abs(root.mean() - (2 ** (1 / 3) + 50 ** (1 / 3)) / 2) < 0.03
+    levels = TWO.sample(500, generator, levels=3)
+    assert sorted(set(levels[:, 0].tolist())) == pytest.approx([0.1, 1.0, 10.0])
+    assert set(levels[:, 1].tolist()) == set(torch.tensor(TWO.axes[1].at_each(3)).tolist())
+    for _ in range(20):
+        drawn = TWO.sample(4, generator, stratified=True)
+        parts = (drawn[:, 0] / 0.1).log() / math.log(100) * 4
+        assert sorted(parts.long().tolist()) == [0, 1, 2, 3]
+    for each in (many, uniform, levels):
+        assert not any(TWO.outside(tuple(row)) for row in each.double().tolist())

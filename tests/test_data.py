@@ -354,7 +354,7 @@ def test_the_photographs_are_split_by_scene():
     shapes = {name: tuple(batch.shape) for name, batch in test.examples()}
     assert shapes == {"astronaut": (1, 3, 512, 512), "rocket": (1, 3, 427, 640)}
     assert train.batch(2, generator()).shape == (2, 3, 64, 64)
-    with pytest.raises(ValueError, match="use train or test"):
+    with pytest.raises(ValueError, match="--validation-data DIR"):
         photographs("validation")
 
 

@@ -26,7 +26,7 @@ FLOORS = {
     "bench.method": 6,
     "bench.yoto": 7,
     "bench.tasks.*": 7,
-    "baselines.*": 7,
+    "baselines.*": 8,
     "bench.registry": 7,
     "bench.executors": 7,
     "bench.store": 8,
@@ -40,7 +40,7 @@ FLOORS = {
 SAME_FLOOR = {
     ("bench.cost", "bench.identity"),
     ("bench.data", "bench.artefacts"),
-    ("baselines.*", "bench.yoto"),
+    ("bench.yoto", "bench.registry"),
     ("baselines.*", "baselines.*"),
     ("bench.report.*", "bench.report.*"),
 }

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from bench import artefacts
 from bench.artefacts import Unavailable
-from bench.conditioning import FiLM, Network, fold
+from bench.conditioning import Encoding, FiLM, Network, fold
 from bench.data import PictureError
 from bench.method import Cell, build
 from bench.perceptual import IMAGENET_MEAN, IMAGENET_STD
@@ -130,18 +130,19 @@ def test_sites_are_effective_and_fold_away(norm: bool) -> None:
     assert all(isinstance(model.get_submodule(site), kind) for site in sites)
     assert "pixels" not in sites
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    network = Network(model, FiLM(model, sites, 5, 8, 0.5))
+    network = Network(model, FiLM(model, sites, Encoding(task.space, "log"), 8, 0.5))
     setting = (0.2, 1.0, 3.0, 5.0, 0.1)
     with torch.no_grad():
         plain = network.model(x)
-        for site in network._sites:
-            assert site.modulation is None
+        for name in sites:
+            site = network.model.get_submodule(name)
+            assert site.after == (None, None)
             width = style_channels(site)
             # One scale for all channels would be undone by the next normalisation.
             scale = torch.linspace(0.5, 2, width)[None]
-            site.modulation = (scale, torch.zeros(1, width))
+            site.after = (scale, torch.zeros(1, width))
             assert (network.model(x) - plain).abs().max() > 1e-3
-            site.modulation = None
+            site.after = (None, None)
         network.condition(torch.tensor([setting]))
         conditioned = network.model(x)
         network.release()
@@ -162,7 +163,8 @@ def test_a_folded_instance_norm_is_conditional_instance_norm() -> None:
         layer.weight.uniform_(0.5, 2)
         layer.bias.uniform_(-1, 1)
         expected = layer(x) * scale[..., None, None] + shift[..., None, None]
-        torch.testing.assert_close(fold(layer, scale, shift)(x), expected)
+        fold(layer, scale, shift)
+        torch.testing.assert_close(layer(x), expected)
     with pytest.raises(TypeError, match="affine"):
         fold(nn.InstanceNorm2d(4), scale, shift)
 

@@ -28,7 +28,7 @@ Key = tuple[str, str, str]  # task, preset, experiment
 RECORDS = [*Record._fields, "entry", "kind"]
 MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
-    *("outside", "kind", "time", "display", "provenance", "path", "reason"),
+    *("outside", "kind", "share", "split", "time", "display", "provenance", "path", "reason"),
 ]
 CELLS = [
     *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),
@@ -47,6 +47,8 @@ class MeasureStyle:
     better: str = ""
     digits: int = 3
     relative: bool = True
+    margin: str = ""
+    worst: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,9 @@ class Run:
     records: long, finite values of methods only. context: the same for known curves, where
     `method` is the curve and `setting` the point. measured: one row per method, seed and setting.
     cells: the trainings behind them, those they continued included.
+    swept, swept_records: the same as `measured` and `records` for settings between the compared
+    ones and beyond them; snapshots, snapshot_records: for networks trained to a `share` only.
+    original: the picture that samples show an answer to, if there is one.
     """
 
     task: str
@@ -74,6 +79,11 @@ class Run:
     context: pd.DataFrame
     measured: pd.DataFrame
     cells: pd.DataFrame
+    swept: pd.DataFrame
+    swept_records: pd.DataFrame
+    snapshots: pd.DataFrame
+    snapshot_records: pd.DataFrame
+    original: Path | None
     measures: dict[str, MeasureStyle]
     fronts: list[tuple[str, str]]
     axes: list[AxisStyle]  # those that vary in this run
@@ -185,6 +195,8 @@ class Results:
         methods = measured[measured["kind"] == "method"].reset_index(drop=True)
         rows = _of(self.records, key)
         finite = rows[~rows["value"].isin([float("inf"), float("-inf")]) & rows["value"].notna()]
+        pictures = measured.loc[measured["kind"] == "context", "path"]
+        pictures = [path.with_suffix(".png") for path in pictures]
         display = methods.loc[methods["time"].idxmax(), "display"]
         measures = {name: MeasureStyle(**style) for name, style in display["measures"].items()}
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
@@ -210,6 +222,11 @@ class Results:
             context=finite[finite["kind"] == "context"].reset_index(drop=True),
             measured=methods,
             cells=self._behind(methods["cells"]),
+            swept=measured[measured["kind"] == "swept"].reset_index(drop=True),
+            swept_records=finite[finite["kind"] == "swept"].reset_index(drop=True),
+            snapshots=measured[measured["kind"] == "snapshot"].reset_index(drop=True),
+            snapshot_records=finite[finite["kind"] == "snapshot"].reset_index(drop=True),
+            original=next((path for path in pictures if path.exists()), None),
             measures=measures,
             fronts=[(x, y) for x, y in display["fronts"] if x in measures and y in measures],
             axes=[axis for axis in axes if axis.name not in constant],
@@ -258,7 +275,8 @@ def load_results(*roots: Path) -> Results:
     variant = {(*_key(e), e["kind"], e["method"]): e["method_id"] for e in in_order}
     for entry in in_order:
         key = _key(entry)
-        what = (*key, entry["kind"], entry["method"], entry["seed"], entry["setting"])
+        names = ("kind", "method", "seed", "setting", "share")
+        what = (*key, *(entry[name] for name in names))
         if entry["method_id"] != variant[what[:5]]:
             superseded[key] = superseded.get(key, 0) + 1
             continue
@@ -317,6 +335,7 @@ def _entry(path: Path) -> dict[str, Any]:
             "suite that wrote it"
         ) from None
     entry |= {"method_id": content.get("method_id", ""), "reason": content.get("reason") or ""}
+    entry |= {"share": content.get("share", 1.0), "split": content.get("split", "test")}
     entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
     return entry | {"provenance": content.get("provenance") or {}}
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,18 @@ DENSE_SLOPE = 0.2  # of the dense layers': the released code leaves it at Tensor
 EPSILON = 1e-6  # added to every standard deviation
 
 MEASURES = {
-    "kl": Measure(label="rate, KL", unit="nats", better="lower", digits=2),
-    "reconstruction": Measure(label="distortion, -log p", unit="nats", better="lower", digits=1),
-    "elbo": Measure(label="ELBO", unit="nats", better="higher", digits=1),
+    "kl": Measure(
+        label="rate, KL", unit="nats", better="lower", digits=2, margin="0.5", worst=1000.0
+    ),
+    "reconstruction": Measure(
+        label="distortion, -log p",
+        unit="nats",
+        better="lower",
+        digits=1,
+        margin="2",
+        worst=10_000.0,
+    ),
+    "elbo": Measure(label="ELBO", unit="nats", better="higher", digits=1, margin="2"),
     "active_units": Measure(label="active units", digits=0),
 }
 
@@ -151,7 +160,7 @@ class BetaVae(Task):
     terms: ClassVar[tuple[str, ...]] = ("kl", "reconstruction")
     measures: ClassVar[dict[str, Measure]] = MEASURES
     loss: ClassVar[Measure] = Measure(  # a log-density may be negative: no per cent of it
-        label="β-weighted loss", unit="nats", better="lower", relative=False, digits=1
+        label="β-weighted loss", unit="nats", better="lower", relative=False, digits=1, margin="2"
     )
     sample_line: ClassVar[str] = "In each block: test picture, reconstruction, two prior samples."
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("kl", "reconstruction"),)
@@ -207,6 +216,14 @@ class BetaVae(Task):
             for half, blocks in (("down", model.down), ("up", model.up))
             for number, layers in enumerate(blocks)
         ]
+
+    def entrances(self, model: Any) -> list[str]:
+        return ["down.0.0", "uncode.0"]
+
+    def wider(self, factor: float) -> Self:
+        if factor != round(factor):
+            raise ValueError(f"{self.name}: width is a whole number of times, not {factor:g}")
+        return replace(self, width=round(factor) * self.width)
 
     def losses(
         self, model: nn.Module, batch: Tensor, noise: Tensor | None = None
@@ -300,7 +317,9 @@ class Cifar10(BetaVae):
         digest = ARTEFACTS["cifar10"].content
         if split == "train":
             return Pool(f"{digest}, last 80 %, 40 x 40", _cifar10_train, range(40_000), crop=32)
-        return Held(f"{digest}, test", _cifar10_test, self.recorded, self.evaluated)
+        kept = {"test": "test_images", "validation": "train_images"}[split]  # the first 20 %
+        load = functools.partial(_cifar10_held, kept)
+        return Held(f"{digest}, {split}", load, self.recorded, self.evaluated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +363,8 @@ class WithFactors(BetaVae):
 
 @dataclass(frozen=True, kw_only=True)
 class OurScenes(WithFactors):
-    """Pictures by `bench/scenes.py`: a fifth of the combinations of factors is held out."""
+    """Pictures by `bench/scenes.py`: a fifth of the combinations of factors is held out, half to
+    test on and half to choose by."""
 
     name: ClassVar[str] = "beta_vae_scenes"
     line: ClassVar[str] = "β-VAE on our own scenes with known factors, Bernoulli likelihood"
@@ -352,14 +372,16 @@ class OurScenes(WithFactors):
     def data(self, split: str) -> Scenes | Held:
         if split == "train":
             return Scenes("train")
-        scenes = Scenes("test", max(self.recorded, self.evaluated))
-        return Held(scenes.digest, _our_scenes, self.recorded, self.evaluated)
+        scenes = Scenes(split, max(self.recorded, self.evaluated))
+        load = functools.partial(_our_scenes, split)
+        return Held(scenes.digest, load, self.recorded, self.evaluated)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes3D(WithFactors):
     """The authors' file, named by `--train-data`; a fifth of its pictures, drawn at random, is
-    held out, as the released configuration measures on a fifth of the only split there is."""
+    held out (half to test on, half to choose by), as the released configuration measures on a
+    fifth of the only split there is."""
 
     name: ClassVar[str] = "beta_vae_shapes3d"
     line: ClassVar[str] = "β-VAE on Shapes3D (your 3dshapes.h5), Bernoulli likelihood"
@@ -378,14 +400,14 @@ class Shapes3D(WithFactors):
         if split == "train":
             rows = _shapes3d_rows()[SHAPES3D // 5 :]
             return Pool(f"{digest}, 80 %", lambda: _shapes3d(path)[0], rows)
-        count = max(self.recorded, self.evaluated)
+        first = {"test": 0, "validation": SHAPES3D // 10}[split]
 
-        def load(_: int) -> tuple[Tensor, Tensor]:
-            rows = _shapes3d_rows()[:count]
+        def load(count: int) -> tuple[Tensor, Tensor]:
+            rows = _shapes3d_rows()[first : first + count]
             pictures, factors = _shapes3d(path)
             return pictures[rows].permute(0, 3, 1, 2), factors[rows]
 
-        return Held(f"{digest}, 20 %", load, self.recorded, self.evaluated)
+        return Held(f"{digest}, {split}, 10 %", load, self.recorded, self.evaluated)
 
 
 def presets(
@@ -418,7 +440,7 @@ def presets(
         training=replace(small.training, steps=4, batch=4),
     )
     methods = {"yoto": film}
-    one = (0,)
+    one, shares = (0,), (0.25, 0.5)
 
     def wide(width: int) -> Preset:
         return Preset(
@@ -427,15 +449,26 @@ def presets(
             seeds=(0, 1, 2),
             line=f"as published, at width {width}: days on one GPU",
             methods=methods,
+            snapshots=shares,
         )
 
     return {
         "smoke": Preset(task=smoke, settings=2, seeds=one, line="a second, for tests"),
         "quick": Preset(
-            task=quick, settings=5, seeds=one, line="minutes on two CPU cores", methods=methods
+            task=quick,
+            settings=5,
+            seeds=one,
+            line="minutes on two CPU cores",
+            methods=methods,
+            snapshots=shares,
         ),
         "small": Preset(
-            task=small, settings=6, seeds=one, line="half an hour on one GPU", methods=methods
+            task=small,
+            settings=6,
+            seeds=one,
+            line="half an hour on one GPU",
+            methods=methods,
+            snapshots=shares,
         ),
         "paper": wide(1),
         "paper-2x": wide(2),
@@ -549,8 +582,8 @@ def _cifar10_train() -> Tensor:
 
 
 @functools.lru_cache(maxsize=2)
-def _cifar10_test(count: int) -> tuple[Tensor, None]:
-    return _cifar10()["test_images"][:count].permute(0, 3, 1, 2).contiguous(), None
+def _cifar10_held(kept: str, count: int) -> tuple[Tensor, None]:
+    return _cifar10()[kept][: min(count, 10_000)].permute(0, 3, 1, 2).contiguous(), None
 
 
 def _cifar10() -> dict[str, Tensor]:
@@ -562,8 +595,8 @@ def _cifar10() -> dict[str, Tensor]:
 
 
 @functools.lru_cache(maxsize=2)
-def _our_scenes(count: int) -> tuple[Tensor, Tensor]:
-    scenes = Scenes("test", count)
+def _our_scenes(split: str, count: int) -> tuple[Tensor, Tensor]:
+    scenes = Scenes(split, count)
     pictures = torch.cat([picture for _, picture in scenes.examples()])
     return (pictures * 255).round().byte(), scenes.factors
 

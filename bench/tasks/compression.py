@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import measures
+from bench.conditioning import BEFORE
 from bench.data import Pictures, photographs
 from bench.perceptual import lpips, lpips_missing
 from bench.space import Axis, Space
@@ -42,18 +43,23 @@ class Compression(Task):
     """codec: one of CODECS. width, latents: its N and M. crop: side of the training crops.
     start: "pca", or "library" for CompressAI's own random weights.
     train_data, test_data: folders of pictures; "" takes scikit-image's photographs.
+    validation_data: a folder of pictures to choose by; there is none by default.
     """
 
     name: ClassVar[str] = "compression"
     line: ClassVar[str] = "Ballé et al.'s codec: λ · 255² · MSE + bpp, bytes really coded"
     terms: ClassVar[tuple[str, ...]] = ("bpp", "distortion")
     measures: ClassVar[dict[str, Measure]] = {
-        "bpp": Measure(label="rate, coded", unit="bpp", better="lower"),
-        "bpp_estimated": Measure(label="rate, estimated", unit="bpp", better="lower"),
-        "psnr": Measure(label="PSNR", unit="dB", better="higher", digits=2),
-        "ms_ssim": Measure(label="MS-SSIM", better="higher", digits=4),
-        "lpips": Measure(label="LPIPS (AlexNet, v0.1)", better="lower", digits=4),
-        "distortion": Measure(label="255² · MSE", better="lower", digits=1),
+        "bpp": Measure(label="rate, coded", unit="bpp", better="lower", margin="1%", worst=4.0),
+        "bpp_estimated": Measure(label="rate, estimated", unit="bpp", better="lower", margin="1%"),
+        "psnr": Measure(
+            label="PSNR", unit="dB", better="higher", digits=2, margin="0.05", worst=15.0
+        ),
+        "ms_ssim": Measure(label="MS-SSIM", better="higher", digits=4, margin="0.001", worst=0.6),
+        "lpips": Measure(
+            label="LPIPS (AlexNet, v0.1)", better="lower", digits=4, margin="0.005", worst=0.8
+        ),
+        "distortion": Measure(label="255² · MSE", better="lower", digits=1, margin="1%"),
     }
     sample_line: ClassVar[str] = "Decoded, at the pixels' own size."
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (
@@ -72,6 +78,7 @@ class Compression(Task):
     training: Training
     train_data: str = field(default="", metadata=LOCATION)
     test_data: str = field(default="", metadata=LOCATION)
+    validation_data: str = field(default="", metadata=LOCATION)
 
     def __post_init__(self) -> None:
         if self.codec not in CODECS:
@@ -133,7 +140,15 @@ class Compression(Task):
         three = (0, 1, 2)
 
         def size(task: Compression, settings: int, seeds: tuple[int, ...], line: str) -> Preset:
-            return Preset(task=task, settings=settings, seeds=seeds, line=line, methods=methods)
+            shares = (0.25, 0.5) if task is not smoke else ()
+            return Preset(
+                task=task,
+                settings=settings,
+                seeds=seeds,
+                line=line,
+                methods=methods,
+                snapshots=shares,
+            )
 
         return {
             "smoke": size(smoke, 2, (0,), "seconds, for tests"),
@@ -166,8 +181,30 @@ class Compression(Task):
         kinds, last = (nn.Conv2d, nn.ConvTranspose2d), f"g_s.{len(model.g_s) - 1}"
         return [n for n, layer in model.named_modules() if isinstance(layer, kinds) and n != last]
 
+    def entrances(self, model: Any) -> list[str]:
+        parts = [part for part in ("g_a", "g_s", "h_a", "h_s") if hasattr(model, part)]
+        return [f"{part}.0" for part in parts]
+
+    def scaling(self, model: Any) -> dict[str, tuple[float, ...]]:
+        """At high rates the best step of a quantiser is proportional to λ^-1/2: the distortion of
+        a step Δ is Δ² / 12, its rate falls as log Δ. So latents grow as λ^1/2, the synthesis and
+        the hyperprior see what they would at the middle, and predicted deviations grow, too."""
+        if not hasattr(model, "h_a"):  # a learned density of the latents cannot be scaled
+            return {}
+        last = max(i for i, layer in enumerate(model.h_s) if isinstance(layer, nn.Conv2d))
+        return {
+            f"g_a.{len(model.g_a) - 1}": (0.5,),
+            f"{BEFORE}g_s.0": (-0.5,),
+            f"{BEFORE}h_a.0": (-0.5,),
+            f"h_s.{last}": (0.5,),
+        }
+
+    def wider(self, factor: float) -> Compression:
+        return replace(self, width=round(factor * self.width), latents=round(factor * self.latents))
+
     def data(self, split: str) -> Pictures:
-        folder = {"train": self.train_data, "test": self.test_data}[split]
+        folders = {"train": self.train_data, "test": self.test_data}
+        folder = {**folders, "validation": self.validation_data}[split]
         crop = self.crop if split == "train" else 0
         return Pictures.folder(Path(folder), crop) if folder else photographs(split, crop)
 
@@ -217,6 +254,9 @@ class Compression(Task):
 
     def missing(self) -> dict[str, str]:
         return lpips_missing()
+
+    def original(self, batch: Tensor) -> Tensor:
+        return batch[0]
 
     def context(self, batch: Tensor) -> list[tuple[str, str, dict[str, float]]]:
         """JPEG by Pillow, at qualities that cover the codec's range of rates."""

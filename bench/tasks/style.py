@@ -68,18 +68,21 @@ class Style(Task):
     low, high: the range of every coefficient; nothing is published, these are chosen.
     style, vgg_weights: files; "" takes Van Gogh's Wheat Field with Cypresses, and torchvision's
         VGG-16. train_data, test_data: folders; "" takes scikit-image's photographs.
+        validation_data: a folder of pictures to choose by; there is none by default.
     """
 
     name: ClassVar[str] = "style"
     line: ClassVar[str] = "adjustable style transfer: VGG-16 content and style, five coefficients"
     terms: ClassVar[tuple[str, ...]] = ("content", *STYLE_TERMS, "tv")
     measures: ClassVar[dict[str, Measure]] = {
-        "content": Measure(label="content", better="lower"),
+        "content": Measure(label="content", better="lower", margin="2%", worst=2.0),
         **{
             f"style_{layer}": Measure(label=f"style, {layer}", better="lower")
             for layer in STYLE_LAYERS
         },
-        "style": Measure(label="style, mean of four layers", better="lower"),
+        "style": Measure(
+            label="style, mean of four layers", better="lower", margin="2%", worst=2.0
+        ),
         "lpips": Measure(label="LPIPS to the photograph (AlexNet, v0.1)", better="lower"),
         "tv": Measure(label="weighted total variation", better="lower", digits=4),
         "content_raw": Measure(label="content, raw", better="lower", digits=4),
@@ -108,6 +111,7 @@ class Style(Task):
     vgg_weights: str = field(default="", metadata=LOCATION)
     train_data: str = field(default="", metadata=LOCATION)
     test_data: str = field(default="", metadata=LOCATION)
+    validation_data: str = field(default="", metadata=LOCATION)
 
     def __post_init__(self) -> None:
         if self.content_layer not in CONTENT_LAYERS:
@@ -162,16 +166,29 @@ class Style(Task):
             residual=False,
             training=replace(small.training, steps=100_000, lr=1e-3, warmup=0.02),
         )
-        three = (0, 1, 2)
+        three, shares = (0, 1, 2), (0.25, 0.5)
         return {
             "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="seconds, for tests"),
-            "quick": Preset(task=quick, settings=5, seeds=(0,), line="minutes on two CPU cores"),
-            "small": Preset(task=small, settings=11, seeds=(0,), line="half an hour on one GPU"),
+            "quick": Preset(
+                task=quick,
+                settings=5,
+                seeds=(0,),
+                line="minutes on two CPU cores",
+                snapshots=shares,
+            ),
+            "small": Preset(
+                task=small,
+                settings=11,
+                seeds=(0,),
+                line="half an hour on one GPU",
+                snapshots=shares,
+            ),
             "paper": Preset(
                 task=paper,
                 settings=15,
                 seeds=three,
                 line="256² pictures, batches of 8; the rest chosen, nothing is published",
+                snapshots=shares,
             ),
         }
 
@@ -207,8 +224,16 @@ class Style(Task):
         found = [name for name, layer in model.named_modules() if isinstance(layer, kind)]
         return [name for name in found if not name.startswith("pixels")]
 
+    def entrances(self, model: nn.Module) -> list[str]:
+        """None where norms follow: they take away what a constant input channel adds."""
+        return [] if self.instance_norm else ["body.start.conv"]
+
+    def wider(self, factor: float) -> Style:
+        return replace(self, width=round(factor * self.width))
+
     def data(self, split: str) -> Pictures:
-        folder = {"train": self.train_data, "test": self.test_data}[split]
+        folders = {"train": self.train_data, "test": self.test_data}
+        folder = {**folders, "validation": self.validation_data}[split]
         crop = self.crop * self.shrink if split == "train" else 0
         return Pictures.folder(Path(folder), crop) if folder else photographs(split, crop)
 
@@ -246,6 +271,9 @@ class Style(Task):
 
     def missing(self) -> dict[str, str]:
         return lpips_missing()
+
+    def original(self, batch: Tensor) -> Tensor:
+        return self.fitted(batch)[0]
 
     def sample(self, model: nn.Module, batch: Tensor) -> Tensor:
         return measures.to_8bit(model(self.fitted(batch)))[0]

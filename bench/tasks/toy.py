@@ -25,8 +25,8 @@ class Toy(Task):
     line: ClassVar[str] = "shrinkage with a known best answer per coefficient; seconds"
     terms: ClassVar[tuple[str, ...]] = ("nearness", "size")
     measures: ClassVar[dict[str, Measure]] = {
-        "nearness": Measure(label="squared distance to x", better="lower"),
-        "size": Measure(label="squared size", better="lower"),
+        "nearness": Measure(label="squared distance to x", better="lower", worst=2.0),
+        "size": Measure(label="squared size", better="lower", worst=2.0),
     }
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("size", "nearness"),)
 
@@ -39,7 +39,9 @@ class Toy(Task):
         quick = replace(smoke, training=replace(smoke.training, steps=3000))
         return {
             "smoke": Preset(task=smoke, settings=3, seeds=(0,), line="a second"),
-            "quick": Preset(task=quick, settings=5, seeds=(0, 1, 2), line="half a minute"),
+            "quick": Preset(
+                task=quick, settings=5, seeds=(0, 1, 2), line="half a minute", snapshots=(0.25, 0.5)
+            ),
         }
 
     @property
@@ -52,8 +54,11 @@ class Toy(Task):
     def sites(self, model: nn.Module) -> list[str]:
         return ["0"]
 
+    def entrances(self, model: nn.Module) -> list[str]:
+        return ["0"]
+
     def data(self, split: str) -> Examples:
-        count, seed = {"train": (4096, 0), "test": (16, 1)}[split]
+        count, seed = {"train": (4096, 0), "test": (16, 1), "validation": (16, 2)}[split]
         rows = torch.randn(count, self.dimension, generator=torch.Generator().manual_seed(seed))
         return Examples(rows, digest=f"normal {count}x{self.dimension}, seed {seed}")
 

@@ -1,0 +1,49 @@
+"""A cheaper grid: one full run at the middle setting, then short fine-tunings outwards from it.
+
+What a sensible person does before any conditioning: every other setting starts from the trained
+network of its nearest neighbour towards the middle, and is trained for a tenth of the steps. Our
+own formulation of common practice. The middle network is the fixed grid's own; in this method's
+row of the costs it counts in full, with the whole chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from baselines.fixed_grid import FixedGrid
+from baselines.single_model import SingleModel
+from bench.method import Cell
+from bench.space import Setting
+from bench.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmGrid(FixedGrid):
+    """share: of the task's steps in every fine-tuning. rate: of its peak learning rate there."""
+
+    name: ClassVar[str] = "warm_grid"
+    line: ClassVar[str] = "one full run, then a short fine-tuning per setting from its neighbour"
+
+    share: float = 0.1
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.share > 0 and self.rate > 0):
+            raise ValueError(f"{self.name}: share and rate are above 0, got {self}")
+
+    def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
+        cells = SingleModel().plan(task, settings, seed)
+        (first,) = cells[0].trained_for
+        brief = task.lasting(self.share).trained_with(lr=self.rate * task.training.lr)
+        rest = sorted(
+            (setting for setting in settings if setting != first),
+            key=lambda setting: task.space.distance(setting, first),
+        )
+        for setting in rest:
+            parent = min(cells, key=lambda cell: task.space.distance(cell.trained_for[0], setting))
+            cells.append(
+                Cell(task=brief, method=self, seed=seed, trained_for=(setting,), after=parent)
+            )
+        return cells

@@ -1,0 +1,345 @@
+"""What defines each competing method, beyond the contract that all of them keep."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from baselines.gain_units import Gains
+from baselines.interpolation import Interpolation, mixture
+from baselines.step_scaling import StepScaling, scale_step
+from baselines.warm_grid import WarmGrid
+from bench import runner
+from bench.conditioning import Concatenation, Encoding, Gates, Network
+from bench.method import Cell, build
+from bench.registry import METHODS, method, preset, split_methods, task_class, variants
+from bench.runner import Run, experiment
+from bench.space import Axis, Space
+from bench.store import Store, cell_config, cell_from
+
+CPU = torch.device("cpu")
+TOY = preset(task_class("toy"), "smoke").task
+CODEC = preset(task_class("compression"), "smoke").task
+
+
+def crops(count: int = 2) -> torch.Tensor:
+    return CODEC.data("train").batch(count, torch.Generator().manual_seed(3))
+
+
+# Interpolation
+
+
+def test_end_points_are_exact_and_are_the_grids_own() -> None:
+    settings = TOY.space.grid(3)
+    cells = Interpolation().plan(TOY, settings, 0)
+    grid = method("fixed_grid").plan(TOY, settings, 0)
+    assert [cell.id for cell in cells] == [grid[0].id, grid[-1].id]
+
+    def networks() -> list[Network]:
+        made = [build(cell) for cell in cells]
+        with torch.no_grad():
+            for i, network in enumerate(made):
+                for parameter in network.parameters():
+                    parameter.fill_(1.0 + 2 * i)
+        return made
+
+    for setting, expected in ((settings[0], 1.0), (settings[1], 2.0), (settings[2], 3.0)):
+        mixed = Interpolation().at(TOY, cells, networks(), setting)
+        for parameter in mixed.parameters():
+            torch.testing.assert_close(parameter, torch.full_like(parameter, expected))
+
+
+def test_several_coefficients_have_one_end_point_each() -> None:
+    space = Space(tuple(Axis(name=name, low=0.1, high=10.0) for name in "abc"))
+    ends = [(10.0, 0.1, 1.0), (0.1, 10.0, 1.0)]  # the third coefficient does not move
+    assert mixture(space, ends, ends[0]) == [1, 0]
+    assert mixture(space, ends, ends[1]) == [0, 1]
+    assert mixture(space, ends, (1.0, 1.0, 1.0)) == pytest.approx([0.5, 0.5])
+    assert mixture(space, ends, (0.1, 0.1, 1.0)) == [0.5, 0.5]
+    assert mixture(space, ends, (10.0, 1.0, 1.0)) == pytest.approx([2 / 3, 1 / 3])
+    task = preset(task_class("style"), "quick").task
+    cells = Interpolation().plan(task, task.settings(5), 0)
+    assert [cell.trained_for[0] for cell in cells] == [
+        (10.0, 1.0, 1.0, 0.1, 1.0),
+        (0.1, 1.0, 1.0, 10.0, 1.0),
+    ]
+
+
+# Gain units
+
+
+def test_gains_hit_their_levels_and_are_geometric_between() -> None:
+    levels = TOY.space.axes[0].at_each(5)
+    gains = Gains(CODEC.model(), levels)
+    assert gains.sites == ["g_a.6", "before:g_s.0", "h_a.4", "before:h_s.0"]
+    with torch.no_grad():
+        gains.log_gains.normal_(generator=torch.Generator().manual_seed(0))
+    rows = torch.cat([scale for scale, _ in gains(torch.tensor(levels)[:, None])], 1)
+    torch.testing.assert_close(rows, gains.log_gains.exp())
+    between = torch.tensor(
+        [[math.sqrt(levels[1] * levels[2])], [levels[1] ** 0.25 * levels[2] ** 0.75]]
+    )
+    middle, nearer = torch.cat([scale for scale, _ in gains(between)], 1)
+    torch.testing.assert_close(middle, (rows[1] * rows[2]).sqrt(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(nearer, rows[1] ** 0.25 * rows[2] ** 0.75, rtol=1e-4, atol=1e-6)
+    outside = torch.cat([scale for scale, _ in gains(torch.tensor([[1e-9], [1e9]]))], 1)
+    torch.testing.assert_close(outside, rows[[0, -1]])
+
+
+# Gates
+
+
+def test_gates_are_exact_on_a_linear_vae() -> None:
+    """Lucas et al. (NeurIPS 2019): a linear β-VAE's decoder has, for data of covariance
+    eigenvalues v and noise s², columns of length sqrt(v - β s²), or none where that is negative;
+    the best encoder for a decoder d is d / (d² + β s²) per axis."""
+    beta = torch.logspace(-2, 1, 50)[:, None]
+    noise, variance = 0.5, torch.tensor([0.2, 1.0, 3.0, 8.0])
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    space = Space((Axis(name="kl", low=0.01, high=10.0),))
+    gates = Gates(layers, ["0", "1"], Encoding(space, "log"), closing=["1"])
+    decoder = variance.sqrt() * 1.5
+    with torch.no_grad():
+        gates.weight[:4], gates.bias[:4] = -1.0, (decoder**2 / noise).log()
+        gates.weight[4:], gates.bias[4:] = 1.0, (noise / variance).log()
+        (opening, _), (closing, _) = gates(beta)
+    torch.testing.assert_close(opening / decoder, decoder / (decoder**2 + beta * noise))
+    exact = (variance - beta * noise).clamp(min=0).sqrt()
+    torch.testing.assert_close(variance.sqrt() * closing, exact, atol=3e-3, rtol=1e-4)
+    assert (exact == 0).any()
+
+
+def test_a_shut_gate_has_finite_gradients() -> None:
+    layers = nn.Sequential(nn.Linear(1, 3))
+    gates = Gates(layers, ["0"], Encoding(TOY.space, "log"), closing=["0"])
+    with torch.no_grad():
+        gates.bias.copy_(torch.tensor([-2.0, 0.0, 5.0]))
+    gates(torch.ones(2, 1))[0][0].sum().backward()
+    assert gates.bias.grad is not None
+    assert gates.bias.grad.isfinite().all()
+    assert gates.bias.grad[0] != 0
+
+
+# Concatenation
+
+
+def test_concatenation_is_a_constant_further_channel() -> None:
+    """Against a convolution that has the channel, which is constant beyond the border."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1))
+    concatenation = Concatenation(model, ["0"], Encoding(TOY.space, "log"))
+    taps = torch.randn(5, 1, 3, 3)
+    with torch.no_grad():
+        concatenation.weight.copy_(taps.sum((2, 3)))
+    x, coefficients = torch.randn(2, 3, 8, 8), torch.tensor([[0.2], [7.0]])
+    plain: nn.Conv2d = model[0]  # type: ignore[assignment]
+    inside = nn.functional.pad(x, (1, 1, 1, 1))
+    channel = coefficients.log()[..., None, None].expand(2, 1, 10, 10)
+    expected = nn.functional.conv2d(
+        torch.cat([inside, channel], 1), torch.cat([plain.weight, taps], 1), plain.bias
+    )
+    network = Network(model, concatenation)
+    network.condition(coefficients)
+    torch.testing.assert_close(network.model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+# Step scaling
+
+
+@torch.no_grad()
+def test_a_scaled_step_leaves_the_prediction_and_undoes_itself() -> None:
+    codec = build(Cell(task=CODEC, method=method("fixed_grid"), seed=0)).model.eval()
+    picture = crops()
+    before = {"y": codec.g_a(picture), "out": codec(picture)}
+    scales = codec.h_s(codec.h_a(before["y"].abs()))
+    scale_step(codec, 4.0)
+    y = codec.g_a(picture)
+    torch.testing.assert_close(y, 4 * before["y"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(codec.h_s(codec.h_a(y.abs())), 4 * scales, rtol=1e-4, atol=1e-5)
+    finer = codec(picture)
+    error = [(out["x_hat"] - picture).square().mean() for out in (before["out"], finer)]
+    assert error[1] < error[0]
+    scale_step(codec, 0.25)
+    again = codec(picture)
+    torch.testing.assert_close(again["x_hat"], before["out"]["x_hat"], rtol=1e-3, atol=1e-3)
+
+
+def test_the_step_grows_finer_with_the_weight_of_distortion() -> None:
+    tried, steps = StepScaling(), []
+    (cell,) = tried.plan(CODEC, CODEC.settings(3), 0)
+    for setting in ((0.0018,), (0.18,)):
+        network = build(cell)
+        before = network.model.g_a[-1].weight.clone()
+        model = tried.at(CODEC, [cell], [network], setting)
+        steps.append((model.g_a[-1].weight / before).nanmedian().item())
+    assert steps[0] < steps[1]
+
+
+# The warm-started grid, and dependent cells in general
+
+
+def test_the_chain_goes_outwards_from_the_grids_middle() -> None:
+    settings = TOY.space.grid(5)
+    cells = WarmGrid().plan(TOY, settings, 0)
+    assert cells[0].id == method("fixed_grid").plan(TOY, [settings[2]], 0)[0].id
+    after = {cell.trained_for[0]: cell.after for cell in cells}
+    assert {s: a and a.trained_for[0] for s, a in after.items()} == {
+        settings[2]: None,
+        settings[1]: settings[2],
+        settings[3]: settings[2],
+        settings[0]: settings[1],
+        settings[4]: settings[3],
+    }
+    assert {cell.task.training.steps for cell in cells[1:]} == {30}
+    chain = cells[-1].chain
+    assert [cell.trained_for[0] for cell in chain] in (
+        [settings[2], settings[1], settings[0]],
+        [settings[2], settings[3], settings[4]],
+    )
+    again = cell_from(json.loads(json.dumps(cell_config(cells[-1], "smoke"))))
+    assert again.id == cells[-1].id
+    assert again.chain[0].id == cells[0].id
+
+
+@pytest.mark.parametrize("on", ["here", "pool"])
+def test_a_child_starts_from_its_trained_parent(tmp_path: Path, on: str) -> None:
+    found = experiment("toy", "smoke", ["warm_grid", "yoto[warm_start=0.1,steps=0.5]"])
+    run = Run(tmp_path, [found], CPU, on, 2 if on == "pool" else 1)
+    jobs = run.train_jobs()
+    run.execute(jobs, "training", lambda: False)
+    run.execute(run.record_jobs(), "measuring", lambda: False)
+    assert run.failures == []
+    assert run.train_jobs() == []
+    child = next(cell for cell in found.cells if cell.method.name == "yoto")
+    assert child.after is not None
+    parent = Store(tmp_path).network(child.after)
+    start = build(child, parent.model)
+    torch.testing.assert_close(start.model[0].layer.weight, parent.model[0].weight)
+    ledger = Store(tmp_path).result(child)["ledger"]
+    assert ledger["steps"] == 150
+    assert Store(tmp_path).result(child.after)["ledger"]["steps"] == 30
+
+
+def test_a_child_without_its_parent_says_what_to_run(tmp_path: Path) -> None:
+    found = experiment("toy", "smoke", ["warm_grid"])
+    run = Run(tmp_path, [found], CPU)
+    run.execute(run.train_jobs()[1:2], "training", lambda: False)
+    assert "run_bench.py cell " + found.cells[0].id in run.failures[0]
+
+
+def test_a_diverged_parent_is_a_result_of_its_children(tmp_path: Path) -> None:
+    found = experiment("toy", "smoke", ["warm_grid"])
+    Store(tmp_path).prepare(found.cells[0], "smoke")
+    nothing = dict.fromkeys(("steps", "examples", "flops", "bytes"), 0)
+    Store(tmp_path).give_up(found.cells[0], "smoke", "the loss became non-finite", nothing)
+    run = Run(tmp_path, [found], CPU)
+    run.execute(run.train_jobs(), "training", lambda: False)
+    assert run.failures == []
+    last = Store(tmp_path).result(found.cells[-1])
+    assert last["status"] == "diverged"
+    assert "the loss became non-finite" in last["reason"]
+
+
+# Names, fields, and what applies where
+
+
+def test_variants_are_named_by_what_they_change() -> None:
+    assert split_methods("yoto[law=uniform,hidden=8], fixed_grid") == [
+        "yoto[law=uniform,hidden=8]",
+        "fixed_grid",
+    ]
+    presets = {"yoto": {"hidden": 256, "multiplier": 0.01}}
+    ((label, made),) = variants("yoto[hidden=64, stratified=true]", presets).items()
+    assert label == "yoto[hidden=64, stratified=True]"
+    assert (made.hidden, made.stratified, made.multiplier) == (64, True, 0.01)
+    for text, message in {
+        "yoto[hiden=3]": "did you mean hidden",
+        "yoto[hidden=many]": "hidden is of type int",
+        "yoto[law=normal]": "law 'normal': use one of log_uniform",
+        "yoto[levels=1]": "use 2 or more",
+        "yoto[hidden=3": "closing bracket",
+        "yoti": "did you mean yoto",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            variants(text, {})
+
+
+def test_a_method_that_does_not_apply_is_an_error_only_where_it_was_named() -> None:
+    with pytest.raises(ValueError, match="gain_units does not apply to toy: its model is no codec"):
+        experiment("toy", "smoke", ["yoto", "gain_units"])
+    every = experiment("toy", "smoke", ["all"])
+    assert "gain_units" not in every.methods
+    assert "hypernetwork" in every.methods
+    by_task = {
+        "compression": {"gates", "hypernetwork", "instance_norm"},
+        "style": {"gates", "concatenation", "gain_units", "step_scaling", "vbr"},
+        "beta_vae_scenes": {"instance_norm", "gain_units", "step_scaling", "vbr"},
+    }
+    for task, missing in by_task.items():
+        quick = preset(task_class(task), "quick").task
+        refused = {name for name in METHODS if method(name).refuses(quick)}
+        assert refused - {"hypernetwork"} == missing - {"hypernetwork"}, task
+
+
+def test_levers_change_the_cell_and_nothing_else_is_shared() -> None:
+    every = [
+        "yoto", "yoto[encoding=raw]", "yoto[law=uniform]", "yoto[levels=5]",
+        "yoto[per_example=false]", "yoto[stratified=true]", "yoto[weighting=running_mean]",
+        "yoto[weighting=geometric_mean]", "yoto[kind=gates]", "yoto[kind=concat]",
+        "yoto[scale=free]", "yoto[steps=2]", "yoto[warm_start=0.5]",
+    ]  # fmt: skip
+    found = experiment("toy", "smoke", every)
+    assert len({cell.id for cell in found.cells}) == len(every) + 1  # and the parent
+    wide = experiment("compression", "smoke", ["yoto[width=2]"]).cells[0]
+    assert (wide.task.width, wide.task.latents) == (16, 24)
+    with pytest.raises(ValueError, match="does not say how to widen"):
+        len(experiment("toy", "smoke", ["yoto[width=2]"]).cells)
+    with pytest.raises(ValueError, match="a whole number of times"):
+        len(experiment("beta_vae_scenes", "smoke", ["yoto[width=1.5]"]).cells)
+
+
+def test_validation_is_another_experiment_on_the_same_networks(tmp_path: Path) -> None:
+    test, validation = (
+        experiment("toy", "smoke", ["yoto"], split=s) for s in ("test", "validation")
+    )
+    assert [c.id for c in test.cells] == [c.id for c in validation.cells]
+    assert test.id != validation.id
+    run = Run(tmp_path, [test, validation], CPU)
+    run.execute(run.train_jobs(), "training", lambda: False)
+    run.execute(run.record_jobs(), "measuring", lambda: False)
+    assert run.failures == []
+    heads = [json.loads(path.read_text()) for path in tmp_path.glob("records/toy/yoto/*.json")]
+    assert {head["split"] for head in heads} == {"test", "validation"}
+    replayed = runner.experiment_from(json.loads(json.dumps(validation.config())))
+    assert replayed.id == validation.id
+    with pytest.raises(ValueError, match="--validation-data"):
+        len(experiment("compression", "smoke", ["yoto"], split="validation").id)
+
+
+@pytest.mark.parametrize("codec", ["scale_hyperprior", "mean_scale_hyperprior"])
+def test_the_variable_rate_codec_is_compressais_own(codec: str) -> None:
+    """At its top level it is `ScaleHyperpriorVbr` with the same weights and that step."""
+    import compressai.models
+
+    from baselines.vbr import CODECS
+
+    task = replace(CODEC, codec=codec)
+    network = build(Cell(task=task, method=method("vbr"), seed=0))
+    theirs = getattr(compressai.models, CODECS[codec])(task.width, task.latents).eval()
+    model = network.at((0.18,)).eval()
+    step = math.sqrt(10)
+    assert model.scale.item() == pytest.approx(step)
+    state = {k: v for k, v in model.state_dict().items() if k != "scale"}
+    theirs.load_state_dict({**state, "Gain": theirs.Gain.detach()})
+    picture = crops(1)
+    with torch.no_grad():
+        ours, expected = model(picture), theirs(picture, inputscale=torch.tensor([step]))
+        torch.testing.assert_close(ours["x_hat"], expected["x_hat"])
+        for name, likelihood in expected["likelihoods"].items():
+            torch.testing.assert_close(ours["likelihoods"][name], likelihood)
