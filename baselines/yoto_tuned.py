@@ -16,3 +16,6 @@ class YotoTuned(Yoto):
     encoding: str = "standardised"
     stratified: bool = True
     weighting: str = "geometric_mean"
+    scale: str = "exponential"
+    exact_start: bool = True
+    prior: bool = True

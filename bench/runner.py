@@ -54,7 +54,7 @@ class Experiment:
     """One task with everything that is compared on it.
 
     methods: by what tables call them; see `bench.registry.variant`.
-    split: what is measured on, "test" or "validation".
+    split: what is measured on, "test" or, at the compared settings alone, "validation".
     """
 
     task: Task
@@ -83,7 +83,7 @@ class Experiment:
             for label, each in self.methods.items():
                 cells = each.plan(self.task, self.settings, seed)
                 asked = [(setting, "method", 1.0) for setting in self.settings]
-                if each.swept and seed == self.seeds[0]:
+                if each.swept and seed == self.seeds[0] and self.split == "test":
                     between = self.task.space.sweep(self.settings)
                     asked += [(setting, "swept", 1.0) for setting in between]
                 if each.swept or each.name == REFERENCE:
@@ -210,7 +210,7 @@ def experiment(
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=named,
         split=split,
-        snapshots=chosen.snapshots,
+        snapshots=chosen.snapshots if split == "test" else (),
     )
 
 
