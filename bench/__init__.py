@@ -1,3 +1,49 @@
-"""Benchmark of loss-conditional training against one network per loss coefficient."""
+"""Benchmark of loss-conditional training against one network per loss coefficient.
+
+In Python and notebooks everything measured is one call away; it needs no torch and no GPU:
+
+    from bench import load_results
+
+    results = load_results("results")           several folders are read as one
+    results.records                             one measured number per row
+    results.measured                            one row per method, seed and setting
+    results.cells                               one row per training
+    (run,) = results.runs                       the same for one task and preset each
+
+Columns of `records`: task, preset, experiment (a hash of all that must be equal to compare),
+method, seed, cell (the trainings behind it), setting (`name=value;name=value`), example (the
+picture's name, "(all)" for a number of the whole test set), measure, value, entry (its row in
+`measured`), kind ("method"; "swept" for settings between and beyond those compared, "snapshot"
+for a training not yet over, "context" for known curves).
+
+Columns of `measured`: entry, task, preset, experiment, method, seed, setting, cells (a tuple of
+ids), status ("done", "diverged", "failed"), outside (sentences on coefficients beyond the range
+trained for), kind, share (of the training), split, time (seconds since 1970), display (how the
+task names its measures), provenance (commit, packages, command), path, reason.
+
+Columns of `cells`: cell, task, preset, method (that trained it), seed, trained_for (settings; none
+where they were drawn), after (the cell it was continued from), status, reason, steps, examples,
+flops_per_step, flops (forward and backward), seconds (of training), parameters,
+conditioner_parameters, bytes, peak_memory_bytes, device, device_name, shared_device, phases
+(seconds by name), provenance, path.
+
+`bench.report.compare` and `bench.report.costs` answer questions of a run: gaps with intervals and
+verdicts, fronts, knobs, break-evens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.report.load import Results
 
 __version__ = "0.1.0"
+
+
+def load_results(*roots: str | Path) -> Results:
+    """Everything in one or several results folders; see `bench.report.load.load_results`."""
+    from bench.report import load
+
+    return load.load_results(*map(Path, roots))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ coefficients, and the compute each side cost. Without a command: `run`, the quic
 LOCATIONS = ("train_data", "test_data", "validation_data", "style", "vgg_weights")
 REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", *LOCATIONS)
 
-COMMANDS = ("run", "report", "list", "time", "new", "fetch", "cell")
+COMMANDS = (*("run", "report", "list", "status", "merge", "clean", "time", "new", "fetch", "cell"),)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", metavar="0,1,2", help="comma-separated seeds")
     device(run)
     run.add_argument("--on", default="here", choices=("here", "pool"), help="where cells run")
+    run.add_argument(
+        "--limit", type=float, default=math.inf, metavar="SECONDS", help="of one network (none)"
+    )
     run.add_argument("--per-device", type=int, default=1, metavar="N", help="cells at once (pool)")
     out(run)
     run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
@@ -89,11 +93,32 @@ def parser() -> argparse.ArgumentParser:
     run.set_defaults(act=act_run)
 
     report = command("report", "rebuild tables and figures from the records")
-    report.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    report.add_argument(
+        "folders", nargs="*", metavar="DIR", help="results folders, read as one (results)"
+    )
+    report.add_argument("--out", metavar="DIR", help="where to write (DIR/report, of the first)")
+    report.add_argument(
+        "--explain",
+        metavar="ROW",
+        help="print what is behind a row, such as compression-quick/yoto/0.018",
+    )
     report.set_defaults(act=act_report)
 
     listing = command("list", "tasks with their presets, and methods")
     listing.set_defaults(act=act_list)
+
+    status = command("status", "what is done, running, failed and missing, and how long it takes")
+    status.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    status.set_defaults(act=act_status)
+
+    merge = command("merge", "join the results folders of several machines")
+    merge.add_argument("folders", nargs="+", metavar="DIR")
+    out(merge)
+    merge.set_defaults(act=act_merge)
+
+    clean = command("clean", "delete checkpoints and torn files of finished networks")
+    clean.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    clean.set_defaults(act=act_clean)
 
     timing = command("time", "the harness against a bare loop, conditioned against fixed")
     timing.add_argument("task", nargs="?", default="compression")
@@ -160,6 +185,8 @@ def _near_command(word: str) -> str:
 
 def act_run(options: argparse.Namespace) -> int:
     _plain_warnings()
+    from rich.markup import escape
+
     from bench import runner
     from bench.registry import DEFAULT_TASKS, split_methods
     from bench.store import read_json
@@ -204,7 +231,9 @@ def act_run(options: argparse.Namespace) -> int:
             if value and not any(name in each.task.locations() for each in experiments):
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag}: no task of this run takes one")
-    run = runner.Run(root, experiments, device, options.on, options.per_device)
+    if not options.limit > 0:
+        raise ValueError("--limit needs more than 0 seconds")
+    run = runner.Run(root, experiments, device, options.on, options.per_device, options.limit)
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again
         run.forget()
@@ -220,7 +249,7 @@ def act_run(options: argparse.Namespace) -> int:
         console.print(
             f"[bold]{task.name}[/bold] ({each.preset}): {len(each.settings)} settings, "
             f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, methods "
-            f"{', '.join(each.methods)}; {task.training.steps} steps of "
+            f"{escape(', '.join(each.methods))}; {task.training.steps} steps of "
             f"{task.training.batch} per network; on {device}",
             highlight=False,
         )
@@ -254,15 +283,22 @@ def act_run(options: argparse.Namespace) -> int:
         console.print(failure, markup=False, highlight=False, soft_wrap=True)
     if run.failures:
         console.print(f"details are in {root / 'failures.log'}; run again to try these once more")
-    _report(root, {(each.task.name, each.preset, each.id) for each in run.experiments}, console)
+    _report([root], {(each.task.name, each.preset, each.id) for each in run.experiments}, console)
     return 1 if run.failures else 0
 
 
 def act_report(options: argparse.Namespace) -> int:
-    root = Path(options.folder)
-    if not root.is_dir():
-        raise ValueError(f"there is no results folder {root}: name one, or `run` first")
-    _report(root, None, terminal())
+    roots = [Path(folder) for folder in options.folders or ["results"]]
+    for root in roots:
+        if not root.is_dir():
+            raise ValueError(f"there is no results folder {root}: name one, or `run` first")
+    if options.explain:
+        from bench.report.explain import explain
+        from bench.report.load import load_results
+
+        print(explain(load_results(*roots), options.explain))
+        return 0
+    _report(roots, None, terminal(), Path(options.out) if options.out else None)
     return 0
 
 
@@ -273,17 +309,23 @@ def terminal() -> Any:
     return Console() if sys.stdout.isatty() else Console(width=100)
 
 
-def _report(root: Path, only: set[tuple[str, str, str]] | None, console: Any) -> None:
+def _report(
+    roots: Sequence[Path],
+    only: set[tuple[str, str, str]] | None,
+    console: Any,
+    out: Path | None = None,
+) -> None:
     from bench import report
 
-    for built in report.build(root, only=only):
+    reports = report.build(*roots, out=out, only=only)
+    for built in reports:
         for table in report.terminal_tables([built]):
             console.print()
             console.print(table)
         console.print(f"\nreport: {built.folder / 'report.md'}", highlight=False, soft_wrap=True)
-        for path in built.paths:
-            if path.suffix in (".csv", ".png"):
-                console.print(f"        {path}", highlight=False, soft_wrap=True)
+    if reports:
+        page = reports[0].folder.parent / "index.html"
+        console.print(f"\nto look at: {page}", highlight=False, soft_wrap=True)
 
 
 def act_list(options: argparse.Namespace) -> int:
@@ -309,6 +351,63 @@ def act_list(options: argparse.Namespace) -> int:
             for where, task in quick.items()
         ]
         print(f"    {name:15} {'  '.join(marks)}".rstrip())
+    return 0
+
+
+def act_status(options: argparse.Namespace) -> int:
+    from bench import upkeep
+    from bench.progress import clock
+
+    rows = upkeep.status(Path(options.folder))
+    names = ("done", "running", "begun", "missing", "failed")
+    heads = (*names, "trained", "left")
+    wide = [max([len("task"), *(len(row.task) for row in rows)])]
+    wide.append(max([len("method"), *(len(row.method) for row in rows)]))
+    print(
+        "  ".join(
+            [*(t.ljust(w) for t, w in zip(("task", "method"), wide, strict=True))]
+            + [head.rjust(8) for head in heads]
+        )
+    )
+    for row in rows:
+        left = "?" if row.left is None else clock(row.left)
+        cells = [*(str(getattr(row, name)) for name in names), clock(row.seconds), left]
+        print(
+            "  ".join(
+                [
+                    row.task.ljust(wide[0]),
+                    row.method.ljust(wide[1]),
+                    *(cell.rjust(8) for cell in cells),
+                ]
+            )
+        )
+    counts = {name: sum(getattr(row, name) for row in rows) for name in names}
+    print(
+        f"\n{sum(counts.values())} networks: "
+        + ", ".join(f"{count} {name}" for name, count in counts.items())
+    )
+    print("left: training seconds of one network after another, at the pace of the finished ones")
+    return 0
+
+
+def act_merge(options: argparse.Namespace) -> int:
+    from bench import upkeep
+
+    out = Path(options.out)
+    _writable(out)
+    cells, records = upkeep.merge([Path(folder) for folder in options.folders], out)
+    print(f"{cells} networks and {records} measurements copied into {out}")
+    return 0
+
+
+def act_clean(options: argparse.Namespace) -> int:
+    from bench import upkeep
+
+    root = Path(options.folder)
+    if not root.is_dir():
+        raise ValueError(f"there is no results folder {root}")
+    files, freed = upkeep.clean(root)
+    print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
     return 0
 
 
@@ -369,10 +468,14 @@ def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
         print(f"{cell.id} is done already")
         return 0
     run = runner.Run(root, [], device)
-    Store(root).prepare(cell, config["preset"])
-    job = run.train_job(cell, config["preset"])
+    jobs = []
+    for each in cell.chain:  # what it starts from comes first, unless it is there
+        if Store(root).result(each) is None:
+            what = each, config["preset"], config.get("snapshots", [])
+            Store(root).prepare(*what)
+            jobs.append(run.train_job(*what))
     with stopping() as stop:
-        run.execute([job], "training", stop)
+        run.execute(jobs, "training", stop)
         if stop():
             return 130
     for failure in run.failures:

@@ -2,49 +2,101 @@
 
 A job is a dict of plain values; `work(job, emit, should_stop)` does it and is importable by name.
 A job that fails, or whose process dies, is reported as a `failed` event and the others go on. A
-job with the id of another under `after` waits for that one; `jobs` has it earlier.
+job with the id of another under `after` waits for that one; `jobs` has it earlier. A job that
+another run has (`Busy`) is tried again later.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
 
+from bench.lease import Busy
+
 Job = dict[str, Any]
-Emit = Callable[[dict[str, Any]], None]
+Event = dict[str, Any]
+Emit = Callable[[Event], None]
 Work = Callable[[Job, Emit, Callable[[], bool]], None]
 
+RETRY = 1.0  # seconds before a job that another run has is tried again
+ENDS = ("finished", "failed", "stopped", "busy")
 
-def attempt(work: Work, job: Job, emit: Emit, should_stop: Callable[[], bool]) -> None:
-    """Do one job; its outcome is an event: finished, failed or stopped."""
+
+def attempt(work: Work, job: Job, emit: Emit, should_stop: Callable[[], bool]) -> str:
+    """Do one job; its outcome is returned and an event: finished, failed, stopped or busy."""
     from bench.train import Interrupted
+
+    outcome = "finished"
+
+    def tell(event: dict[str, Any]) -> None:
+        nonlocal outcome
+        outcome = event["event"]
+        emit(event)
 
     emit({"event": "started", "job": job["id"]})
     try:
         work(job, emit, should_stop)
+    except Busy as busy:
+        tell({"event": "busy", "job": job["id"], "reason": str(busy)})
     except Interrupted as stop:
-        emit({"event": "stopped", "job": job["id"], "reason": str(stop)})
+        tell({"event": "stopped", "job": job["id"], "reason": str(stop)})
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         trace = traceback.format_exc()
-        emit({"event": "failed", "job": job["id"], "reason": reason, "trace": trace})
+        tell({"event": "failed", "job": job["id"], "reason": reason, "trace": trace})
     else:
-        emit({"event": "finished", "job": job["id"]})
+        tell({"event": "finished", "job": job["id"]})
+    return outcome
 
 
-def here(jobs: Sequence[Job], work: Work, emit: Emit, should_stop: Callable[[], bool]) -> None:
-    """Run the jobs in this process, in order."""
-    for job in jobs:
-        if should_stop():
-            return
-        attempt(work, job, emit, should_stop)
+def here(
+    jobs: Sequence[Job],
+    work: Work,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    limit: float = math.inf,
+) -> None:
+    """Run the jobs in this process, in order, those that are busy elsewhere at the end.
+
+    A job that is still stepping after `limit` seconds is stopped, and fails with `timeout`.
+    """
+    waiting, refused = deque(jobs), 0
+    while waiting and not should_stop():
+        job = waiting.popleft()
+        held = any(job.get("after") == other["id"] for other in waiting)
+        until = time.monotonic() + limit
+
+        def late(until: float = until) -> bool:
+            return time.monotonic() > until
+
+        def tell(event: Event, late: Callable[[], bool] = late) -> None:
+            if event["event"] == "stopped" and late() and not should_stop():
+                event = {**event, "event": "failed", "trace": "", "reason": timeout(limit)}
+            emit(event)
+
+        if not held and attempt(work, job, tell, lambda: should_stop() or late()) != "busy":
+            refused = 0
+            continue
+        waiting.append(job)
+        refused += 1
+        if refused >= len(waiting):
+            time.sleep(RETRY)
+
+
+def timeout(limit: float) -> str:
+    return (
+        f"timeout: not done after {limit:g} seconds; run again to go on from its last checkpoint, "
+        "with a larger --limit if it did not hang"
+    )
 
 
 class _Worker:
@@ -67,26 +119,38 @@ class _Worker:
         self.job: Job | None = None
 
     def give(self, job: Job) -> None:
-        self.job = job
+        self.job, self.since = job, time.monotonic()
         self.pipe.send(job)
 
 
 def pool(
-    jobs: Sequence[Job], work: Work, emit: Emit, should_stop: Callable[[], bool], workers: int
+    jobs: Sequence[Job],
+    work: Work,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+    workers: int,
+    limit: float = math.inf,
 ) -> None:
-    """Run the jobs in `workers` spawned processes, each with its share of the CPU's threads."""
+    """Run the jobs in `workers` spawned processes, each with its share of the CPU's threads.
+
+    A process that has not done its job after `limit` seconds is killed, and the job fails with
+    `timeout`.
+    """
     context = multiprocessing.get_context("spawn")
     stop = context.RawValue("b", 0)
     waiting = list(jobs)
     workers = min(workers, len(waiting))
     threads = max(1, (os.cpu_count() or 1) // max(1, workers))
     crew: list[_Worker] = []
+    later: dict[str, float] = {}  # when a job that was busy elsewhere is tried again
 
     def employ() -> None:
         """Give waiting jobs to idle workers, and new workers to the empty places."""
         while not stop.value:
             open_ids = {job["id"] for job in waiting} | {w.job["id"] for w in crew if w.job}
-            job = next((job for job in waiting if job.get("after") not in open_ids), None)
+            now = time.monotonic()
+            free = (job for job in waiting if job.get("after") not in open_ids)
+            job = next((job for job in free if later.get(job["id"], 0.0) <= now), None)
             if job is None:
                 return
             idle = next((worker for worker in crew if worker.job is None), None)
@@ -100,12 +164,14 @@ def pool(
 
     try:
         employ()
-        while any(worker.job for worker in crew):
+        while any(worker.job for worker in crew) or (waiting and not stop.value):
             if should_stop():
                 stop.value = 1
-            busy = {worker.pipe: worker for worker in crew if worker.job is not None}
-            for pipe in connection.wait(list(busy), timeout=0.2):
-                worker = busy[pipe]  # type: ignore[index]
+            at_work = {worker.pipe: worker for worker in crew if worker.job is not None}
+            if not at_work:
+                time.sleep(0.2)
+            for pipe in connection.wait(list(at_work), timeout=0.2):
+                worker = at_work[pipe]  # type: ignore[index]
                 assert worker.job is not None
                 try:
                     event = worker.pipe.recv()
@@ -116,9 +182,19 @@ def pool(
                     reason = f"its process died (exit code {code}); was memory short?"
                     event = {"event": "failed", "job": worker.job["id"], "reason": reason}
                     event["trace"] = ""
-                if event["event"] in ("finished", "failed", "stopped"):
+                if event["event"] == "busy":
+                    later[worker.job["id"]] = time.monotonic() + RETRY
+                    waiting.append(worker.job)
+                if event["event"] in ENDS:
                     worker.job = None
                 emit(event)
+            for worker in [w for w in crew if w.job and time.monotonic() - w.since > limit]:
+                assert worker.job is not None
+                worker.process.kill()
+                worker.process.join()
+                crew.remove(worker)
+                event = {"event": "failed", "job": worker.job["id"], "trace": ""}
+                emit({**event, "reason": timeout(limit)})
             employ()
     finally:
         stop.value = 1

@@ -67,6 +67,11 @@ class Board:
             row |= event
         elif kind == "started":
             row |= {"state": "running", "begun": time.monotonic()}
+        elif kind == "busy":
+            told = row.get("note") == event["reason"]
+            row |= {"state": "waiting", "note": event["reason"]}
+            if told:
+                return
         else:
             row |= {"state": kind, "took": time.monotonic() - row["begun"]}
             if kind in ("failed", "stopped"):
@@ -90,6 +95,8 @@ class Board:
             )
         elif kind == "started":
             return
+        elif kind == "busy":
+            text = f"waiting, {row['note']}"
         else:
             text = f"{kind} after {clock(row['took'])}"
             if "note" in row:

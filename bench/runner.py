@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 from bench import executors
 from bench.identity import content_id, plain
+from bench.lease import Lease
 from bench.method import Cell, Method, build
 from bench.progress import Board
 from bench.records import WHOLE, Record, write_atomic
@@ -220,6 +222,22 @@ def experiment(
 def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[], bool]) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
     store, device = Store(Path(job["root"])), torch.device(job["device"])
+    try:
+        _perform(job, store, device, emit, should_stop)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise RuntimeError(
+            "out of memory; the batch is part of the experiment and stays as it is: free the "
+            f"device, run fewer at once (--per-device), or take a smaller preset ({error})"
+        ) from error
+
+
+def _perform(
+    job: dict[str, Any],
+    store: Store,
+    device: torch.device,
+    emit: executors.Emit,
+    should_stop: Callable[[], bool],
+) -> None:
     if job["kind"] == "train":
 
         def progress(event: dict[str, Any]) -> None:
@@ -245,10 +263,32 @@ def train(
     should_stop: Callable[[], bool],
     snapshots: Sequence[float] = (),
 ) -> None:
-    """Train one cell and store it; a diverged one is stored as such, a finished one left alone."""
+    """Train one cell and store it; a diverged one is stored as such, a finished one left alone.
+
+    Raises Busy where another run trains it, and what `fit` raises.
+    """
     if store.result(cell) is not None:
         return
     folder = store.prepare(cell, preset_name)
+    with Lease(folder / "lease.json").hold():
+        if store.result(cell) is None:  # nobody finished it meanwhile
+            store.tidy(cell)
+            _train(
+                store, cell, preset_name, device, shared, progress, should_stop, snapshots, folder
+            )
+
+
+def _train(
+    store: Store,
+    cell: Cell,
+    preset_name: str,
+    device: torch.device,
+    shared: bool,
+    progress: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool],
+    snapshots: Sequence[float],
+    folder: Path,
+) -> None:
     before = None
     if cell.after is not None:
         earlier = store.result(cell.after)
@@ -382,12 +422,14 @@ class Run:
         device: torch.device,
         on: str = "here",
         per_device: int = 1,
+        limit: float = math.inf,
     ) -> None:
         self.store = Store(root)
         self.experiments = list(experiments)
         self.device = device
         self.on = on
         self.per_device = per_device
+        self.limit = limit
         self.failures: list[str] = []
 
     def missing_cells(self) -> list[tuple[Experiment, Cell]]:
@@ -427,7 +469,7 @@ class Run:
     def train_jobs(self) -> list[dict[str, Any]]:
         jobs = []
         for each, cell in self.missing_cells():
-            self.store.prepare(cell, each.preset)
+            self.store.prepare(cell, each.preset, each.snapshots)
             jobs.append(self.train_job(cell, each.preset, each.snapshots))
         return jobs
 
@@ -462,9 +504,9 @@ class Run:
                     self._log_failure(event, by_id[event["job"]])
 
             if self.on == "pool":
-                executors.pool(jobs, perform, emit, stop, self.per_device)
+                executors.pool(jobs, perform, emit, stop, self.per_device, self.limit)
             else:
-                executors.here(jobs, perform, emit, stop)
+                executors.here(jobs, perform, emit, stop, self.limit)
 
     def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
         """Keep the trace, and let the report show a measurement that failed."""

@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,19 @@ class Store:
     def folder(self, cell: Cell) -> Path:
         return self.root / "runs" / cell.task.name / cell.method.name / cell.id
 
-    def prepare(self, cell: Cell, preset: str) -> Path:
+    def prepare(self, cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> Path:
         """Make the cell's folder with its configuration; return the folder."""
         folder = self.folder(cell)
-        for torn in folder.glob(".*.tmp"):  # of a process killed while it wrote
-            torn.unlink()
         config = folder / "config.json"
         if not config.exists():
-            write_atomic(config, json.dumps(cell_config(cell, preset), indent=1) + "\n")
+            content = {**cell_config(cell, preset), "snapshots": list(snapshots)}
+            write_atomic(config, json.dumps(content, indent=1) + "\n")
         return folder
+
+    def tidy(self, cell: Cell) -> None:
+        """Remove what a process left that was killed while it wrote; for the lease's holder."""
+        for torn in self.folder(cell).glob(".*.tmp"):
+            torn.unlink(missing_ok=True)
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """The content of `done.json`, or None while the cell is unfinished."""

@@ -233,6 +233,18 @@ def test_a_child_without_its_parent_says_what_to_run(tmp_path: Path) -> None:
     assert "run_bench.py cell " + found.cells[0].id in run.failures[0]
 
 
+def test_the_command_of_a_child_trains_what_it_starts_from(tmp_path: Path) -> None:
+    """So the commands of `run --dry` may run in any order, as in an array of a batch system."""
+    from bench.cli import main
+
+    found = experiment("toy", "smoke", ["warm_grid"])
+    words = ["run", "toy", "--preset", "smoke", "--methods", "warm_grid", "--out", str(tmp_path)]
+    assert main([*words, "--dry"]) == 0
+    assert main(["cell", found.cells[-1].id, "--out", str(tmp_path)]) == 0
+    done = [Store(tmp_path).result(cell) is not None for cell in found.cells]
+    assert done == [cell in found.cells[-1].chain for cell in found.cells]
+
+
 def test_a_diverged_parent_is_a_result_of_its_children(tmp_path: Path) -> None:
     found = experiment("toy", "smoke", ["warm_grid"])
     Store(tmp_path).prepare(found.cells[0], "smoke")

@@ -291,9 +291,11 @@ def test_cifar10_is_enlarged_and_split_as_released() -> None:
     # By hand: output pixel 17 reads place (17 + 0.5) * 32 / 40 - 0.5 = 13.5, pixel 20 reads 15.9.
     expected = (0.1 * original[15] + 0.9 * original[16])[13:15].mean(0).int()
     assert (train[123, 20, 17] == expected).all()
-    test, factors = beta_vae._cifar10_test(10)
+    test, factors = beta_vae._cifar10_held("test_images", 10)
     assert test.shape == (10, 3, 32, 32)
     assert factors is None
+    chosen, _ = beta_vae._cifar10_held("train_images", 20_000)
+    assert len(chosen) == 10_000  # what is left of the training split
 
 
 # ------------------------------------------------------------------ scores

@@ -57,18 +57,20 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_run_leaves_tables_figures_and_a_second_one_trains_nothing(done: Path, capsys) -> None:
     report = done / "report" / "toy-smoke"
-    for name in ("summary.csv", "gaps.csv", "savings.csv", "report.md", "gap.png", "gap.svg"):
+    for name in ("summary.csv", "comparisons.csv", "savings.csv", "report.md", "gap.png", "gap.svg"):
         assert (report / name).stat().st_size > 0, name
     before = {path: path.stat().st_mtime_ns for path in done.glob("runs/**/*") if path.is_file()}
     assert main([*TOY, "--out", str(done)]) == 0
     said = capsys.readouterr().out
-    assert "5 planned, 5 stored, 0 to train" in said
+    assert "8 planned, 8 stored, 0 to train" in said
     assert "nothing to measure" in said
     assert {p: p.stat().st_mtime_ns for p in done.glob("runs/**/*") if p.is_file()} == before
 
 
-def test_a_finer_grid_keeps_the_networks_it_has(done: Path, capsys) -> None:
-    assert main([*TOY, "--settings", "5", "--out", str(done), "--dry"]) == 0
+def test_a_finer_grid_keeps_the_networks_it_has(done: Path, tmp_path: Path, capsys) -> None:
+    root = shutil.copytree(done, tmp_path / "results")
+    few = ["--methods", "yoto,fixed_grid,single_model", "--settings", "5"]
+    assert main([*TOY, *few, "--out", str(root), "--dry"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2  # the two new settings of the grid
 
 
@@ -76,12 +78,12 @@ def test_dry_lists_cells_and_cell_trains_one(done: Path, tmp_path: Path, capsys)
     out = str(tmp_path / "results")
     assert main([*TOY, "--dry", "--out", out]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5
+    assert len(lines) == 8
     words = lines[0].split()[2:]
     assert main(words) == 0
     assert main([*TOY, "--dry", "--out", out]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len([line for line in said if line.startswith("python run_bench.py cell ")]) == 4
+    assert len([line for line in said if line.startswith("python run_bench.py cell ")]) == 7
     trained = weights(tmp_path / "results")
     assert same(trained, {cell: weights(done)[cell] for cell in trained})
 
@@ -140,7 +142,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(done: Path, tmp_path
         (["rum"], "did you mean run"),
         (["toy"], "run_bench.py run toy"),
         (["run", "compresion"], "did you mean compression?"),
-        ([*TOY, "--methods", "yotto"], "did you mean yoto?"),
+        ([*TOY, "--methods", "yotto"], "did you mean yoto"),
         (["run", "toy", "--preset", "quik"], "did you mean quick?"),
         (["run", "./nothing.py"], "there is no file"),
         ([*TOY, "--seeds", "one"], "whole numbers"),
@@ -293,7 +295,7 @@ def test_a_diverged_cell_is_a_result_and_the_others_go_on(tmp_path: Path, capsys
     assert main(["new", str(file)]) == 0
     text = file.read_text().replace(
         "y = model(batch)\n",
-        "y = model(batch) * (float('nan') if hasattr(model[0], 'modulation') else 1)\n",
+        "y = model(batch) * (float('nan') if hasattr(model[0], 'layer') else 1)\n",
     )
     assert text != file.read_text()
     file.write_text(text)

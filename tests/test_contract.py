@@ -216,10 +216,11 @@ def test_trains_resumes_to_the_same_bits_and_measures(pair: Pair, tmp_path: Path
     records = [r for table in tables for r in loads(table.read_text(), str(table))]
     own = [r for r in records if r.method == pair.method.name]
     expected = {"loss", *task.measures} - set(task.missing())
+    swept = task.space.sweep(pair.experiment.settings) if pair.method.swept else ()
     assert {r.measure for r in own} == expected
     assert {r.setting for r in own} == {
         ";".join(f"{n}={v:g}" for n, v in zip(task.space.names, s, strict=True))
-        for s in pair.experiment.settings
+        for s in (*pair.experiment.settings, *swept)
     }
     weights = {(r.setting, r.example): r.value for r in own if r.measure == "loss"}
     for (setting, example), loss in weights.items():

@@ -7,7 +7,10 @@ import signal
 import time
 from typing import Any
 
+import pytest
+
 from bench import executors
+from bench.lease import Busy
 
 
 def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
@@ -52,3 +55,45 @@ def test_a_stop_lets_jobs_save_and_starts_no_more() -> None:
     found = outcomes(["wait", "wait", "work"], begun)
     assert {e["job"] for e in found["stopped"]} == {"0 wait", "1 wait"}
     assert "finished" not in found
+
+
+def hang(job, emit, should_stop) -> None:
+    from bench.train import Interrupted
+
+    while job["hangs"]:
+        time.sleep(0.05)
+        if job["listens"] and should_stop():
+            raise Interrupted("stopped")
+
+
+@pytest.mark.parametrize("on", ["here", "pool"])
+def test_a_job_that_hangs_times_out_and_the_others_go_on(on: str) -> None:
+    jobs = [
+        {"id": "a", "hangs": True, "listens": on == "here"},
+        {"id": "b", "hangs": False, "listens": True},
+    ]
+    events: list[dict] = []
+    if on == "here":
+        executors.here(jobs, hang, events.append, lambda: False, limit=0.3)
+    else:
+        executors.pool(jobs, hang, events.append, lambda: False, workers=1, limit=6)
+    ends = {e["job"]: e for e in events if e["event"] != "started"}
+    assert ends["a"]["event"] == "failed"
+    assert "timeout: not done after" in ends["a"]["reason"]
+    assert ends["b"]["event"] == "finished"
+
+
+def busy_twice(job, emit, should_stop) -> None:
+    job["tried"].append(1)
+    if len(job["tried"]) < 3:
+        raise Busy("another run has it")
+    raise RuntimeError("then it fails")
+
+
+def test_a_busy_job_is_tried_again_after_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "RETRY", 0.01)
+    jobs = [{"id": "a", "tried": []}, {"id": "b", "tried": [1, 1]}]
+    events: list[dict] = []
+    executors.here(jobs, busy_twice, events.append, lambda: False)
+    ends = [(e["job"], e["event"]) for e in events if e["event"] != "started"]
+    assert ends == [("a", "busy"), ("b", "failed"), ("a", "busy"), ("a", "failed")]

@@ -10,11 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    "bench": 0,
+    "bench": 10,  # the way in from Python; nothing is imported before it is asked for
     "bench.space": 0,
     "bench.identity": 0,
     "bench.records": 0,
     "bench.cost": 0,
+    "bench.lease": 0,
     "bench.artefacts": 1,
     "bench.data": 1,
     "bench.scenes": 1,
@@ -31,6 +32,7 @@ FLOORS = {
     "bench.executors": 7,
     "bench.store": 8,
     "bench.progress": 8,
+    "bench.upkeep": 8,
     "bench.runner": 9,
     "bench.timing": 9,
     "bench.report.*": 9,

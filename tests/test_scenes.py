@@ -98,13 +98,14 @@ def test_hits_lie_on_the_surface_and_normals_face_the_ray(shape: str) -> None:
 
 
 def test_splits_are_disjoint_and_cover_everything() -> None:
-    train, test = Scenes("train").numbers, Scenes("test").numbers
-    assert len(test) * 4 == len(train) == 384_000
-    assert len(torch.cat([train, test]).unique()) == 480_000
+    parts = [Scenes(split).numbers for split in ("train", "validation", "test")]
+    assert [len(part) for part in parts] == [384_000, 48_000, 48_000]
+    assert len(torch.cat(parts).unique()) == 480_000
+    test = parts[2]
     for count, values in zip(FACTORS.values(), Scenes("test").factors.unbind(1), strict=True):
         assert torch.bincount(values).min() > 0.9 * len(test) / count
-    with pytest.raises(ValueError, match="train or test"):
-        Scenes("validation")
+    with pytest.raises(ValueError, match="use test, validation, train"):
+        Scenes("held")
 
 
 def test_numbers_and_factors_correspond() -> None:

@@ -1,21 +1,22 @@
-"""From the files of a run to its report: tables, figures and one page that links them.
+"""From the files of a run to its report: tables, figures and the pages that link them.
 
     built = build(Path("results"))              results/report/<task>-<preset>/report.md
     for table in terminal_tables(built): console.print(table)
 
-Needs only what lies in the results folder: no torch, no task. Other uses of the same files start
-at `bench.report.load.load_results`.
+Needs only what lies in the results folders: no torch, no task. Other uses of the same files start
+at `bench.report.load.load_results`; `bench/report/compare.py` has the numbers.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.records import write_atomic
-from bench.report import tables
+from bench.report import compare, costs, tables
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
 
@@ -25,79 +26,152 @@ if TYPE_CHECKING:
 
 __all__ = ["Built", "Results", "Run", "build", "load_results", "terminal_tables"]
 
+HEADS = {
+    "overall": "What each method loses against one network per setting, at the same coefficients, "
+    "and what it saves. Loss gap: mean over settings with its 95 % interval, the worst setting "
+    "beside it; the verdict is against the margin that the task file sets. Costs are those of "
+    "all networks for all settings of this run, as ratios to the fixed grid's; two columns divide "
+    "the FLOPs by those of the warm-started grid and of the cheapest other method that is better "
+    "or equal. Pays from: the number of settings from which on its FLOPs are fewer than the "
+    "grid's. Bold: the best of a column, the grid aside.",
+    "knob": "The front, whatever the coefficients: BD-rate, and over the low, middle and high "
+    "third of the common range; hypervolume over the grid's; IGD+ to the grid's front. And the "
+    "knob: the share of the grid's range covered, the rank correlation of coefficient and weighted "
+    "term (1 is right), the mean distance to the grid's term over its range (0 is right), the "
+    "share of settings at which being told that setting gives the lowest loss, and the excess of "
+    "the loss between the compared settings over what its neighbours promise.",
+    "comparisons": "Method minus fixed grid at the same setting, paired by example and seed: mean "
+    "and 95 % interval; in per cent of the grid's mean where the margin is. The verdict is on the "
+    "loss. Bold: the best at a setting.",
+    "summary": "Mean over examples and seeds at every setting, ± the standard deviation over "
+    "seeds. Bold: the best at a setting.",
+    "quality": "The loss gap, mean over settings, after shares of the training, against the fully "
+    "trained grid.",
+    "savings": "What the networks of each method cost for all settings of this run, per seed, "
+    "and in brackets the ratio to the fixed grid's. Networks that two methods use count in "
+    "full for each. Parameters and bytes are those that must be kept.",
+    "break_even": "The number of settings from which on a method is cheaper than the grid, with "
+    "its 95 % interval where several networks on both sides give one.",
+}
+TITLES = {
+    "overall": "Lost and saved",
+    "knob": "Front and knob",
+    "comparisons": "Gap to one network per setting",
+    "summary": "Quality at the same coefficients",
+    "quality": "Quality against compute",
+    "savings": "Cost",
+    "break_even": "Break-even",
+}
+# Beside which table a figure stands, by how its name begins; `NARROW` ones are a column wide.
+FIGURES = {
+    "overall": ("headline", "heat"),
+    "knob": ("front_", "cross_", "sweep_"),
+    "comparisons": ("gap",),
+    "summary": ("measures", "samples"),
+    "quality": ("quality",),
+    "break_even": ("break_even",),
+}
+NARROW = ("front_", "headline", "quality", "break_even", "cross")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """The report of one task, preset and experiment. `paths` has the page first."""
+    """The report of one task, preset and experiment. `paths` has the page first.
+
+    sentence: the verdict in words. The frames are those of `bench/report/compare.py` and
+    `costs.py`; quality is `quality_compute`.
+    """
 
     run: Run
     folder: Path
     paths: list[Path]
+    sentence: str
     summary: pd.DataFrame
-    gaps: pd.DataFrame
+    comparisons: pd.DataFrame
+    overall: pd.DataFrame
+    quality: pd.DataFrame
     savings: pd.DataFrame
+    break_even: pd.DataFrame
     notes: list[str]
 
 
 def build(
-    root: Path, out: Path | None = None, only: set[tuple[str, str, str]] | None = None
+    *roots: Path, out: Path | None = None, only: set[tuple[str, str, str]] | None = None
 ) -> list[Built]:
-    """Write the reports of everything in the results folder `root`; [] where nothing is measured.
+    """Write the reports of everything in the results folders `roots`, read as one, and the page
+    of them all; [] where nothing is measured.
 
-    `out` defaults to `root/report`; `only` names the (task, preset, experiment)s to write.
-    FileNotFoundError and ValueError as `load_results`.
+    `out` defaults to `report` in the first root. `only` names the (task, preset, experiment)s to
+    write and return; the page shows the others as they were. FileNotFoundError and ValueError as
+    `load_results`.
     """
-    results = load_results(root)
-    out = out if out is not None else root / "report"
-    return [
-        _build(run, out / run.folder) for run in results.runs if only is None or run.key in only
+    results = load_results(*roots)
+    out = out if out is not None else roots[0] / "report"
+    wanted = [only is None or run.key in only for run in results.runs]
+    reports = [
+        _build(run, out / run.folder, write=write)
+        for run, write in zip(results.runs, wanted, strict=True)
     ]
+    if reports:
+        from bench.report.page import page
+
+        command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
+        write_atomic(out / "index.html", page(results, reports, command))
+    return [report for report, write in zip(reports, wanted, strict=True) if write]
 
 
-def _build(run: Run, folder: Path) -> Built:
-    from bench.report.plots import figures
-
-    summary, gaps, savings = tables.summary(run), tables.gaps(run), tables.savings(run)
-    notes = tables.notes(run, gaps, savings)
-    sheets = {
-        "summary": tables.summary_sheet(run, summary, list(run.measures)).markdown(),
-        "gaps": tables.gaps_sheet(run, gaps).markdown() if len(gaps) else "",
-        "savings": tables.savings_sheet(savings).markdown(),
+def _build(run: Run, folder: Path, *, write: bool) -> Built:
+    overall, savings = compare.overall(run), costs.savings(run)
+    frames = {
+        "overall": overall,
+        "comparisons": compare.comparisons(run),
+        "summary": compare.summary(run),
+        "quality": compare.quality_compute(run),
+        "savings": savings,
+        "break_even": costs.break_evens(run),
     }
-    heads = {
-        "summary": "Mean over examples and seeds at every setting.",
-        "gaps": "Method minus fixed grid at the same setting, paired by example and seed: mean ± "
-        "standard deviation over examples. The loss is given in per cent of the grid's loss, too.",
-        "savings": "What the networks of each method cost for all settings of this run, per seed, "
-        "and in brackets the ratio to the fixed grid's. Networks that two methods use count in "
-        "full for each. Parameters and bytes are those that must be kept.",
-    }
-    frames = {"summary": summary, "gaps": gaps, "savings": savings}
-    drawn = figures(run, summary, gaps)
+    notes = tables.notes(run, frames["comparisons"], overall, savings)
+    sentence = compare.verdict_sentence(run, overall)
+    sheets = tables.sheets(run, frames)
+    if write:
+        from bench.report.plots import figures
 
-    files: dict[str, str | bytes] = {"report.md": _page(run, heads, sheets, drawn, notes)}
-    for name, frame in frames.items():
-        files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
-        body = sheets[name] or "There is nothing to compare with.\n"
-        files[f"{name}.md"] = "\n".join([heads[name], "", body, *_bullets(notes), ""])
-    for name, endings in drawn.items():
-        files |= {f"{name}.{ending}": data for ending, data in endings.items()}
+        files: dict[str, str | bytes] = {}
+        for name, frame in frames.items():
+            files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+        for name, sheet in sheets.items():
+            lines = [HEADS[name], "", sheet.markdown(), *_bullets(notes), ""]
+            files[f"{name}.md"], files[f"{name}.tex"] = "\n".join(lines), sheet.latex()
+        drawn = figures(
+            run, frames["summary"], frames["comparisons"], frames["overall"], frames["quality"]
+        )
+        page = _page(run, sentence, sheets, list(files), drawn, notes)
+        for name, endings in drawn.items():
+            files |= {f"{name}.{ending}": data for ending, data in endings.items()}
+        files = {"report.md": page, **files}
+        _replace(folder, files)
+        names = list(files)
+    else:
+        names = sorted(path.name for path in folder.glob("*.*"))
+    return Built(
+        run=run, folder=folder, paths=[folder / name for name in names], sentence=sentence,
+        notes=notes, **frames,
+    )  # fmt: skip
 
-    for stale in (
-        p for glob in ("front_*", "measures.*", "gap.*", "samples.*") for p in folder.glob(glob)
-    ):
-        if stale.name not in files:
-            stale.unlink()  # a figure of an earlier build that this one no longer has
+
+def _replace(folder: Path, files: dict[str, str | bytes]) -> None:
+    """Write the files, and delete figures and tables of an earlier build that this one lacks."""
+    for path in folder.glob("*.*"):
+        ours = path.suffix in (".svg", ".png", ".gif") or path.stem in TITLES
+        if ours and path.name not in files:
+            path.unlink()
     for name, content in files.items():
         write_atomic(folder / name, content)
-    return Built(
-        run=run, folder=folder, paths=[folder / name for name in files], notes=notes, **frames
-    )
 
 
 def terminal_tables(built: Sequence[Built]) -> list[Table]:
-    """Two tables per report, at most 100 columns wide: the measures that matter with the loss
-    gap, and the costs as ratios to the grid's."""
+    """Three tables per report, at most 100 columns wide: what is lost and saved, the measures that
+    matter with the loss gap, and the costs as ratios to the grid's."""
     found = []
     for report in built:
         run = report.run
@@ -105,8 +179,11 @@ def terminal_tables(built: Sequence[Built]) -> list[Table]:
         measures = tables.main_measures(run)
         if tables.LOSS in run.measures and tables.LOSS not in measures:
             measures.append(tables.LOSS)
-        sheet = tables.summary_sheet(run, report.summary, measures, report.gaps)
-        found.append(tables.rich_table(sheet, title, "\n".join(report.notes)))
+        overall = tables.overall_sheet(run, report.overall, narrow=True)
+        found.append(tables.rich_table(overall, title, report.sentence))
+        sheet = tables.summary_sheet(run, report.summary, measures, report.comparisons)
+        caption = "\n".join(report.notes)
+        found.append(tables.rich_table(sheet, TITLES["summary"], caption))
         grid = tables.GRID in run.methods
         found.append(
             tables.rich_table(
@@ -118,34 +195,44 @@ def terminal_tables(built: Sequence[Built]) -> list[Table]:
 
 
 def _page(
-    run: Run, heads: dict[str, str], sheets: dict[str, str], drawn: dict[str, Any], notes: list[str]
+    run: Run,
+    sentence: str,
+    sheets: dict[str, tables.Sheet],
+    files: Sequence[str],
+    drawn: dict[str, dict[str, bytes]],
+    notes: list[str],
 ) -> str:
-    """The report's Markdown page."""
-    titles = {
-        "summary": "Quality at the same coefficients",
-        "gaps": "Gap to one network per setting",
-        "savings": "Cost",
-    }
-    lines = [f"# {escape(run.task)}, {escape(run.preset)}", "", f"{tables.size_line(run)}.", ""]
+    """The report's Markdown page: the verdict, what to know first, then tables and figures."""
+    lines = [f"# {escape(run.task)}, {escape(run.preset)}", "", escape(sentence), ""]
+    lines += [f"{tables.size_line(run)}.", ""]
     lines += ["## Read this first", "", *_bullets(notes), ""]
-    fronts = [name for name in drawn if name.startswith("front_")]
-    placed = {"summary": [*fronts, "measures", "samples"], "gaps": ["gap"], "savings": []}
-    for name, title in titles.items():
-        lines += [f"## {title}", ""]
-        for figure in (f for f in placed[name] if f in drawn):
-            width = 440 if figure.startswith("front_") else 700
-            lines += [f'<img src="{figure}.png" alt="{figure}" width="{width}">', ""]
-            if "svg" in drawn[figure]:
-                lines += [f"[{escape(figure)} as SVG]({figure}.svg)", ""]
-        lines += [heads[name], "", sheets[name] or "There is nothing to compare with.\n"]
+    left = list(drawn)
+    for name, sheet in sheets.items():
+        lines += [f"## {TITLES[name]}", ""]
+        for figure in [f for f in left if f.startswith(FIGURES.get(name, ()))]:
+            lines += _figure(figure, drawn[figure])
+            left.remove(figure)
+        lines += [HEADS[name], "", sheet.markdown()]
+    if left:
+        lines += ["## More figures", ""]
+        for figure in left:
+            lines += _figure(figure, drawn[figure])
     if len(run.axes) > 1:
         labels = tables.setting_labels(run)
         lines += ["## Settings", ""]
         lines += [f"- {escape(labels[s])}: {escape(s)}" for s in run.settings] + [""]
-    files = [f"[{name}.{end}]({name}.{end})" for name in titles for end in ("csv", "md")]
-    lines += ["## Files", "", ", ".join(files) + ".", ""]
+    links = ", ".join(f"[{name}]({name})" for name in sorted(files))
+    lines += ["## Files", "", f"{links}.", ""]
     lines += ["## Provenance", "", *_provenance(run), ""]
     return "\n".join(lines)
+
+
+def _figure(name: str, endings: dict[str, bytes]) -> list[str]:
+    """A figure as a picture and, where there is one, a link to its SVG."""
+    picture = next(ending for ending in ("gif", "png", "svg") if ending in endings)
+    width = 440 if name.startswith(NARROW) else 700
+    lines = [f'<img src="{name}.{picture}" alt="{name}" width="{width}">', ""]
+    return lines + ([f"[{escape(name)} as SVG]({name}.svg)", ""] if "svg" in endings else [])
 
 
 def _bullets(sentences: Iterable[str]) -> list[str]:

@@ -1,16 +1,19 @@
-"""The figures of a run: trade-off fronts, every measure and the gap against the coefficient.
+"""The figures of a run: what is lost against what is saved, fronts, gaps, break-even, the knob.
 
-One style for all: a single column is 3.4 inches wide, a double one 7. Methods differ by colour
-(colour-blind safe), marker and dashes, so that they stay apart in grey; the fixed grid is black.
+One style for all: a single column is 3.4 inches wide, a double one 7. The fixed grid is black and
+the methods under test stand out; the others are thinner. All differ by colour (colour-blind safe),
+marker and dashes, so that they stay apart in grey, and a method looks alike in every figure.
+Names stand beside what they name wherever one panel holds them.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,22 +22,42 @@ import seaborn as sns
 from matplotlib import style as mpl_style
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
+from bench.registry import METHODS
+from bench.report import compare
+from bench.report.compare import LOSS, UNDER_TEST, WARM, in_percent, margin_of
+from bench.report.costs import GRID, break_evens, costs_by_seed
+from bench.report.labels import Label, along, name_all
 from bench.report.load import Run
-from bench.report.tables import GRID, LOSS, loss_gap, main_measures
-from bench.report.text import measure_label, method_label, one_line
+from bench.report.sweeps import samples, sweeps
+from bench.report.tables import gap_title, main_measures
+from bench.report.text import measure_label, method_label, number, one_line
 
 SINGLE, DOUBLE = 3.4, 7.0  # inches
-PATCH = 256  # pixels of a sample shown
-MARKERS = "sD^vXP<>h"
-COLOURS = (0, 1, 2, 3, 4, 9, 5, 6)  # of seaborn's colorblind palette: not its grey and yellow
+DPI = 200  # of the PNGs
+MARKERS = "D^vXP<>hp"
 DASHES = [(4, 1.2), (1.2, 1.2), (6, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (8, 2)]
+# Of seaborn's colorblind palette: blue and orange are for those under test; its grey and yellow
+# are left out.
+COLOURS = {"yoto": 0, "yoto_tuned": 1}
+OTHERS = (2, 3, 4, 9, 5, 6)
 GREYS = ["0.55", "0.7", "0.4"]
+GOOD_BAD = LinearSegmentedColormap.from_list("good_bad", ["#0173b2", "#ffffff", "#d55e00"])
 WIDE_RANGE = 20  # a measure that spans more than this factor gets a logarithmic axis
-ON_SCALE = 4  # gaps up to this many times those of the method under test stay on the axis
+FAR = 5  # gaps this many times their lower quartile make the axis logarithmic away from zero
+VARIANTS = 2  # of methods that panels call by their full names
+CROWD = 4  # with more methods than this, bands are drawn for those under test only
+MARKS = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?"}
+FARTHEST = 30  # settings up to which a break-even is drawn
+CELL = 0.31  # inches that a number with its mark needs
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
@@ -60,96 +83,470 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 1.1,
     "lines.markersize": 4,
     "svg.hashsalt": "yoto-bench",  # the same results give the same file
-    "savefig.dpi": 200,
 }
+SMALL = 6.5  # points: names and notes
 
 
-def figures(run: Run, summary: pd.DataFrame, gaps: pd.DataFrame) -> dict[str, dict[str, bytes]]:
-    """Every figure by file name without ending, as {"svg": bytes, "png": bytes}."""
+def figures(
+    run: Run,
+    summary: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    overall: pd.DataFrame,
+    quality: pd.DataFrame,
+) -> dict[str, dict[str, bytes]]:
+    """Every figure by file name without ending, as {"svg": bytes, "png": bytes}; sample sheets
+    have a PNG alone, sweeps a GIF and a PNG.
+
+    The frames are those of `bench/report/compare.py`: `summary`, `comparisons`, `overall` and
+    `quality_compute`. A figure for which a run has no data is left out.
+    """
     drawn: dict[str, dict[str, bytes]] = {}
+
+    def draw(name: str, figure: Figure | None) -> None:
+        if figure is not None:
+            drawn[name] = _saved(figure)
+
     with mpl_style.context(["default", sns.axes_style("ticks"), STYLE]):
+        draw("headline", headline(run, overall))
+        draw("heatmap", heatmap(run, comparisons, overall))
         for x, y in run.fronts:
             if summary[[x, y]].dropna().size:
-                drawn[f"front_{x}_{y}"] = _saved(front(run, summary, x, y))
+                draw(f"front_{x}_{y}", front(run, summary, x, y))
         if len(run.records):
-            drawn["measures"] = _saved(measures(run, summary))
-        if (gaps["pairs"] > 0).any():
-            drawn["gap"] = _saved(gap(run, gaps))
-        if (sheet := samples(run)) is not None:
-            drawn["samples"] = {"png": _saved(sheet)["png"]}
-    return drawn
+            draw("measures", measures(run, summary))
+        if (comparisons["pairs"] > 0).any():
+            draw("gap", gap(run, comparisons))
+        draw("quality_compute", quality_compute(run, quality))
+        draw("break_even", break_even(run))
+        for method in _told(run, overall):
+            draw(f"cross_{re.sub(r'[^A-Za-z0-9]+', '_', method).strip('_')}", cross(run, method))
+    if (sheet := samples(run, _for_sheet(run, overall))) is not None:
+        drawn["samples"] = {"png": sheet}
+    told = _told(run, overall)
+    return drawn | (sweeps(run, told[-1]) if told else {})
 
 
 def _saved(figure: Figure) -> dict[str, bytes]:
-    files = {}
-    for ending in ("svg", "png"):
-        data = BytesIO()
-        metadata = {"Date": None} if ending == "svg" else {"Software": None}
-        figure.savefig(data, format=ending, metadata=metadata)
-        files[ending] = data.getvalue()
-        figure.set_layout_engine("none")  # laid out once for both
-    return files
+    """Both files from one layout; `savefig` would draw everything twice as often."""
+    _settle(figure)
+    svg, png = BytesIO(), BytesIO()
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return {"svg": svg.getvalue(), "png": png.getvalue()}
+
+
+def _told(run: Run, overall: pd.DataFrame) -> list[str]:
+    """The methods under test, the published one first; without them the best that was swept."""
+    found = [method for method in reversed(UNDER_TEST) if method in run.methods]
+    swept = overall[overall["method"].isin(run.swept["method"])].dropna(subset="loss_gap_mean")
+    best = swept.sort_values("loss_gap_mean")["method"]
+    return found or list(best.head(1))
+
+
+def _for_sheet(run: Run, overall: pd.DataFrame) -> list[str]:
+    """The grid, the methods under test, then the others from the smallest loss gap on."""
+    first = [method for method in (GRID, *UNDER_TEST) if method in run.methods]
+    order = overall.sort_values("loss_gap_mean")["method"]
+    return first + [method for method in order if method not in first]
 
 
 def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker, dashes and weight per method, in the order of display."""
+    """Colour, marker, dashes and weight per method, in the order of display.
+
+    A method of the suite looks the same whatever else is drawn; the user's own come after those.
+    """
     palette = sns.color_palette("colorblind")
+    plain = [m for m in METHODS if m not in (GRID, *COLOURS)]
+    plain += [m for m in methods if m not in METHODS]
     found: dict[str, dict[str, Any]] = {}
     for method in methods:
         if method == GRID:
             found[method] = {"color": "black", "marker": "o", "zorder": 3, "linewidth": 1.6}
             found[method] |= {"markersize": 6.5, "markerfacecolor": "white"}  # rings the others
             continue
-        place = 0 if method == "yoto" else len([m for m in found if m not in (GRID, "yoto")]) + 1
-        found[method] = {
-            "color": palette[COLOURS[place % len(COLOURS)]],
-            "marker": MARKERS[place % len(MARKERS)],
-            "dashes": DASHES[(place - 1) % len(DASHES)] if place else (None, None),
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.4,
-            "zorder": 5 if method == "yoto" else 4,
-        }
+        look: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        if method in COLOURS:
+            tuned = COLOURS[method]
+            look |= {"color": palette[tuned], "marker": "sd"[tuned], "zorder": 6 - tuned}
+            look |= {"linewidth": 1.6, "markersize": (4.5, 5.5)[tuned], "dashes": (None, None)}
+        else:
+            place = plain.index(method)
+            look |= {"color": palette[OTHERS[place % len(OTHERS)]], "linewidth": 0.9}
+            look |= {"marker": MARKERS[place % len(MARKERS)], "zorder": 4, "markersize": 3.8}
+            look |= {"dashes": DASHES[place % len(DASHES)]}
+        found[method] = look
     return found
+
+
+# What is lost and what is saved -----------------------------------------------------------------
+
+
+def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
+    """Mean loss gap at matched coefficients, with its 95 % interval, against compute: one named
+    point a method. None without a grid or without a method to compare."""
+    known = overall[["loss_gap_mean", "flops_ratio"]].notna().all(axis=1)
+    shown = overall[known & (overall["flops_ratio"] > 0)]
+    if not (shown["method"] != GRID).any():
+        return None
+    figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
+    axes = figure.subplots()
+    styles = looks(run.methods)
+    x, y = shown["flops_ratio"].to_numpy(float), shown["loss_gap_mean"].to_numpy(float)
+    low, high = (shown[f"loss_gap_{end}"].fillna(shown["loss_gap_mean"]) for end in ("low", "high"))
+    axes.set_xscale("log")
+    spare = max(x.max() / x.min(), 3) ** 0.12
+    axes.set_xlim(x.min() / spare**2, x.max() * spare)  # most stand on the left: names need room
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    _gap_axis(axes, [*y, *low, *high], margin_of(run.measures[LOSS]))
+    for method, *point, bottom, top in zip(shown["method"], x, y, low, high, strict=True):
+        look = _no_line(styles[method])
+        axes.vlines(point[0], bottom, top, color=look["color"], linewidth=1.2, zorder=3)
+        axes.plot(*point, **look)
+    axes.set_xlabel("compute for all settings, × the grid's FLOPs ↓")
+    axes.set_ylabel(_text(f"mean {gap_title(run)[0]} ↓"))
+    sns.despine(ax=axes)
+    said = [_interval_note("bars", shown["interval"])]
+    if margin_of(run.measures[LOSS]) > 0:
+        said.append(f"shaded: equal within {_margin(run)}")
+    called, key = _called(list(shown["method"]))
+    missing = [method_label(m) for m in run.methods if m not in called]
+    if missing:
+        said.append(f"not shown, for want of a gap or a cost: {', '.join(missing)}")
+    _note(figure, [*said, *key], SINGLE)
+    _settle(figure)
+    bars = [along(axes, [(a, b), (a, c)]) for a, b, c in zip(x, low, high, strict=True)]
+    bars.append(along(axes, [(end, 0.0) for end in axes.get_xlim()]))
+    points = list(zip(x, y, strict=True))
+    names = [
+        _label(method, called[method], [point], styles[method])
+        for method, point in zip(shown["method"], points, strict=True)
+    ]
+    name_all(axes, names, np.concatenate([_ring(axes, points), *bars]))
+    return figure
+
+
+def heatmap(run: Run, comparisons: pd.DataFrame, overall: pd.DataFrame) -> Figure | None:
+    """The loss gap of every method (the best first) at every setting and in the mean, with its
+    verdict. Numbers and marks say all; colour (blue better, orange worse) is for the overview."""
+    of_loss = comparisons[(comparisons["measure"] == LOSS) & (comparisons["method"] != GRID)]
+    if not (of_loss["pairs"] > 0).any():
+        return None
+    mean = overall[overall["method"] != GRID].sort_values("loss_gap_mean").set_index("method")
+    gaps, verdicts = (
+        of_loss.pivot(index="method", columns="setting", values=column)
+        .reindex(index=mean.index, columns=run.settings)
+        .assign(mean=mean[of_mean])
+        for column, of_mean in (("gap", "loss_gap_mean"), ("verdict", "verdict"))
+    )
+    names = [_two_lines(method, 24) for method in mean.index]
+    tall = [1 + 0.6 * name.count("\n") for name in names]
+    several = len(run.axes) > 1
+    aside = 0.1 + 0.052 * max(len(line) for name in names for line in name.split("\n"))
+    width = SINGLE if (SINGLE - aside) / (gaps.shape[1] + 0.2) > CELL else DOUBLE
+    figure = Figure(figsize=(width, 0.19 * sum(tall) + (0.65 if several else 0.45)))
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
+    axes = figure.subplots()
+
+    sizes = of_loss["gap"].abs()
+    most = max(min(sizes.max(), 10 * sizes.median()), 1e-12)
+    margin = margin_of(run.measures[LOSS])
+    soft = margin if margin > 0 else most / 50  # where shades begin
+    lefts = [*range(len(run.settings)), len(run.settings) + 0.2]  # the mean stands apart
+    tops = np.cumsum([0.0, *tall])
+    for row in range(len(gaps)):
+        for column, left in enumerate(lefts):
+            value, verdict = gaps.iat[row, column], verdicts.iat[row, column]
+            known = math.isfinite(value)
+            shade = np.arcsinh(value / soft) / np.arcsinh(most / soft) if known else 0.0
+            _cell(
+                axes, (left, tops[row]), tall[row],
+                GOOD_BAD(0.5 + 0.5 * float(np.clip(shade, -1, 1))) if known else "0.93",
+                f"{_brief(value)}{MARKS.get(verdict, '')}" if known else "—", 6.0,
+                bold=column == len(run.settings),
+            )  # fmt: skip
+    axes.set_xlim(0, lefts[-1] + 1)
+    axes.set_ylim(tops[-1], 0)
+    heads = [*(_text(label) for label in run.labels().values()), "mean"]
+    _sides(axes, heads, names, [left + 0.5 for left in lefts], (tops[1:] + tops[:-1]) / 2)
+    if several:
+        axes.tick_params(axis="x", rotation=90)
+    title = gap_title(run)[0] + ("" if several else f" at {one_line(run.axes[0].symbol)} =")
+    axes.set_title(_text(title), loc="left", fontsize=7.5, pad=4)
+    if (of_loss["verdict"] != "").any():
+        words = {"equal": f"equal within {_margin(run)}", "undecided": "undecided (95 %)"}
+        key = "    ".join(f"{mark} {words.get(word, word)}" for word, mark in MARKS.items())
+        _note(figure, [key], width)
+    return figure
+
+
+def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
+    """Mean loss gap to the fully trained grid against the compute spent so far: a line where
+    networks were measured during their training, one point where they were not. None without
+    snapshots."""
+    known = quality[quality["flops"].gt(0) & quality["loss_gap"].notna()]
+    lines = known["method"].map(known.groupby("method").size()) > 1
+    if not lines.any():
+        return None
+    full = known.loc[(known["method"] == GRID) & (known["share"] == 1), "flops"]
+    base = float(full.iloc[0]) if len(full) else 1.0
+    figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
+    axes = figure.subplots()
+    styles = looks(run.methods)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for method in run.methods:
+        own = known[known["method"] == method].sort_values("flops")
+        if len(own):
+            curves[method] = list(zip(own["flops"] / base, own["loss_gap"], strict=True))
+    spent = [x for curve in curves.values() for x, _ in curve]
+    spare = (max(spent) / min(spent)) ** 0.08
+    axes.set_xlim(min(spent) / spare, max(spent) * spare)
+    under_test = known[known["method"].isin(COLOURS)]
+    reached = [*known["loss_gap"], *under_test["low"], *under_test["high"]]
+    _gap_axis(axes, reached, margin_of(run.measures[LOSS]))
+    for method, curve in curves.items():
+        look = styles[method] if len(curve) > 1 else _no_line(styles[method])
+        axes.plot(*_columns(curve), **look)
+        if method in COLOURS:
+            own = known[known["method"] == method].sort_values("flops")
+            band = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
+            axes.fill_between(own["flops"] / base, own["low"], own["high"], **band)
+    axes.set_xlabel("compute so far, × the full grid's FLOPs" if len(full) else "FLOPs so far")
+    axes.set_ylabel(_text(f"mean {gap_title(run)[0]} ↓"))
+    sns.despine(ax=axes)
+    shares = ", ".join(f"{share:.3g}" for share in sorted(known["share"].unique()))
+    said = [f"points: {shares} of the training", "gaps are to the grid's full training"]
+    if len(under_test[["low", "high"]].dropna()):
+        said.append("bands: 95 % intervals")
+    called, key = _called(list(curves))
+    _note(figure, [*said, *key], SINGLE)
+    _settle(figure)
+    traced = [along(axes, curve) for curve in curves.values()]
+    traced.append(along(axes, [(end, 0.0) for end in axes.get_xlim()]))
+    saved = _equal_loss(run, curves)
+    if saved is not None:
+        method, cost, grid_cost, level = saved
+        axes.annotate(
+            "", (cost, level), (grid_cost, level), zorder=7,
+            arrowprops={"arrowstyle": "<->", "color": "0.25", "linewidth": 0.8, "shrinkA": 0},
+        )  # fmt: skip
+        traced.append(along(axes, [(cost, level), (grid_cost, level)]))
+    points = [point for curve in curves.values() for point in curve]
+    names = [_label(m, called[m], curve[::-1], styles[m]) for m, curve in curves.items()]
+    if saved is not None:
+        text = f"{grid_cost / cost:.2g}× less compute"
+        spots = [(cost * (grid_cost / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
+        names.append(Label(text=text, at=spots, colour="none", bold=True))
+    name_all(axes, names, np.concatenate([_ring(axes, points), *traced]))
+    return figure
+
+
+def _equal_loss(
+    run: Run, curves: dict[str, list[tuple[float, float]]]
+) -> tuple[str, float, float, float] | None:
+    """How much compute the grid needs for what the method under test reaches in the end: its name,
+    its compute, the grid's, the gap. None where the grid's curve does not pass that gap."""
+    method = next((m for m in UNDER_TEST if m in curves), None)
+    grid = curves.get(GRID, [])
+    if method is None or len(grid) < 2:
+        return None
+    cost, level = max(curves[method])
+    for (x0, y0), (x1, y1) in itertools.pairwise(grid):
+        if y0 >= level > y1 or y0 > level >= y1:
+            needed = x0 * (x1 / x0) ** ((y0 - level) / (y0 - y1))
+            return method, cost, needed, level
+    return None
+
+
+def break_even(run: Run) -> Figure | None:
+    """Cumulative cost against the number of settings: one network per setting, warm-started ones,
+    and the conditioned networks, which cost once; FLOPs, and below them seconds where all were
+    timed alone on one device. None without the grid's costs."""
+    panels = [unit for unit in ("flops", "seconds") if _per_network(run, GRID, unit)]
+    told = [m for m in run.methods if m in UNDER_TEST or (run.swept["method"] == m).any()]
+    if not panels or not told:
+        return None
+    found = break_evens(run)
+    found = found[found["method"].isin(told) & found["crossing"].lt(FARTHEST)]
+    most = max(len(run.settings), 5, math.ceil(found["crossing"].max() + 1) if len(found) else 0)
+    styles = looks(run.methods)
+    figure = Figure(figsize=(SINGLE, 0.4 + 1.9 * len(panels)), layout="constrained")
+    every = list(figure.subplots(len(panels), sharex=True, squeeze=False).flat)
+    all_curves = [_cumulative(run, told, unit, most) for unit in panels]
+    for axes, unit, curves in zip(every, panels, all_curves, strict=True):
+        for method, curve in curves.items():
+            axes.plot(*_columns(curve), **styles[method] | {"markersize": 3})
+        for row in found[found["unit"] == unit].to_dict("records"):
+            spot = {"color": "black", "zorder": 9}
+            axes.hlines(row["crossing"], row["low"], row["high"], linewidth=1.5, **spot)
+            axes.plot(row["crossing"], row["crossing"], "o", markersize=3.5, **spot)
+        ends = [cost for curve in curves.values() for _, cost in (curve[0], curve[-1])]
+        if max(ends) > WIDE_RANGE:
+            _scale(axes, "y", ends)
+        else:
+            axes.set_ylim(0, 1.05 * max(ends))
+        axes.set_xlim(0.8, most + 0.2)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        what = {"flops": "FLOPs", "seconds": "device seconds"}[unit]
+        axes.set_ylabel(f"{what}, × one network")
+        sns.despine(ax=axes)
+    axes.set_xlabel("number of settings")
+    called, key = _called(list(all_curves[0]))
+    _note(figure, ["dots: where one conditioned network costs as much as the grid", *key], SINGLE)
+    _settle(figure)
+    for axes, curves in zip(every, all_curves, strict=True):
+        alike: list[list[str]] = []  # lines that cost the same share a name
+        for method, curve in curves.items():
+            twins = (group for group in alike if np.allclose(curves[group[0]], curve, rtol=0.02))
+            if (twin := next(twins, None)) is None:
+                alike.append([method])
+            else:
+                twin.append(method)
+        names = []
+        for first, *others in alike:
+            text = textwrap.fill(", ".join(called[m] for m in (first, *others)), 40)
+            names.append(_label(first, text, curves[first][::-1], styles[first]))
+        traced = [along(axes, curve) for curve in curves.values()]
+        name_all(axes, names, np.concatenate(traced))
+    return figure
+
+
+def _cumulative(
+    run: Run, told: Sequence[str], unit: str, most: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Number of settings and the cost for so many, over that of one fixed network, per method."""
+    counts = np.arange(1.0, most + 1)
+    per = float(np.mean(_per_network(run, GRID, unit)))
+    curves = {GRID: counts}
+    if WARM in run.methods and (steps := _per_network(run, WARM, unit)):
+        curves[WARM] = (steps[0] + (counts - 1) * float(np.mean(steps[1:] or steps))) / per
+    for method in told:
+        entries = run.measured[run.measured["method"] == method]
+        cost = float(costs_by_seed(run, entries)[unit].mean(skipna=False)) / per
+        if math.isfinite(cost):
+            curves[method] = np.full(most, cost)
+    return {method: list(zip(counts, curve, strict=True)) for method, curve in curves.items()}
+
+
+def _per_network(run: Run, method: str, unit: str) -> list[float]:
+    """The costs of a method's different networks, those they started from first, as means over
+    seeds; [] where one is not known or shared its device."""
+    cells = run.cells.set_index("cell")
+    costs = cells[unit].astype(float)
+    if unit == "seconds":
+        costs = costs.mask(cells["shared_device"].astype(bool))
+    seeds = []
+    for _, used in run.measured[run.measured["method"] == method].groupby("seed")["cells"]:
+        own = sorted({cell for cells_of_one in used for cell in cells_of_one})
+        own.sort(key=lambda cell: isinstance(cells["after"].get(cell), str))
+        seeds.append(costs.reindex(own).tolist())
+    if len({len(seed) for seed in seeds}) != 1:
+        return []
+    means = np.mean(seeds, axis=0)
+    return means.tolist() if np.isfinite(means).all() and (means > 0).all() else []
+
+
+def cross(run: Run, method: str) -> Figure | None:
+    """The model told one setting (row), scored with another's coefficients (column): how far its
+    loss is above the best row's. A ring marks the best of a column; a perfect knob has them all
+    on the diagonal. None for fewer than two settings."""
+    matrix = compare.cross(run, method)
+    matrix = matrix.loc[matrix.notna().all(axis=1)]
+    matrix = matrix[matrix.index]
+    count = len(matrix)
+    if count < 2:
+        return None
+    values = matrix.to_numpy(float)
+    best = values.min(axis=0)
+    percent = in_percent(run.measures[LOSS]) and bool((best > 0).all())
+    excess = values - best
+    if percent:
+        excess = 100 * excess / best
+    several = len(run.axes) > 1
+    figure = Figure(figsize=(SINGLE, min(0.27, 2.8 / count) * count + (0.9 if several else 0.65)))
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
+    axes = figure.subplots()
+    most = max(float(np.quantile(excess, 0.9)), 1e-12)
+    colours = sns.light_palette("#0173b2", as_cmap=True)
+    for row, column in np.ndindex(count, count):
+        value = excess[row, column]
+        shade = min(1.0, math.log1p(9 * value / most) / math.log(10))
+        text = _brief(value).lstrip("+") if value else "0"
+        _cell(axes, (column, row), 1, colours(0.9 * shade), text, min(7.0, 36 / count + 2))
+        if value == 0:
+            axes.plot(
+                column + 0.5, row + 0.5, "o", markerfacecolor="none", markeredgecolor="black",
+                markersize=min(16.0, 105 / count), markeredgewidth=1.1,
+            )  # fmt: skip
+    axes.set_xlim(0, count)
+    axes.set_ylim(count, 0)
+    labels, places = run.labels(), np.arange(count) + 0.5
+    heads = [_text(labels[setting]) for setting in matrix.index]
+    _sides(axes, heads, heads, places, places)
+    if several or count > 7:
+        axes.tick_params(axis="x", rotation=90)
+    axes.xaxis.set_label_position("top")
+    symbol = "" if several else f" {one_line(run.axes[0].symbol)}"
+    axes.set_xlabel(_text(f"scored with{symbol or ' the coefficients of'}"), fontsize=7)
+    axes.set_ylabel(_text(f"told{symbol or ' the coefficients of'}"), fontsize=7)
+    unit = "%" if percent else one_line(run.measures[LOSS].unit)
+    said = f"{method_label(method)}: loss above the best of its column ({unit})".replace(" ()", "")
+    _note(figure, [said, "ring: the best"], SINGLE)
+    return figure
+
+
+# Fronts and measures ----------------------------------------------------------------------------
 
 
 def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure:
     """Two measures against each other: one marker per setting, settings joined in order."""
     shown, curves = looks(run.methods), _context(run, x, y)
-    figure = Figure(figsize=(SINGLE, 2.5), layout="constrained")
+    figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
     axes = figure.subplots()
     joined = len(run.axes) == 1  # on several axes no order leads from one setting to the next
-    points: list[tuple[float, float]] = []
-    handles = []
+    drawn: dict[str, list[tuple[float, float]]] = {}
     for method, look in shown.items():
         at = _in_order(run, summary[summary["method"] == method])[[x, y]].dropna()
         pairs = list(dict.fromkeys(zip(at[x], at[y], strict=True)))
+        if not pairs:
+            continue
         if not joined:
             look = _no_line(look)
         elif _same(pairs):  # one network for all settings is one point: a ring, hiding nothing
             pairs = pairs[:1]
-            ring: dict[str, Any] = {
-                "markerfacecolor": "none",
-                "markeredgecolor": look["color"],
-                "markersize": 7,
-            }
-            look = _no_line(look) | ring | {"markeredgewidth": 1.1, "zorder": 6}
-        points += pairs
-        handles.append(Line2D([], [], **look, label=_text(method_label(method))))
+            ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look["color"]}
+            look = _no_line(look) | ring | {"markersize": 7, "markeredgewidth": 1.1, "zorder": 6}
+        drawn[method] = pairs
         axes.plot(*_columns(pairs), **look)
+    points = [point for pairs in drawn.values() for point in pairs]
     _scale(axes, "x", [p[0] for p in points])
     _scale(axes, "y", [p[1] for p in points])
-    for place, (name, pairs) in enumerate(curves.items()):
-        grey: dict[str, Any] = {
-            "color": GREYS[place % 3],
-            "dashes": DASHES[place % 5],
-            "linewidth": 1.0,
-        }
-        axes.plot(*_columns(pairs), **grey, zorder=2)
-        handles.append(Line2D([], [], **grey, label=_text(one_line(name))))
+    for place, pairs in enumerate(curves.values()):
+        grey: dict[str, Any] = {"color": GREYS[place % 3], "dashes": DASHES[place % 5]}
+        axes.plot(*_columns(pairs), **grey, linewidth=1.0, zorder=2)
     axes.set_xlabel(_text(textwrap.fill(measure_label(run.measures[x]), 40)))
     axes.set_ylabel(_text(textwrap.fill(measure_label(run.measures[y]), 36)))
     sns.despine(ax=axes)
-    _legend(figure, handles)
+    called, key = _called(list(drawn))
+    if not joined:
+        _legend(figure, [_handle(method, _no_line(shown[method])) for method in drawn])
+        return figure
+    _note(figure, key, SINGLE)
+    _settle(figure)
+    names = [_label(m, called[m], _spots(pairs), shown[m]) for m, pairs in drawn.items()]
+    for place, (name, pairs) in enumerate(curves.items()):
+        inside = [p for p in map(tuple, along(axes, pairs, 12)) if _inside(axes, p)]
+        if inside:
+            text = _text(one_line(name))
+            names.append(Label(text=text, at=inside[::-3], colour=GREYS[place % 3]))
+    traced = [along(axes, pairs) for pairs in [*drawn.values(), *curves.values()]]
+    name_all(axes, names, np.concatenate([_ring(axes, points), *traced]))
     return figure
 
 
@@ -166,142 +563,48 @@ def measures(run: Run, summary: pd.DataFrame) -> Figure:
     return figure
 
 
-def gap(run: Run, gaps: pd.DataFrame) -> Figure:
-    """Method minus grid against the coefficient, with ± one standard error over pictures.
-
-    A method that is far off does not flatten the others: what lies beyond a few times the gaps
-    of the method under test is drawn as an arrow at the edge.
-    """
+def gap(run: Run, comparisons: pd.DataFrame) -> Figure:
+    """Method minus grid against the coefficient, with 95 % intervals: of the loss, and of the
+    measures of the fronts."""
+    paired = comparisons[comparisons["pairs"] > 0]
     names = [LOSS, *(name for name in main_measures(run) if name != LOSS)]
-    names = [n for n in names if (gaps.loc[gaps["measure"] == n, "pairs"] > 0).any()]
-    titles = [f"Δ {measure_label(run.measures[name])}" for name in names]
-    if names[0] == LOSS:
-        titles[0] = f"Δ {loss_gap(run)[0].replace('loss gap', 'loss')} ↓"
-    limits = {}
-    for name in names:
-        at_measure = gaps[gaps["measure"] == name]
-        limits[name] = _interesting(at_measure, *_columns_of(run, name))
-    clipped = any(
-        not gaps.loc[gaps["measure"] == name, _columns_of(run, name)[0]]
-        .dropna()
-        .between(*limit)
-        .all()
-        for name, limit in limits.items()
-    )
-    band = "bars" if len(run.axes) > 1 else "bands"
-    said = [f"Δ to the fixed grid at the same setting; {band}: ± 1 standard error over examples"]
-    if clipped:
-        said.append("hollow triangles: beyond the axis")
+    names = [name for name in names if (paired["measure"] == name).any()]
+    several = len(run.axes) > 1
+    crowd = paired["method"].nunique() > CROWD and not several
+    drawn = ("bars" if several else "bands") + (" (of those under test)" if crowd else "")
+    said = ["Δ to the fixed grid at the same setting", _interval_note(drawn, paired["interval"])]
+    if paired["margin"].notna().any():
+        said.append("shaded: the margin within which a gap counts as none")
+    titles = [_gap_name(run, name) for name in names]
     panels, figure, shown = _panels(run, titles, 1.6, said, without=GRID)
     for axes, name in zip(panels, names, strict=True):
-        value, error = _columns_of(run, name)
-        low, high = limits[name]
-        stacked: dict[tuple[str, float], int] = {}  # arrows that share a place stand in a column
+        of_name = paired[(paired["measure"] == name) & paired["gap"].notna()]
+        seen = []
         for method, look in shown.items():
-            at = gaps[(gaps["measure"] == name) & (gaps["method"] == method) & gaps[value].notna()]
+            at = of_name[of_name["method"] == method]
             place = np.array(_places(run, at["setting"], method, shown))
-            mean, spread = at[value].to_numpy(), at[error].fillna(0).to_numpy()
-            if len(run.axes) == 1:
-                colour = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
-                axes.fill_between(place, mean - spread, mean + spread, **colour)
-            else:
-                bars = {"ecolor": look["color"], "elinewidth": 0.8, "fmt": "none"}
-                axes.errorbar(place, mean, spread, **bars)
+            mean, bottom, top = (at[column].to_numpy(float) for column in ("gap", "low", "high"))
+            seen += [*mean]
+            if several:
+                axes.vlines(place, bottom, top, color=look["color"], linewidth=0.8)
+            elif not crowd or method in COLOURS:
+                axes.fill_between(place, bottom, top, color=look["color"], alpha=0.18, linewidth=0)
+            if several or not crowd or method in COLOURS:
+                seen += [*bottom, *top]
             axes.plot(place, mean, **look)
-            for x, y in zip(place, mean, strict=True):
-                if low <= y <= high:
-                    continue
-                arrow, edge = ("^", high) if y > high else ("v", low)
-                height = stacked[arrow, x] = stacked.get((arrow, x), -1) + 1
-                inwards = math.copysign(0.075 * height * (high - low), low - y)
-                axes.plot(
-                    x, edge + inwards, arrow, markerfacecolor="white", markersize=5, zorder=6,
-                    markeredgecolor=look["color"], markeredgewidth=1.0, clip_on=False,
-                )  # fmt: skip
-        axes.axhline(0, color="black", linewidth=1.0, zorder=2)
-        axes.set_ylim(low, high)
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+        _gap_axis(axes, seen, margin_of(run.measures[name]))
     return figure
 
 
-# Axes, panels and legends -----------------------------------------------------------------------
+def _gap_name(run: Run, measure: str) -> str:
+    """`Δ loss (%) ↓`: in per cent or in the measure's unit, as the comparisons are."""
+    style = run.measures[measure]
+    unit = "%" if in_percent(style) else one_line(style.unit)
+    arrow = {"lower": "\u00a0↓", "higher": "\u00a0↑"}.get(style.better, "")
+    return f"Δ {one_line(style.label)}" + (f" ({unit})" if unit else "") + arrow
 
 
-def samples(run: Run) -> Figure | None:
-    """What the models make of the first test example, the fixed network's above the conditioned
-    one's at the same setting; None where the task shows nothing.
-
-    One axis: a row per method, a column per setting, at most nine. Several axes around a centre:
-    per axis, its low end, the centre and its high end. Pictures larger than `PATCH` are cut to
-    their middle.
-    """
-    entries = run.measured[run.measured["seed"] == run.seeds[0]]
-    pictures = {
-        (e["method"], e["setting"]): e["path"].with_suffix(".png")
-        for e in entries.to_dict("records")
-        if e["path"].with_suffix(".png").exists()
-    }
-    methods = [m for m in run.methods if any(m == method for method, _ in pictures)]
-    if not pictures:
-        return None
-    labels = run.labels()
-    if len(run.axes) == 1 or run.centre is None:
-        last, shown = len(run.settings) - 1, min(9, len(run.settings))
-        blocks = [[run.settings[round(i * last / max(1, shown - 1))] for i in range(shown)]]
-    else:
-        methods = [m for m in methods if m in (GRID, "yoto")] or methods[:2]
-        blocks = [
-            [s for s in run.settings if _moves_only(run, s, axis)] for axis in range(len(run.axes))
-        ]
-        blocks = [sorted(block, key=run.values) for block in blocks if len(block) > 1]
-    columns = max(len(block) for block in blocks)
-    rows = len(blocks) * len(methods)
-    side = min(DOUBLE / columns, 1.5)
-    figure = Figure(figsize=(side * columns + 0.3, (side + 0.16) * rows), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)  # type: ignore
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        block, method = blocks[row // len(methods)], methods[row % len(methods)]
-        for column in range(columns):
-            axes = grid[row, column]
-            axes.set_xticks([])
-            axes.set_yticks([])
-            sns.despine(ax=axes, left=True, bottom=True)
-            if column >= len(block):
-                continue
-            path = pictures.get((method, block[column]))
-            if path is not None:
-                axes.imshow(_middle(path), interpolation="none")
-            if row % len(methods) == 0:
-                head = labels[block[column]]
-                if len(run.axes) == 1:
-                    head = f"{run.axes[0].symbol} = {head}"
-                axes.set_title(_text(head), fontsize=7, pad=2)
-            if column == 0:
-                axes.set_ylabel(_text(method_label(method)), fontsize=7)
-    if run.sample_line:
-        figure.supxlabel(_text(run.sample_line), fontsize=7)
-    return figure
-
-
-def _moves_only(run: Run, setting: str, axis: int) -> bool:
-    """Whether a setting differs from the centre in this axis or not at all."""
-    assert run.centre is not None
-    pairs = enumerate(zip(run.values(setting), run.centre, strict=True))
-    return all(a == b for place, (a, b) in pairs if place != axis)
-
-
-def _middle(path: Path) -> Any:
-    """The middle `PATCH` by `PATCH` pixels of a picture file, or all of a smaller one."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        left, top = (max(0, (size - PATCH) // 2) for size in picture.size)
-        right, bottom = (
-            min(size, before + PATCH)
-            for size, before in zip(picture.size, (left, top), strict=True)
-        )
-        return picture.convert("RGB").crop((left, top, right, bottom))
+# Axes, panels, legends and names ----------------------------------------------------------------
 
 
 def _panels(
@@ -315,11 +618,14 @@ def _panels(
         if GRID in shown:
             shown[GRID] |= {"markersize": 4, "markerfacecolor": "black"}
     count = len(titles)
-    choices = (2,) if several else (4, 3)
-    columns = count if count < 3 else min(choices, key=lambda c: -count % c)
+    choices: tuple[int, ...] = (4, 3)
+    if several:
+        crowded = len(shown) * len(run.settings) > 60 and count <= 6
+        choices = (1,) if crowded else (2,)
+    columns = count if count < min(3, *choices) else min(choices, key=lambda c: -count % c)
     columns = min(columns, max(choices))
     rows = math.ceil(count / columns)
-    width = DOUBLE if columns > 1 else SINGLE
+    width = DOUBLE if columns > 1 or several else SINGLE
     wrapped = [textwrap.fill(title, int(15 * width / columns)) for title in titles]
     below = [_axis_label(run)] if not several else []
     if not several and _shaded(run):
@@ -340,8 +646,7 @@ def _panels(
         sns.despine(ax=axes)
     if below:
         figure.supxlabel(_text("\n".join(below)), fontsize=7)
-    names = {method: _text(method_label(method)) for method in shown}
-    _legend(figure, [Line2D([], [], **look, label=names[m]) for m, look in shown.items()])
+    _legend(figure, [_handle(method, look) for method, look in shown.items()])
     return panels[:count], figure, shown
 
 
@@ -380,18 +685,13 @@ def _axis_label(run: Run) -> str:
     return f"coefficient {symbol} of {name}" if symbol != name else f"coefficient of {name}"
 
 
-def _columns_of(run: Run, measure: str) -> tuple[str, str]:
-    """The columns of the gaps that a measure is drawn from."""
-    return loss_gap(run)[1:3] if measure == LOSS else ("gap", "se")
-
-
 def _places(
     run: Run, settings: pd.Series, method: str, shown: dict[str, dict[str, Any]]
 ) -> list[float]:
     """Where settings stand on the horizontal axis; named ones with the methods side by side."""
     if len(run.axes) == 1:
         return [run.values(setting)[0] for setting in settings]
-    aside = 0.6 * ((list(shown).index(method) + 0.5) / len(shown) - 0.5)
+    aside = 0.7 * ((list(shown).index(method) + 0.5) / len(shown) - 0.5)
     return [run.settings.index(setting) + aside for setting in settings]
 
 
@@ -418,20 +718,36 @@ def _scale(axes: Axes, which: str, values: list[float]) -> None:
     axes.set(**{f"{which}lim": limits})
 
 
-def _interesting(at: pd.DataFrame, value: str, error: str) -> tuple[float, float]:
-    """Limits that hold the method under test (or the nearest one) whole, zero, and of the others
-    what lies within `ON_SCALE` times its largest gap."""
-    spread = at[error].fillna(0)
-    reach = pd.DataFrame({"low": at[value] - spread, "high": at[value] + spread})
-    largest = reach.abs().max(axis=1).groupby(at["method"]).max()
-    nonzero = largest[largest > 0]
-    if nonzero.empty:
-        return -1.0, 1.0
-    scale = ON_SCALE * max(nonzero.min(), nonzero.get("yoto", 0.0))
-    low, high = max(reach["low"].min(), -scale), min(reach["high"].max(), scale)
-    low, high = min(low, 0.0), max(high, 0.0)
-    margin = 0.08 * (high - low)
-    return low - margin, high + margin
+def _gap_axis(axes: Axes, values: Sequence[float], margin: float, most: int = 7) -> None:
+    """A vertical axis of gaps around zero, the margin shaded. Where some gaps are many times the
+    smaller ones it is linear within the margin and logarithmic far from it, so that none flattens
+    the others."""
+    finite = np.array([value for value in values if math.isfinite(value)] + [0.0])
+    sizes = np.abs(finite[finite != 0])
+    if margin > 0:
+        axes.axhspan(-margin, margin, color="0.88", linewidth=0, zorder=0)
+    axes.axhline(0, color="black", linewidth=1.0, zorder=2)
+    low, high = (float(end) for end in (finite.min(), finite.max())) if len(sizes) else (-1, 1)
+    usual = float(np.quantile(sizes, 0.25)) if len(sizes) else 1.0
+    if max(-low, high) <= FAR * usual:
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(most - 1))
+        return
+    unit = margin if 0 < margin < usual else usual / 3
+    axes.set_yscale("asinh", linear_width=unit)
+    ends = np.arcsinh(np.array([low, high]) / unit)
+    spare = 0.1 * float(np.ptp(ends))
+    bottom, top = unit * np.sinh(ends + np.array([-spare, spare]))
+    axes.set_ylim(bottom, top)
+    first = math.ceil(math.log10(unit))
+    for factors, step in (((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
+        away = [m * 10.0**k for k in range(first, first + 12, step) for m in factors]
+        ticks = [t for t in (*(-t for t in away), 0.0, *away) if bottom <= t <= top]
+        if len(ticks) <= most:
+            break
+    axes.yaxis.set_major_locator(ticker.FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _context(run: Run, x: str, y: str) -> dict[str, list[tuple[float, float]]]:
@@ -461,6 +777,10 @@ def _no_line(look: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in look.items() if k != "dashes"} | {"linestyle": "none"}
 
 
+def _handle(method: str, look: dict[str, Any]) -> Line2D:
+    return Line2D([], [], **look, label=_text(method_label(method)))
+
+
 def _legend(figure: Figure, handles: list[Line2D]) -> None:
     """A legend above everything, with as many columns as fit; the figure grows by its rows."""
     for columns in range(len(handles), 0, -1):
@@ -472,6 +792,118 @@ def _legend(figure: Figure, handles: list[Line2D]) -> None:
             break
         legend.remove()
     figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(len(handles) / columns))
+
+
+def _height(run: Run) -> float:
+    """Inches of a panel that names all methods: more names need more room."""
+    return 2.6 + 0.07 * max(0, len(run.methods) - 10)
+
+
+def _settle(figure: Figure) -> None:
+    """Fix the places of all axes: names can be put beside points, and nothing is laid out twice."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
+def _called(methods: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """What a crowded panel calls the methods, and the sentences that explain it: variants of one
+    method have a number where there are many of them."""
+    names = {method: _two_lines(method, 18) for method in methods}
+    variants = [method for method in methods if "[" in method]
+    if len(variants) <= VARIANTS:
+        return names, []
+    key = []
+    for place, method in enumerate(variants, 1):
+        plain, _, fields = method.partition("[")
+        names[method] = f"{method_label(plain)} {place}"
+        key.append(f"{names[method]}: {one_line(fields).removesuffix(']')}")
+    return names, key
+
+
+def _label(
+    method: str, text: str, at: Sequence[tuple[float, float]], look: dict[str, Any]
+) -> Label:
+    return Label(text=text, at=at, colour=look["color"], bold=method == GRID or method in COLOURS)
+
+
+def _spots(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where a curve is best named: at its ends, then along it."""
+    return list(dict.fromkeys([pairs[-1], pairs[0], *reversed(pairs)]))
+
+
+def _ring(axes: Axes, points: Sequence[tuple[float, float]], radius: float = 4.0) -> NDArray[Any]:
+    """Data coordinates of a small ring of pixels around every point, its centre included."""
+    angles = np.linspace(0, 2 * math.pi, 9)[:, None]
+    ring = radius * np.concatenate([[[0.0, 0.0]], np.hstack([np.cos(angles), np.sin(angles)])])
+    around = axes.transData.transform(np.asarray(points, float))[:, None] + ring
+    return np.asarray(axes.transData.inverted().transform(around.reshape(-1, 2)))
+
+
+def _inside(axes: Axes, point: tuple[float, float]) -> bool:
+    return bool(axes.bbox.contains(*axes.transData.transform(point)))
+
+
+def _note(figure: Figure, sentences: Sequence[str], width: float) -> None:
+    """What a reader must know, small, below the figure, which grows by it."""
+    lines = textwrap.wrap("; ".join(sentences), int(20.5 * width))
+    if lines:
+        figure.set_figheight(figure.get_figheight() + 0.11 * len(lines))
+        figure.supxlabel(_text("\n".join(lines)), fontsize=SMALL, color="0.25")
+
+
+def _interval_note(drawn: str, made: pd.Series) -> str:
+    """`bars: 95 % intervals (BCa, images only)`, or why there are none."""
+    ways = sorted({way for way in made if not way.startswith("no interval")})
+    if ways:
+        return f"{drawn}: 95 % intervals ({'; '.join(ways)})"
+    return "; ".join(sorted(set(made))) or "no intervals"
+
+
+def _margin(run: Run) -> str:
+    """`±1 %` or `±2 nats`: the margin of the loss."""
+    style = run.measures[LOSS]
+    unit = "%" if in_percent(style) else one_line(style.unit)
+    return f"±{margin_of(style):g}\u00a0{unit}".rstrip()
+
+
+def _brief(value: float) -> str:
+    """`+1.7`, `−13`, `+1.2k`: a gap that fits a small cell."""
+    if abs(value) >= 999.5:
+        return f"{value / 1000:+.2g}k".replace("-", "−")
+    return number(value, 1 if abs(value) < 9.95 else 0, sign=True)
+
+
+def _cell(
+    axes: Axes, corner: tuple[float, float], height: float, colour: Any, text: str, size: float,
+    *, bold: bool = False,
+) -> None:  # fmt: skip
+    """One cell of a matrix, a unit wide: its colour and a text that stays legible on it."""
+    box = Rectangle(corner, 1, height, facecolor=colour, edgecolor="white", linewidth=0.8)
+    axes.add_patch(box)
+    red, green, blue = to_rgb(colour)
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+    axes.text(
+        corner[0] + 0.5, corner[1] + height / 2, text, ha="center", va="center_baseline",
+        fontsize=size, color="white" if dark else "0.1", weight="bold" if bold else "normal",
+    )  # fmt: skip
+
+
+def _sides(axes: Axes, heads: Sequence[str], names: Sequence[str], columns: Any, rows: Any) -> None:
+    """What the columns (above) and rows (left) of a matrix are; no frame."""
+    axes.set_xticks(columns, heads, fontsize=SMALL)
+    axes.set_yticks(rows, names, fontsize=SMALL, linespacing=0.95)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0, pad=2)
+    axes.grid(visible=False)
+    sns.despine(ax=axes, left=True, bottom=True)
+
+
+def _two_lines(method: str, width: int) -> str:
+    """A method's name, broken before its fields where it is long."""
+    name = method_label(method).replace("[", " [")
+    return _text(textwrap.fill(name, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _text(label: str) -> str:

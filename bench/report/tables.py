@@ -1,14 +1,15 @@
-"""The three tables of a run: what each method reached, how far from the grid, at what cost.
+"""Tables as they are read: the answers of a run as text, for Markdown, LaTeX and the terminal.
 
-Each is a data frame with raw numbers (the CSV) and a `Sheet` of formatted text, from which the
-Markdown and the terminal's table are made.
+Each `*_sheet` makes a `Sheet` of text cells from a frame of `bench/report/compare.py` or
+`costs.py`; the frames themselves are the CSV.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
@@ -17,9 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import WHOLE
+from bench.report.compare import LOSS, LOST, entries_of, in_percent, measures_of
+from bench.report.costs import ALL, GRID
 from bench.report.load import Run
+from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import (
     NOTHING,
+    estimate,
+    latex_table,
     markdown_table,
     measure_label,
     method_label,
@@ -29,70 +35,170 @@ from bench.report.text import (
     short,
 )
 
-GRID = "fixed_grid"
-LOSS = "loss"
-ALL = "all, each network once"
-COSTS = ("networks", "steps", "examples", "flops", "seconds", "parameters", "bytes")
-
 
 class Sheet(NamedTuple):
-    """A table as it is read: text cells; `groups` holds the number of rows per method."""
+    """A table as it is read: text cells, of which the first `left` columns are names.
+
+    groups: the number of rows per method. best: the (row, column) of every cell that no other in
+    its column (at the same setting, where the rows are settings) beats.
+    """
 
     head: list[str]
     rows: list[list[str]]
     left: int
     groups: list[int]
+    best: frozenset[tuple[int, int]] = frozenset()
 
     def markdown(self) -> str:
-        return markdown_table(self.head, self.rows, self.left)
+        return markdown_table(self.head, self.rows, self.left, self.best)
+
+    def latex(self) -> str:
+        return latex_table(self.head, self.rows, self.left, self.best, self.groups)
 
 
-LOST = ("diverged", "failed")
+def _best(better: str, candidates: Sequence[tuple[int, float, str]]) -> set[int]:
+    """The rows, of (row, value, text), that read like the best value; none where all do."""
+    there = [c for c in candidates if math.isfinite(c[1])]
+    if not better or len({text for _, _, text in there}) < 2:
+        return set()
+    _, _, best = (min if better == "lower" else max)(there, key=lambda c: c[1])
+    return {row for row, _, text in there if text == best}
 
-# What each method reached -----------------------------------------------------------------------
+
+# One row per method -----------------------------------------------------------------------------
 
 
-def summary(run: Run) -> pd.DataFrame:
-    """One row per method and setting: the mean of every measure over pictures and seeds.
+class Column(NamedTuple):
+    head: str
+    text: Callable[[dict[str, Any]], str]
+    value: str = ""  # the column of the frame that is compared
+    better: str = ""
 
-    `status` is "done", "diverged" or "failed" (no seed was left, the measures are empty), or
-    "some lost"; `lost_seeds` counts them.
-    """
-    means = run.records.groupby(["method", "setting", "measure"])["value"].mean()
-    single = run.records[run.records["example"] != WHOLE]
-    pictures = single.groupby(["method", "setting"])["example"].nunique()
-    rows: list[dict[str, Any]] = []
-    for method, setting, entries in _entries(run):
-        lost = entries.loc[entries["status"] != "done", "status"]
-        some = len(lost) < len(entries)
-        rows.append(
-            {
-                "method": method,
-                "setting": setting,
-                "status": ("some lost" if some else lost.iloc[0]) if len(lost) else "done",
-                "seeds": len(entries) - len(lost),
-                "lost_seeds": len(lost),
-                "pictures": int(pictures.get((method, setting), 0)),
-                "outside_range": any(len(sentences) for sentences in entries["outside"]),
-                **{name: means.get((method, setting, name), math.nan) for name in run.measures},
-            }
+
+def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> Sheet:
+    """What is lost and what is saved; `narrow` leaves out what a terminal has no room for."""
+    title, digits = gap_title(run)
+    labels = setting_labels(run)
+    worst_head = "worst" if narrow else f"worst (at {setting_head(run)})"
+
+    def gap(row: dict[str, Any]) -> str:
+        if row["method"] == GRID:
+            return "ref."
+        ends = (row["loss_gap_low"], row["loss_gap_high"])
+        return estimate(row["loss_gap_mean"], ends, digits, sign=True)
+
+    def worst(row: dict[str, Any]) -> str:
+        if row["method"] == GRID:
+            return "ref."
+        at = "" if narrow or not row["worst_setting"] else f" ({labels[row['worst_setting']]})"
+        return estimate(row["loss_gap_worst"], (), digits, sign=True) + at
+
+    columns = [
+        Column(title, gap, "loss_gap_mean", "lower"),
+        Column(worst_head, worst, "loss_gap_worst", "lower"),
+        Column("verdict", lambda row: row["verdict"] or NOTHING),
+        Column("BD-rate (%)", _number("bd_rate", 1, sign=True), "bd_rate", "lower"),
+        Column("FLOPs", _ratio("flops_ratio"), "flops_ratio", "lower"),
+    ]
+    if not narrow:
+        columns += [
+            Column("time", _ratio("seconds_ratio"), "seconds_ratio", "lower"),
+            Column("stored", _ratio("bytes_ratio"), "bytes_ratio", "lower"),
+            Column("FLOPs / warm grid", _ratio("against_warm"), "against_warm", "lower"),
+            Column("FLOPs / cheapest equal", _ratio("against_peer"), "against_peer", "lower"),
+        ]
+    columns.append(Column("pays from", _number("break_even", 0), "break_even", "lower"))
+    if not narrow:
+        columns.append(Column("seeds", lambda row: str(_seeds(run, row["method"]))))
+    return _by_method(frame, columns)
+
+
+def knob_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
+    """The front, whatever the coefficients, and how well the coefficients steer."""
+    title, digits = gap_title(run)
+    quality = f"BD-{measure_label(run.measures[run.fronts[0][1]])}" if run.fronts else ""
+    columns = [
+        Column("BD-rate (%)", _number("bd_rate", 1, sign=True), "bd_rate", "lower"),
+        *(
+            Column(f"{part} third", _number(f"bd_{part}", 1, sign=True), f"bd_{part}", "lower")
+            for part in ("low", "mid", "high")
+        ),
+        Column("overlap", _number("bd_overlap", 2)),
+        Column(quality, _number("bd_quality", 2, sign=True), "bd_quality", "higher"),
+        Column("hypervolume", _number("hypervolume_ratio", 3), "hypervolume_ratio", "higher"),
+        Column("IGD+", _number("igd_plus", 3), "igd_plus", "lower"),
+        Column("coverage", _number("coverage", 2), "coverage", "higher"),
+        Column("monotonicity", _number("monotonicity", 2), "monotonicity", "higher"),
+        Column("calibration", _number("calibration", 3), "calibration", "lower"),
+        Column("diagonal", _number("diagonal", 2), "diagonal", "higher"),
+        Column(title.replace("loss gap", "held out"), _number("held_out", digits, sign=True)),
+    ]
+    return _by_method(frame, columns)
+
+
+def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
+    """One row per method; a column with nothing in it is left out, and the grid is no candidate
+    for the best."""
+    rows = frame.to_dict("records")
+    texts = [
+        [column.text(row) if row["status"] != "failed" else "failed" for row in rows]
+        for column in columns
+    ]
+    kept = [i for i, text in enumerate(texts) if {*text} - {NOTHING, "failed"}]
+    best = {
+        (row, place)
+        for place, i in enumerate(kept, 1)
+        if columns[i].value
+        for row in _best(
+            columns[i].better,
+            [
+                (n, row[columns[i].value], texts[i][n])
+                for n, row in enumerate(rows)
+                if row["method"] != GRID
+            ],
         )
-    return pd.DataFrame(rows)
+    }
+    marks = {"partly failed": " ‡"}
+    names = [method_label(row["method"]) + marks.get(row["status"], "") for row in rows]
+    cells = [[name, *(texts[i][n] for i in kept)] for n, name in enumerate(names)]
+    head = ["method", *(columns[i].head for i in kept)]
+    return Sheet(head, cells, 1, [len(cells)], frozenset(best))
+
+
+def _number(name: str, digits: int, *, sign: bool = False) -> Callable[[dict[str, Any]], str]:
+    return lambda row: number(row[name], digits, sign=sign)
+
+
+def _ratio(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: ratio(row[name])
+
+
+def _seeds(run: Run, method: str) -> int:
+    of_method = run.measured[run.measured["method"] == method]
+    return int(of_method.loc[~of_method["status"].isin(LOST), "seed"].nunique())
+
+
+# One row per method and setting -----------------------------------------------------------------
 
 
 def summary_sheet(
-    run: Run, frame: pd.DataFrame, measures: Sequence[str], gaps: pd.DataFrame | None = None
+    run: Run,
+    frame: pd.DataFrame,
+    measures: Sequence[str],
+    compared: pd.DataFrame | None = None,
 ) -> Sheet:
-    """`measures` per method and setting; with `gaps`, the relative gap of the loss behind it."""
+    """`measures` per method and setting, ± the standard deviation over seeds where there are two
+    or more; with `compared`, the gap of the loss behind them and no deviations."""
     labels = setting_labels(run)
     head = ["method", setting_head(run), *(measure_label(run.measures[m]) for m in measures)]
-    relative = {}
-    if gaps is not None:
-        title, column, _, digits = loss_gap(run)
+    gaps: dict[Any, float] = {}
+    if compared is not None:
+        title, digits = gap_title(run)
         head.append(title)
-        of_loss = gaps[gaps["measure"] == LOSS]
-        relative = of_loss.set_index(["method", "setting"])[column].to_dict()
-    rows, groups = [], []
+        of_loss = compared[compared["measure"] == LOSS]
+        gaps = of_loss.set_index(["method", "setting"])["gap"].to_dict()
+    rows: list[list[str]] = []
+    groups, candidates = [], []
     for method in run.methods:
         of_method = frame[frame["method"] == method]
         groups.append(len(of_method))
@@ -100,73 +206,39 @@ def summary_sheet(
             gone = row["status"] in LOST
             mark = " ‡" if row["status"] == "some lost" else ""
             cells = [method_label(method) if not place else "", labels[row["setting"]] + mark]
-            cells += [
-                row["status"] if gone else number(row[m], run.measures[m].digits) for m in measures
-            ]
-            if gaps is not None:
-                gap = number(relative.get((method, row["setting"])), digits, sign=True)
+            for measure in measures:
+                digits_here = run.measures[measure].digits
+                text = number(row[measure], digits_here)
+                candidates.append((row["setting"], measure, len(rows), row[measure], text))
+                spread = number(row[f"{measure}_sd"], digits_here)
+                if compared is None and spread != NOTHING:
+                    text += f" ± {spread}"
+                cells.append(row["status"] if gone else text)
+            if compared is not None:
+                gap = number(gaps.get((method, row["setting"])), digits, sign=True)
                 cells.append("ref." if method == GRID else gap)
             rows.append(cells)
-    return Sheet(head, rows, 2, groups)
-
-
-# How far from the grid --------------------------------------------------------------------------
-
-
-def gaps(run: Run) -> pd.DataFrame:
-    """One row per method, setting and measure: method minus grid, paired by picture and seed.
-
-    `std` is over pictures, whose seeds are averaged first, and `se` is std / sqrt(pictures).
-    `relative_percent` (loss only) is the mean gap per cent of the grid's mean loss over the same
-    pairs. Without a partner `pairs` is 0 and the numbers are empty.
-    """
-    values = run.records[["method", "seed", "setting", "example", "measure", "value"]]
-    pair = ["seed", "setting", "example", "measure"]
-    grid = values[values["method"] == GRID].drop(columns="method")
-    others = values[values["method"] != GRID]
-    pairs = others.merge(grid.rename(columns={"value": "grid"}), on=pair, how="inner")
-    pairs["gap"] = pairs["value"] - pairs["grid"]
-
-    key = ["method", "setting", "measure"]
-    by_picture = pairs.groupby([*key, "example"])["gap"].mean().groupby(level=key)
-    found = pd.DataFrame(
-        {
-            "grid": pairs.groupby(key)["grid"].mean(),
-            "gap": pairs.groupby(key)["gap"].mean(),
-            "std": by_picture.std(),
-            "pictures": by_picture.size(),
-            "seeds": pairs.groupby(key)["seed"].nunique(),
-            "pairs": pairs.groupby(key).size(),
-        }
-    )
-    wanted = [
-        (method, setting, measure)
-        for method, setting, _ in _entries(run)
-        if method != GRID
-        for measure in run.measures
-    ]
-    frame = found.reindex(pd.MultiIndex.from_tuples(wanted, names=key)) if wanted else found
-    counts = others.groupby(key).size().reindex(frame.index).fillna(0)
-    frame[["pictures", "seeds", "pairs"]] = frame[["pictures", "seeds", "pairs"]].fillna(0)
-    frame["unpaired"] = counts - frame["pairs"]
-    frame["se"] = frame["std"] / frame["pictures"] ** 0.5
-    frame = frame.reset_index()
-    per_cent = (frame["measure"] == LOSS) & (frame["grid"] != 0) & run.measures[LOSS].relative
-    scale = 100 / frame["grid"].abs().where(per_cent)
-    frame["relative_percent"] = frame["gap"] * scale
-    frame["relative_se_percent"] = frame["se"] * scale
-    columns = [*key, "gap", "std", "se", "grid", "relative_percent", "relative_se_percent"]
-    counted = ["pairs", "unpaired", "pictures", "seeds"]
-    return frame[columns + counted].astype(dict.fromkeys(counted, int))
+    best = _best_of_settings(run, candidates, list(measures), 2)
+    return Sheet(head, rows, 2, groups, best)
 
 
 def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
-    """Δ of every measure as mean ± standard deviation over pictures."""
+    """Δ of every measure, its 95 % interval, and the verdict on the loss."""
     labels = setting_labels(run)
-    relative = run.measures[LOSS].relative
-    head = ["method", setting_head(run), *(["Δ loss (%)"] if relative else [])]
-    head += ["Δ " + measure_label(style) for style in run.measures.values()] + ["pairs"]
-    rows, groups = [], []
+    names = measures_of(run)
+    lost = {
+        (method, setting): entries["status"].iloc[0]
+        for method, setting, entries in entries_of(run)
+        if entries["status"].isin(LOST).all()
+    }
+    head = ["method", setting_head(run)]
+    for name in names:
+        style = run.measures[name]
+        shown = dataclasses.replace(style, unit="%") if in_percent(style) else style
+        head.append("Δ " + measure_label(shown))
+    head.insert(3, "verdict")  # on the loss, which comes first
+    rows: list[list[str]] = []
+    groups, candidates = [], []
     for method in (m for m in run.methods if m != GRID):
         of_method = frame[frame["method"] == method]
         settings = [s for s in run.settings if (of_method["setting"] == s).any()]
@@ -174,93 +246,39 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         for place, setting in enumerate(settings):
             at = of_method[of_method["setting"] == setting].set_index("measure")
             cells = [method_label(method) if not place else "", labels[setting]]
-            if relative:
-                cells.append(number(at["relative_percent"].get(LOSS), 1, sign=True))
-            for m, style in run.measures.items():
-                mean = number(at.at[m, "gap"], style.digits, sign=True)
-                spread = number(at.at[m, "std"], style.digits)
-                cells.append(mean if spread == NOTHING else f"{mean} ± {spread}")
+            for name in names:
+                row, style = at.loc[name], run.measures[name]
+                digits = 1 if row["percent"] else style.digits
+                text = number(row["gap"], digits, sign=True)
+                size = abs(row["gap"]) if not style.better else row["gap"]
+                candidates.append((setting, name, len(rows), size, text))
+                gap = estimate(row["gap"], (row["low"], row["high"]), digits, sign=True)
+                cells.append(lost.get((method, setting), gap))
+            cells.insert(3, at.at[LOSS, "verdict"] or NOTHING)
             rows.append([*cells, str(at["pairs"].max())])
-    return Sheet(head, rows, 2, groups)
+    best = _best_of_settings(run, candidates, [names[0], "", *names[1:]], 2)
+    return Sheet([*head, "pairs"], rows, 2, groups, best)
+
+
+def _best_of_settings(
+    run: Run,
+    candidates: Sequence[tuple[str, str, int, float, str]],
+    measures: Sequence[str],
+    first: int,
+) -> frozenset[tuple[int, int]]:
+    """The best cells at each setting, of (setting, measure, row, value, text); column `first`
+    holds the first of `measures`."""
+    found: dict[tuple[str, str], list[tuple[int, float, str]]] = {}
+    for setting, measure, *rest in candidates:
+        found.setdefault((setting, measure), []).append(tuple(rest))  # type: ignore[arg-type]
+    return frozenset(
+        (row, first + measures.index(measure))
+        for (_, measure), cells in found.items()
+        for row in _best(run.measures[measure].better, cells)
+    )
 
 
 # At what cost -----------------------------------------------------------------------------------
-
-
-def savings(run: Run) -> pd.DataFrame:
-    """One row per method, and one for all: what its networks cost, and the ratio to the grid's.
-
-    Sums over the different cells a method uses, averaged over seeds. A cell that two methods use
-    counts in full for each, and once in the last row. Training costs include the cells that a
-    network was continued from; parameters (conditioner included) and bytes are those of the
-    networks that must be kept to serve every setting. `seconds` are training seconds; they are
-    empty where a cell shared its device, and their ratio where the devices differ.
-    """
-    rows = [
-        {"method": method, **_cost(run, run.measured[run.measured["method"] == method])}
-        for method in run.methods
-    ]
-    rows.append({"method": ALL, **_cost(run, run.measured)})
-    frame = pd.DataFrame(rows)
-    grid = frame[frame["method"] == GRID]
-    for name in COSTS:
-        base = float(grid[name].iloc[0]) if len(grid) else math.nan
-        ratios = frame[name] / base if base > 0 else frame[name] * math.nan
-        if name == "seconds" and len(grid):
-            device = grid["device"].iloc[0]
-            one = (frame["device"] == device) & (";" not in device)
-            ratios = ratios.where(one)
-        frame[f"{name}_ratio"] = ratios
-    kept = ["peak_memory_bytes", "device", "settings", "seeds", "missing_cells"]
-    return frame[["method", *COSTS, *(f"{name}_ratio" for name in COSTS), *kept]]
-
-
-def _cost(run: Run, entries: pd.DataFrame) -> dict[str, Any]:
-    """Costs of the cells that `entries` use, as means over their seeds."""
-    cells = run.cells.set_index("cell", drop=False)
-    before = cells["after"].to_dict()
-    seeds, missing, every = [], set(), set()
-    for _, of_seed in entries.groupby("seed"):
-        kept = {cell for used in of_seed["cells"] for cell in used}
-        trained = set(kept)
-        for cell in kept:
-            while isinstance(cell := before.get(cell), str):
-                trained.add(cell)
-        missing |= {cell for cell in trained if cell not in before}
-        every |= trained - missing
-        if trained - set(before):
-            seeds.append(dict.fromkeys(COSTS, math.nan) | {"networks": float(len(trained))})
-            continue
-        training = cells.loc[sorted(trained)]
-        stored = cells.loc[sorted(kept)]
-        parameters = stored[["parameters", "conditioner_parameters"]].astype(float)
-        seconds = training["seconds"].astype(float)
-        seeds.append(
-            {
-                "networks": float(len(trained)),
-                **{
-                    name: training[name].astype(float).sum(skipna=False)
-                    for name in ("steps", "examples", "flops")
-                },
-                "seconds": math.nan
-                if training["shared_device"].astype(bool).any()
-                else seconds.sum(skipna=False),
-                "parameters": parameters["parameters"].sum(skipna=False)
-                + parameters["conditioner_parameters"].fillna(0).sum(),
-                "bytes": stored["bytes"].astype(float).sum(skipna=False),
-            }
-        )
-    known = cells.loc[sorted(every)]
-    names = sorted({one_line(name) for name in known["device_name"].dropna()})
-    return {
-        **pd.DataFrame(seeds)[list(COSTS)].mean(skipna=False).to_dict(),
-        "peak_memory_bytes": known["peak_memory_bytes"].astype(float).max(),
-        "device": "; ".join(names),
-        "settings": entries["setting"].nunique(),
-        "seeds": entries["seed"].nunique(),
-        "missing_cells": len(missing),
-    }
-
 
 _COST_HEADS = {
     "networks": ("networks", ""),
@@ -302,14 +320,36 @@ def _cost_label(method: str) -> str:
     return method if method == ALL else method_label(method)
 
 
-# Shared -----------------------------------------------------------------------------------------
+def quality_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
+    """The loss gap after each share of the training, of the methods that were measured then."""
+    title, digits = gap_title(run)
+    rows, groups = [], []
+    for method, part in frame.groupby("method", sort=False):
+        if len(part) < 2:
+            continue
+        groups.append(len(part))
+        for place, row in enumerate(part.to_dict("records")):
+            gap = estimate(row["loss_gap"], (row["low"], row["high"]), digits, sign=True)
+            name = method_label(method) if not place else ""
+            rows.append([name, f"{row['share']:g}", short(row["flops"]), gap])
+    return Sheet(["method", "share of the steps", "FLOPs", title], rows, 2, groups)
 
 
-def _entries(run: Run) -> list[tuple[str, str, pd.DataFrame]]:
-    """Method, setting and their measured rows (one per seed), in the order of display."""
-    groups = dict(iter(run.measured.groupby(["method", "setting"])))
-    order = [(method, setting) for method in run.methods for setting in run.settings]
-    return [(*key, groups[key]) for key in order if key in groups]
+def break_even_sheet(frame: pd.DataFrame) -> Sheet:
+    """From how many settings on a method is cheaper than the grid, with its 95 % interval."""
+    units = {"examples": "examples", "flops": "FLOPs", "seconds": "train time"}
+    rows = []
+    for method, part in frame.groupby("method", sort=False):
+        of = part.set_index("unit")
+        cells = []
+        for unit in units:
+            row = of.loc[unit]
+            cells.append(estimate(row["settings"], (row["earliest"], row["latest"]), 0))
+        rows.append([method_label(method), *cells])
+    return Sheet(["method", *units.values()], rows, 1, [len(rows)])
+
+
+# Shared -------------------------------------------------------------------------------------------
 
 
 def main_measures(run: Run) -> list[str]:
@@ -318,14 +358,13 @@ def main_measures(run: Run) -> list[str]:
     return list(fronts)[:4] or [name for name in run.measures if name != LOSS][:3]
 
 
-def loss_gap(run: Run) -> tuple[str, str, str, int]:
-    """How the gap of the loss is given: its title, the columns of the gap and of its standard
-    error, and the digits. In per cent, unless the task says that its loss has no such zero."""
+def gap_title(run: Run) -> tuple[str, int]:
+    """How gaps of the loss are called, with their unit, and their digits."""
     style = run.measures[LOSS]
-    if style.relative:
-        return "loss gap (%)", "relative_percent", "relative_se_percent", 1
+    if in_percent(style):
+        return "loss gap (%)", 1
     unit = f" ({one_line(style.unit)})" if style.unit else ""
-    return f"loss gap{unit}", "gap", "se", style.digits
+    return f"loss gap{unit}", style.digits
 
 
 def empty_measures(run: Run) -> list[str]:
@@ -359,7 +398,7 @@ def examples(run: Run) -> int:
     return int(run.records.loc[run.records["example"] != WHOLE, "example"].nunique())
 
 
-def notes(run: Run, gap: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
+def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
     """What a reader must know before believing the tables, one sentence each; plain text."""
     count = examples(run)
     found = [
@@ -367,14 +406,21 @@ def notes(run: Run, gap: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
     ]
     if len(run.seeds) == 1:
         found.append(
-            f"One seed, {count} examples: differences smaller than the spread are noise, and "
-            "nothing here says how much another seed would change."
+            f"One seed, {count} examples: intervals are over examples only (BCa), and nothing "
+            "here says how much another seed would change."
+        )
+    elif len(run.seeds) < ENOUGH_SEEDS:
+        found.append(
+            f"{len(run.seeds)} seeds, {count} examples: means are over both, intervals over "
+            "examples only (BCa, the seeds averaged), for so few seeds say little of the next."
         )
     else:
         found.append(
-            f"{len(run.seeds)} seeds, {count} examples: means are over both, and spreads are "
-            "over examples after averaging the seeds, so they leave out the seeds' own."
+            f"{len(run.seeds)} seeds, {count} examples: means and intervals are over both "
+            "(hierarchical bootstrap)."
         )
+    if (splits := set(run.measured["split"])) != {"test"}:
+        found.append(f"Measured on the {' and '.join(sorted(splits))} split: to choose by only.")
     uneven = run.measured.groupby(["method", "setting"])["seed"].nunique()
     if uneven.nunique() > 1:
         found.append("Not every method has every seed yet: the seeds are unequal in number.")
@@ -402,14 +448,18 @@ def notes(run: Run, gap: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
         )
     if GRID not in run.methods:
         found.append("There is no fixed grid in this run: no gaps and no ratios can be given.")
-    elif len(gap):
-        for method, part in gap.groupby("method"):
+    elif len(gaps):
+        for method, part in gaps.groupby("method"):
             lost = part.groupby("setting")["unpaired"].max().sum()
             if lost:
                 found.append(
                     f"{method_label(method)}: {int(lost)} measured examples have no partner in "
                     "the fixed grid (same setting, seed and example) and are in no gap."
                 )
+    if overall["bd_rate"].notna().any():
+        refused = overall[overall["bd_reason"] != ""]
+        for reason, rows in refused.groupby("bd_reason"):
+            found.append(f"No BD-rate for {_listed(rows['method'])}: {reason}.")
     grid_settings = saving.loc[saving["method"] == GRID, "settings"]
     for row in saving[saving["method"] != ALL].to_dict("records"):
         label = method_label(row["method"])
@@ -445,6 +495,24 @@ def notes(run: Run, gap: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
     return found
 
 
+def _listed(methods: Iterable[str]) -> str:
+    return ", ".join(method_label(method) for method in methods)
+
+
+def sheets(run: Run, frames: dict[str, pd.DataFrame]) -> dict[str, Sheet]:
+    """Every table that has something in it, by name, in the order of the report."""
+    found = {
+        "overall": overall_sheet(run, frames["overall"]),
+        "knob": knob_sheet(run, frames["overall"]),
+        "comparisons": gaps_sheet(run, frames["comparisons"]),
+        "summary": summary_sheet(run, frames["summary"], list(run.measures)),
+        "quality": quality_sheet(run, frames["quality"]),
+        "savings": savings_sheet(frames["savings"]),
+        "break_even": break_even_sheet(frames["break_even"]),
+    }
+    return {name: sheet for name, sheet in found.items() if sheet.rows}
+
+
 def rich_table(sheet: Sheet, title: str, caption: str = "") -> Table:
     """For the terminal: numbers to the right, a rule between methods, nothing interpreted."""
     table = Table(
@@ -463,8 +531,10 @@ def rich_table(sheet: Sheet, title: str, caption: str = "") -> Table:
     ends = {sum(sheet.groups[: i + 1]) for i in range(len(sheet.groups) - 1)}
     for count, row in enumerate(sheet.rows, 1):
         cells = [Text(cell) for cell in row]
-        for cell in cells:
+        for place, cell in enumerate(cells):
             if cell.plain in LOST:
                 cell.stylize("red")
+            elif (count - 1, place) in sheet.best:
+                cell.stylize("bold")
         table.add_row(*cells, end_section=count in ends)
     return table

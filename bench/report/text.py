@@ -1,19 +1,35 @@
-"""How a report writes names and numbers, and Markdown tables that no record can break."""
+"""How a report writes names and numbers, and tables that no record can break."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Container, Iterable, Sequence
 
 from bench.report.load import MeasureStyle
 
 NOTHING = "—"
+_GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+_GREEK += ["lambda", "mu", "nu", "xi", "", "pi", "rho", "", "sigma", "tau", "upsilon", "phi", "chi"]
+_GREEK += ["psi", "omega"]
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    **{chr(0x3B1 + i): rf"$\{name}$" for i, name in enumerate(_GREEK) if name},
+    **{c: rf"$\{name}$" for c, name in {"Δ": "Delta", "Σ": "Sigma", "Λ": "Lambda"}.items()},
+    **{c: rf"$\{name}$" for c, name in {"×": "times", "±": "pm", "·": "cdot"}.items()},
+    **{c: rf"$\{name}$" for c, name in {"↑": "uparrow", "↓": "downarrow", "→": "to"}.items()},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": "$<$", ">": "$>$", "|": "$|$", "−": "$-$", "²": "$^2$", "³": "$^3$", "\u00a0": "~"},
+    **{"[": "{[}", "—": "--", "–": "--", "†": r"\dag{}", "‡": r"\ddag{}", "ß": r"\ss{}"},
+}
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]|~$#"} | {"<": "&lt;", "&": "&amp;"})
 
 
 def method_label(name: str) -> str:
-    """`fixed_grid` to `fixed grid`, `yoto` to `YOTO`."""
-    return "YOTO" if name == "yoto" else one_line(name.replace("_", " "))
+    """`fixed_grid` to `fixed grid`, `yoto_tuned[width=2.0]` to `YOTO tuned[width=2.0]`."""
+    plain, bracket, fields = one_line(name).partition("[")
+    words = plain.replace("_", " ").split(" ")
+    return " ".join("YOTO" if word == "yoto" else word for word in words) + bracket + fields
 
 
 def measure_label(style: MeasureStyle, *, arrow: bool = True) -> str:
@@ -31,6 +47,19 @@ def number(value: float | None, digits: int = 3, *, sign: bool = False) -> str:
     if not text.strip("+-0."):
         text = text.lstrip("+-")  # no signed zero
     return text.replace("-", "−")
+
+
+def estimate(
+    value: float, ends: Sequence[float] = (), digits: int = 3, *, sign: bool = False
+) -> str:
+    """`+3.1 [+2.0, +4.4]`, without its interval where an end is missing; three significant digits
+    of the largest number are enough."""
+    shown = [value, *ends] if all(map(math.isfinite, ends)) else [value]
+    size = max(map(abs, shown))
+    if 10 <= size < math.inf:
+        digits = min(digits, max(0, 2 - math.floor(math.log10(size))))
+    first, *rest = (number(each, digits, sign=sign) for each in shown)
+    return f"{first} [{', '.join(rest)}]" if rest else first
 
 
 def short(value: float | None, unit: str = "") -> str:
@@ -60,9 +89,19 @@ def escape(text: str) -> str:
     return one_line(text).translate(_MARKDOWN)
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table of escaped cells, aligned in the source too; the first `left` columns lean left."""
-    cells = [[escape(cell) for cell in row] for row in (head, *rows)]
+def markdown_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    bold: Container[tuple[int, int]] = (),
+) -> str:
+    """A table of escaped cells, aligned in the source too; the first `left` columns lean left, and
+    cells at (row, column) in `bold` are so."""
+    marked = [
+        [f"**{escape(cell)}**" if (r, c) in bold else escape(cell) for c, cell in enumerate(row)]
+        for r, row in enumerate(rows)
+    ]
+    cells = [[escape(cell) for cell in head], *marked]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -74,3 +113,43 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int
 
     rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])]) + "\n"
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX sets as it is; what its standard fonts lack becomes its plain letters or a
+    question mark."""
+    found = []
+    for character in one_line(text):
+        if character in _LATEX:
+            found.append(_LATEX[character])
+        elif character.isascii():
+            found.append(character)
+        else:
+            plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+            found.append("".join(_LATEX.get(c, c) for c in plain) or "?")
+    return "".join(found)
+
+
+def latex_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    bold: Container[tuple[int, int]] = (),
+    groups: Sequence[int] = (),
+) -> str:
+    """A `tabular` with booktabs' rules and a gap between groups of rows."""
+
+    def line(cells: Iterable[str]) -> str:
+        return " & ".join(cells) + r" \\"
+
+    ends = {sum(groups[: i + 1]) for i in range(len(groups) - 1)}
+    body = []
+    for r, row in enumerate(rows):
+        cells = [latex(cell) for cell in row]
+        body.append(line(rf"\textbf{{{t}}}" if (r, c) in bold else t for c, t in enumerate(cells)))
+        if r + 1 in ends:
+            body.append(r"\addlinespace")
+    columns = "l" * left + "r" * (len(head) - left)
+    lines = ["% \\usepackage{booktabs}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [line(map(latex, head)), r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"

@@ -439,7 +439,9 @@ def presets(
         evaluated=50,
         training=replace(small.training, steps=4, batch=4),
     )
-    methods = {"yoto": film}
+    # Of the levers none did better here, on validation pictures, than what was released.
+    released = {"encoding": "log", "stratified": False, "weighting": "none", "scale": "linear"}
+    methods = {"yoto": film, "yoto_tuned": {**film, **released}}
     one, shares = (0,), (0.25, 0.5)
 
     def wide(width: int) -> Preset:

@@ -1,0 +1,164 @@
+"""Who works on a cell: a file beside it, so that several runs can share one results folder.
+
+    with Lease(folder / "lease.json").hold(): ...        raises Busy where somebody else has it
+
+No server and no clock in common: the holder counts a beat in the file every few seconds, and
+whoever waits takes a lease over when its beat has stood still for `PATIENCE` seconds of their own
+clock, or at once when the holder was a process of this machine that is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+KEYS = ("host", "machine", "pid", "started", "token", "beat")
+PATIENCE = 60.0  # seconds without a beat after which a lease is given up for dead
+BEAT = 5.0
+
+# The last beat seen of each lease, and when, by the clock that no one can set back.
+_seen: dict[Path, tuple[str, int, float]] = {}
+
+
+class Busy(RuntimeError):
+    """Another run has the cell; the message says which process on which machine."""
+
+
+class Lease:
+    """The lease at `path`; nothing is taken before `hold`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.token = uuid.uuid4().hex
+        self._stop = threading.Event()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Take the lease and keep it alive meanwhile. Raises Busy, OSError (nowhere to write)."""
+        self._take()
+        beats = threading.Thread(target=self._beat, daemon=True)
+        beats.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            beats.join()
+            if (read(self.path) or {}).get("token") == self.token:  # not taken over meanwhile
+                self.path.unlink(missing_ok=True)
+
+    def _take(self) -> None:
+        for _ in range(3):
+            try:
+                self._write(0, exclusive=True)
+                return
+            except FileExistsError:
+                holder = read(self.path)
+            if holder is None:  # released in between
+                continue
+            if alive(self.path, holder):
+                raise Busy(f"process {holder['pid']} on {holder['host']} is training it")
+            # Of several that find it dead, one moves it away; if that was a new one, put it back.
+            aside = self.path.with_name(f"{self.path.name}.{self.token}.dead")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path, aside)
+                if (read(aside) or holder)["token"] != holder["token"]:
+                    with contextlib.suppress(FileExistsError):
+                        os.link(aside, self.path)
+                aside.unlink()
+        raise Busy("other runs are taking it")
+
+    def _beat(self) -> None:
+        count = 0
+        while not self._stop.wait(BEAT):
+            count += 1
+            with contextlib.suppress(OSError):  # a full disk: the training itself will say so
+                if (read(self.path) or {}).get("token") == self.token:
+                    self._write(count, exclusive=False)
+
+    def _write(self, beat: int, exclusive: bool) -> None:
+        content = json.dumps({**_self(), "token": self.token, "beat": beat})
+        temporary = self.path.with_name(f"{self.path.name}.{self.token}.new")
+        try:
+            temporary.write_text(content)
+            if not exclusive:
+                os.replace(temporary, self.path)
+                return
+            try:
+                os.link(temporary, self.path)  # fails where there is one, and is never half written
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                with open(self.path, "x") as file:
+                    file.write(content)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror} while writing {self.path}: free some space or choose another "
+                "folder with --out, then give the same command again",
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A lease's holder: host, machine, pid, started, token, beat. None where there is no lease."""
+    try:
+        content = json.loads(path.read_text())
+        return {key: content[key] for key in KEYS}
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        return dict.fromkeys(KEYS, "damaged")
+
+
+def alive(path: Path, holder: dict[str, Any]) -> bool:
+    """Whether the holder still works, as far as can be told from here."""
+    if holder["token"] == "damaged":
+        return False
+    if holder["machine"] == _machine():
+        return started(holder["pid"]) == holder["started"]
+    token, beat, since = _seen.get(path, ("", -1, 0.0))
+    if (token, beat) != (holder["token"], holder["beat"]):
+        _seen[path] = (holder["token"], holder["beat"], time.monotonic())
+        return True
+    return time.monotonic() - since < PATIENCE
+
+
+def _self() -> dict[str, Any]:
+    pid = os.getpid()
+    host = socket.gethostname()
+    return {"host": host, "machine": _machine(), "pid": pid, "started": started(pid)}
+
+
+def _machine() -> str:
+    """Within what process numbers mean the same: this boot of this machine, and this container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
+
+
+def started(pid: int) -> str:
+    """When a process was started, in ticks since the boot, which no change of the clock moves;
+    "" for one that is gone. Where there is no /proc, only whether it is there."""
+    try:
+        if Path("/proc/self/stat").exists():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return "" if fields[0] == "Z" else fields[19]
+        os.kill(pid, 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    except PermissionError:
+        pass
+    return "running"

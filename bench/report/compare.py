@@ -1,0 +1,542 @@
+"""What the records of a run say: frames of answers, from a `Run` and the statistics alone.
+
+    comparisons(run)        every method, setting and measure against the fixed grid
+    overall(run)            one row per method: loss, front, knob, costs
+    quality_compute(run)    the loss gap after each share of the training
+    break_evens(run)        from how many settings on a method is cheaper
+    cross(run, method)      told one setting, scored with another
+    verdict_sentence(run)   all of it in a sentence
+
+A gap is method minus fixed grid at the same setting, paired by example and seed. It is in per cent
+of the grid's mean where the measure's margin is, or where it has no margin and may be given so;
+otherwise in the measure's unit. What cannot be told is NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.records import WHOLE
+from bench.report import stats
+from bench.report.costs import GRID, break_evens, savings, with_ancestors
+from bench.report.load import MeasureStyle, Run
+from bench.report.text import estimate, method_label, one_line, ratio
+
+LOSS = "loss"
+LOST = ("diverged", "failed")
+WARM = "warm_grid"
+ROUNDING = 1e-6  # losses are recorded as 32-bit floats
+UNDER_TEST = ("yoto_tuned", "yoto")  # whom the sentence is about: the first that was measured
+
+
+def in_percent(style: MeasureStyle) -> bool:
+    """Whether gaps of this measure are per cent of the grid's mean."""
+    return style.margin.endswith("%") or (style.relative and not style.margin)
+
+
+def margin_of(style: MeasureStyle) -> float:
+    """The equivalence margin in the units of the gap; NaN without one."""
+    return float(style.margin.removesuffix("%")) if style.margin else math.nan
+
+
+def verdict_of(style: MeasureStyle, interval: stats.Interval) -> str:
+    """The verdict of a gap, "" where the task names no margin or no better direction."""
+    if not style.margin or not style.better:
+        return ""
+    return stats.verdict(interval, margin_of(style), style.better)
+
+
+# What was measured --------------------------------------------------------------------------------
+
+
+def entries_of(run: Run) -> list[tuple[str, str, pd.DataFrame]]:
+    """Method, setting and their measured rows (one per seed), in the order of display."""
+    groups = dict(iter(run.measured.groupby(["method", "setting"])))
+    order = [(method, setting) for method in run.methods for setting in run.settings]
+    return [(*key, groups[key]) for key in order if key in groups]
+
+
+def measures_of(run: Run) -> list[str]:
+    """The names of the measures, the loss first."""
+    return [LOSS, *(name for name in run.measures if name != LOSS)]
+
+
+def summary(run: Run) -> pd.DataFrame:
+    """One row per method and setting: the mean of every measure over pictures and seeds.
+
+    `<measure>_sd` is the standard deviation over seeds of the mean over pictures. `status` is
+    "done", "diverged" or "failed" (no seed was left, the measures are empty), or "some lost";
+    `lost_seeds` counts them.
+    """
+    key = ["method", "setting", "measure"]
+    means = run.records.groupby(key)["value"].mean()
+    by_seed = run.records.groupby([*key, "seed"])["value"].mean()
+    spreads = by_seed.groupby(level=key).std()
+    single = run.records[run.records["example"] != WHOLE]
+    pictures = single.groupby(["method", "setting"])["example"].nunique()
+    rows: list[dict[str, Any]] = []
+    for method, setting, entries in entries_of(run):
+        lost = entries.loc[entries["status"] != "done", "status"]
+        some = len(lost) < len(entries)
+        at = [(method, setting, name) for name in run.measures]
+        rows.append(
+            {
+                "method": method,
+                "setting": setting,
+                "status": ("some lost" if some else lost.iloc[0]) if len(lost) else "done",
+                "seeds": len(entries) - len(lost),
+                "lost_seeds": len(lost),
+                "pictures": int(pictures.get((method, setting), 0)),
+                "outside_range": any(len(sentences) for sentences in entries["outside"]),
+                **{where[2]: means.get(where, math.nan) for where in at},
+                **{f"{where[2]}_sd": spreads.get(where, math.nan) for where in at},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# Gaps -------------------------------------------------------------------------------------------
+
+
+def paired(records: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `records` with the grid's value at the same seed, setting, example and measure."""
+    pair = ["seed", "setting", "example", "measure"]
+    return records.merge(grid[[*pair, "value"]].rename(columns={"value": "grid"}), on=pair)
+
+
+def comparisons(run: Run) -> pd.DataFrame:
+    """One row per method, setting and measure, the loss first: the gap with its 95 % interval.
+
+    `percent`: gap, low, high and margin are per cent of the grid's mean. `verdict`: "better",
+    "equal", "worse" or "undecided", "" where the task set no margin. `interval` says how it was
+    made or why there is none. `grid` is the grid's mean over the same pairs; `unpaired` counts
+    measured values without a partner there.
+    """
+    others = run.records[run.records["method"] != GRID]
+    pairs = paired(others, run.records[run.records["method"] == GRID])
+    key = ["method", "setting", "measure"]
+    places = pairs.groupby(key).indices
+    measured = others.groupby(key).size()
+    rows: list[dict[str, Any]] = []
+    for method, setting, _ in entries_of(run):
+        for measure in () if method == GRID else measures_of(run):
+            style, where = run.measures[measure], (method, setting, measure)
+            part = pairs.iloc[places.get(where, [])]
+            found = _gap(part, in_percent(style))
+            rows.append(
+                {
+                    **dict(zip(key, where, strict=True)),
+                    "gap": found.estimate,
+                    "low": found.low,
+                    "high": found.high,
+                    "percent": in_percent(style),
+                    "margin": margin_of(style),
+                    "verdict": verdict_of(style, found),
+                    "interval": found.method,
+                    "pairs": len(part),
+                    "seeds": found.seeds,
+                    "pictures": part.loc[part["example"] != WHOLE, "example"].nunique(),
+                    "grid": part["grid"].mean(),
+                    "unpaired": int(measured.get(where, 0)) - len(part),
+                }
+            )
+    return pd.DataFrame(rows, columns=COMPARED)
+
+
+COMPARED = [
+    *("method", "setting", "measure", "gap", "low", "high", "percent", "margin", "verdict"),
+    *("interval", "pairs", "seeds", "pictures", "grid", "unpaired"),
+]
+
+
+def _gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
+    """The mean gap of one method, setting and measure."""
+    method, grid = (stats.seed_by_example(pairs, name) for name in ("value", "grid"))
+    if not percent:
+        return stats.paired_interval(method - grid)
+    ratio = stats.paired_ratio_interval(method, grid)
+    scaled = {end: 100 * getattr(ratio, end) for end in ("estimate", "low", "high")}
+    return dataclasses.replace(ratio, **scaled)
+
+
+def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
+    """The mean over settings of one method's loss gaps, each setting counting alike.
+
+    A per cent is a ratio of means, and so no mean of anything per pair; each pair therefore enters
+    with its first-order contribution to its setting's ratio, (difference - ratio · grid) over the
+    grid's mean, which has the same estimate and, to first order, the same interval.
+    """
+    means, contributions = [], []
+    for _, at in pairs.groupby("setting"):
+        difference = at["value"] - at["grid"]
+        base = at["grid"] * np.sign(at["grid"].sum()) / 100 if percent else at["grid"] ** 0
+        mean = difference.sum() / base.sum() if base.sum() else math.nan
+        gap = (difference - mean * base) / base.mean()
+        means.append(mean)
+        contributions.append(at[["seed", "example"]].assign(gap=gap))
+    if not means:
+        return stats.paired_interval([math.nan])
+    # Where a pair lacks a setting it adds nothing there: each setting keeps its own mean.
+    sums = pd.concat(contributions).groupby(["seed", "example"], as_index=False)["gap"].sum()
+    sums["gap"] = np.mean(means) + sums["gap"] / len(means)
+    return stats.paired_interval(stats.seed_by_example(sums, "gap"))
+
+
+# One row per method -----------------------------------------------------------------------------
+
+OVERALL = [
+    *("method", "status", "loss_gap_mean", "loss_gap_low", "loss_gap_high", "loss_gap_worst"),
+    *("worst_setting", "percent", "verdict", "interval", "seeds", "pictures"),
+    *("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason", "bd_quality"),
+    *("hypervolume_ratio", "igd_plus"),
+    *("coverage", "monotonicity", "calibration", "diagonal", "held_out"),
+    *("flops_ratio", "examples_ratio", "seconds_ratio", "bytes_ratio"),
+    *("against_warm", "against_peer", "break_even"),
+]
+
+
+def overall(run: Run) -> pd.DataFrame:
+    """One row per method, the grid among them.
+
+    status: "done", "failed" (nothing was left) or "partly failed".
+    loss_gap_*: mean over settings with its 95 % interval, per cent if `percent`, and the largest.
+    bd_*: of the first front, where it is a rate against a quality; low, mid, high are the thirds
+        of the common range, bd_quality is in units of the quality (BD-PSNR where it is PSNR).
+    hypervolume_ratio, igd_plus: of the first front, too; see `bench/report/stats.py`.
+    coverage, monotonicity, calibration, diagonal: see `knob`; held_out: see the function.
+    *_ratio: to the grid's cost, for all settings of the run.
+    against_warm, against_peer: FLOPs over those of the warm-started grid, and of the cheapest
+        other method, the grid aside, whose loss is equal within the margin or better.
+    break_even: the number of settings from which on its FLOPs are fewer than the grid's; NaN for
+        never.
+    """
+    percent = in_percent(run.measures[LOSS])
+    of_loss = run.records[run.records["measure"] == LOSS]
+    pairs = paired(of_loss, of_loss[of_loss["method"] == GRID])
+    reached, costs = _reached(run), savings(run).set_index("method")
+    crossing = break_evens(run).query("unit == 'flops'").set_index("method")["settings"]
+    rows = []
+    for method in run.methods:
+        own = pairs[pairs["method"] == method]
+        mean = mean_gap(own, percent)
+        worst, where = _worst(own, percent)
+        rows.append(
+            {
+                "method": method,
+                "status": _status(run, method),
+                "loss_gap_mean": mean.estimate,
+                "loss_gap_low": mean.low,
+                "loss_gap_high": mean.high,
+                "loss_gap_worst": worst,
+                "worst_setting": where,
+                "percent": percent,
+                "verdict": "" if method == GRID else verdict_of(run.measures[LOSS], mean),
+                "interval": mean.method,
+                "seeds": mean.seeds,
+                "pictures": own["example"].nunique(),
+                **front_gap(run, reached[method], reached[GRID]),
+                **knob(run, reached[method], reached[GRID]),
+                "held_out": held_out(run, method),
+                **{
+                    f"{unit}_ratio": costs.at[method, f"{unit}_ratio"]
+                    for unit in ("flops", "examples", "seconds", "bytes")
+                },
+                "break_even": crossing.get(method, math.nan),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    flops = frame["method"].map(costs["flops"])
+    frame["against_warm"] = flops / costs["flops"].get(WARM, math.nan)
+    within = frame["verdict"].isin(["equal", "better"])
+    frame["against_peer"] = [
+        own / flops[within & (frame["method"] != method)].min()
+        for method, own in zip(frame["method"], flops, strict=True)
+    ]
+    return frame[OVERALL]
+
+
+def _status(run: Run, method: str) -> str:
+    lost = run.measured.loc[run.measured["method"] == method, "status"].isin(LOST)
+    return "failed" if lost.all() else "partly failed" if lost.any() else "done"
+
+
+def _worst(pairs: pd.DataFrame, percent: bool) -> tuple[float, str]:
+    """The largest loss gap of a setting, and the setting."""
+    means = pairs.groupby("setting")[["value", "grid"]].mean()
+    gaps = means["value"] - means["grid"]
+    gaps = (100 * gaps / means["grid"].abs() if percent else gaps).dropna()
+    return (float(gaps.max()), str(gaps.idxmax())) if len(gaps) else (math.nan, "")
+
+
+def _reached(run: Run) -> dict[str, pd.DataFrame]:
+    """Per method, and for the grid in any case: settings by measures, means over examples and
+    seeds, NaN where nothing was measured."""
+    means = run.records.pivot_table(index=["method", "setting"], columns="measure", values="value")
+    found = {}
+    for method in {GRID, *run.methods}:
+        rows = pd.MultiIndex.from_product([[method], run.settings])
+        found[method] = means.reindex(rows).droplevel(0)
+    return found
+
+
+def front_gap(run: Run, own: pd.DataFrame, grid: pd.DataFrame) -> dict[str, Any]:
+    """The first front of a method against the grid's, whatever the coefficients; both settings by
+    measures."""
+    found: dict[str, Any] = dict.fromkeys(("bd_rate", "bd_low", "bd_mid", "bd_high"), math.nan)
+    found |= {"bd_overlap": math.nan, "bd_reason": "the task names no front"}
+    found |= {"bd_quality": math.nan}
+    found |= {"hypervolume_ratio": math.nan, "igd_plus": math.nan}
+    if not run.fronts:
+        return found
+    x, y = run.fronts[0]
+    points, reference = (frame.reindex(columns=[x, y]).to_numpy(float) for frame in (own, grid))
+    if run.measures[x].better == "lower" and run.measures[y].better == "higher":
+        bd = stats.bd_rate(*reference.T, *points.T)
+        names = ("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason")
+        found |= dict(zip(names, (bd.value, *bd.thirds, bd.overlap, bd.reason), strict=True))
+        found["bd_quality"] = stats.bd_psnr(*reference.T, *points.T).value
+    else:
+        found["bd_reason"] = "the first front is not a rate against a quality"
+    styles = [run.measures[name] for name in (x, y)]
+    if all(style.better for style in styles):
+        sign = np.array([1 if style.better == "lower" else -1 for style in styles])
+        points, reference = points * sign, reference * sign
+        found["igd_plus"] = stats.igd_plus(points, reference)
+        worst = [style.worst for style in styles]
+        if None not in worst:
+            corner = sign * np.array(worst, float)
+            found["hypervolume_ratio"] = stats.hypervolume_ratio(points, reference, corner)
+    return found
+
+
+# The knob ---------------------------------------------------------------------------------------
+
+
+def knob(run: Run, own: pd.DataFrame, grid: pd.DataFrame) -> dict[str, float]:
+    """How a method follows its coefficients, from the terms that they weigh; both settings by
+    measures.
+
+    Raising a coefficient cannot raise its term where the loss is minimal, whatever the task. Along
+    each line of settings that differ in one coefficient, `monotonicity` is minus Spearman's
+    correlation of coefficient and term (1 is right), `coverage` the share of the grid's range of
+    the term and `calibration` the mean distance to the grid's over that range (0 is right), both
+    of the term's logarithm, where it is positive; all are means over the lines. `diagonal` is the
+    share of settings for which being told that very setting gives the lowest loss.
+    """
+    orders, covered, distances = [], [], []
+    for axis, line in _lines(run, run.settings):
+        coefficients = [run.values(setting)[axis] for setting in line]
+        name = [run.axes[axis].name]
+        values = own.reindex(index=line, columns=name).to_numpy(float)
+        reference = grid.reindex(index=line, columns=name).to_numpy(float)
+        orders.append(-stats.monotonicity(coefficients, values))
+        if not (np.concatenate([values, reference]) <= 0).any():
+            values, reference = np.log(values), np.log(reference)
+        covered.append(stats.coverage(values, reference))
+        distances.append(stats.calibration(values, reference).deviation)
+    matrix = _cross(run, own.dropna(how="all")).to_numpy()
+    told = matrix + ROUNDING * np.diag(np.abs(np.diag(matrix)))  # equal networks win nothing
+    return {
+        "coverage": _mean(covered),
+        "monotonicity": _mean(orders),
+        "calibration": _mean(distances),
+        "diagonal": _mean(stats.diagonal_wins(told)) if len(matrix) > 1 else math.nan,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+def _lines(run: Run, settings: Iterable[str]) -> list[tuple[int, list[str]]]:
+    """The axis and the settings, in its order, of all sets that differ in one coefficient only."""
+    found = []
+    for axis in range(len(run.axes)):
+        lines: dict[tuple[float, ...], list[str]] = {}
+        for setting in settings:
+            values = run.values(setting)
+            lines.setdefault(values[:axis] + values[axis + 1 :], []).append(setting)
+        found += [
+            (axis, sorted(line, key=lambda s: run.values(s)[axis]))
+            for line in lines.values()
+            if len(line) > 1
+        ]
+    return found
+
+
+def held_out(run: Run, method: str) -> float:
+    """The mean excess of the loss at settings between those compared, over what their neighbours
+    promise: the weighted term interpolated geometrically (linearly, where it is not positive) and
+    the rest of the loss linearly, both in the logarithm of the coefficient. Per cent of the
+    promise, or the loss's unit; NaN for a method that was not measured there.
+    """
+    swept = run.swept[(run.swept["method"] == method) & (run.swept["outside"].map(len) == 0)]
+    rows = run.swept_records[run.swept_records["entry"].isin(swept["entry"])]
+    compared = run.records[run.records["method"] == method]
+    compared = compared[compared["seed"].isin(rows["seed"].unique())]
+    own, between = (
+        part.pivot_table(index="setting", columns="measure", values="value").reindex(
+            columns=[LOSS, *(axis.name for axis in run.axes)]
+        )
+        for part in (compared, rows)
+    )
+    excesses = []
+    for axis, line in _lines(run, [*own.index, *between.index]):
+        name = run.axes[axis].name
+        for low, middle, high in _between(line, set(between.index)):
+            a, c, b = (run.values(setting)[axis] for setting in (low, middle, high))
+            place = math.log(c / a) / math.log(b / a)
+            terms = [own.at[low, name], own.at[high, name]]
+            rest = [own.at[low, LOSS] - a * terms[0], own.at[high, LOSS] - b * terms[1]]
+            if min(terms) > 0:
+                term = terms[0] ** (1 - place) * terms[1] ** place
+            else:
+                term = (1 - place) * terms[0] + place * terms[1]
+            promised = c * term + (1 - place) * rest[0] + place * rest[1]
+            scale = abs(promised) / 100 if in_percent(run.measures[LOSS]) else 1.0
+            excesses.append((between.at[middle, LOSS] - promised) / scale)
+    return _mean(excesses)
+
+
+def _between(line: list[str], held_out: set[str]) -> list[tuple[str, str, str]]:
+    """Each held-out setting of a line with the compared ones on either side of it."""
+    compared = [place for place, setting in enumerate(line) if setting not in held_out]
+    return [
+        (line[low], line[middle], line[high])
+        for low, high in itertools.pairwise(compared)
+        for middle in range(low + 1, high)
+    ]
+
+
+def cross(run: Run, method: str) -> pd.DataFrame:
+    """The loss of the model told one setting (row), scored with the coefficients of another
+    (column): settings by settings, NaN where the row was not measured. ValueError for a method
+    that is not in this run."""
+    if method not in run.methods:
+        raise ValueError(f"there is no {method!r} in {run.folder}: choose from {run.methods}")
+    return _cross(run, _reached(run)[method])
+
+
+def _cross(run: Run, own: pd.DataFrame) -> pd.DataFrame:
+    """Of settings by measures: the settings by themselves."""
+    terms = own.reindex(columns=[LOSS, *(axis.name for axis in run.axes)]).to_numpy(float)
+    values = np.array([run.values(setting) for setting in own.index]).reshape(terms[:, 1:].shape)
+    # What the constant coefficients and the terms without one add is the same in all columns.
+    rest = terms[:, 0] - (terms[:, 1:] * values).sum(1)
+    matrix = stats.cross_matrix(
+        np.column_stack([terms[:, 1:], rest]), np.column_stack([values, np.ones(len(values))])
+    )
+    return pd.DataFrame(matrix, index=own.index, columns=own.index)
+
+
+# Compute ----------------------------------------------------------------------------------------
+
+
+def quality_compute(run: Run) -> pd.DataFrame:
+    """One row per method and share of its training: what it had cost and how far it was.
+
+    `flops` of all its networks together, those they started from in full, as the mean over seeds;
+    `loss_gap` is the mean over settings against the grid's full training, with `low` and `high`.
+    A share at which not every setting was measured is left out.
+    """
+    percent = in_percent(run.measures[LOSS])
+    full = run.records[run.records["measure"] == LOSS]
+    part = run.snapshot_records[run.snapshot_records["measure"] == LOSS]
+    shares = run.snapshots.set_index("entry")["share"]
+    records = pd.concat([full.assign(share=1.0), part.assign(share=part["entry"].map(shares))])
+    pairs = paired(records, full[full["method"] == GRID])
+    rows = []
+    for method in run.methods:
+        whole = run.measured[run.measured["method"] == method]
+        early = run.snapshots[(run.snapshots["method"] == method)]
+        for share, at in pd.concat([early, whole]).groupby("share"):
+            if set(at["setting"]) < set(whole["setting"]):
+                continue  # networks of another run may have no snapshots
+            own = pairs[(pairs["method"] == method) & (pairs["share"] == share)]
+            gap = mean_gap(own, percent)
+            flops = [_flops(run, used, float(share)) for _, used in at.groupby("seed")["cells"]]
+            rows.append((method, share, np.mean(flops), gap.estimate, gap.low, gap.high, percent))
+    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _flops(run: Run, used: Iterable[tuple[str, ...]], share: float) -> float:
+    """FLOPs of these cells after a share of their training, and of what they started from."""
+    known = run.cells.set_index("cell")["flops"].astype(float)
+    own = {cell for cells in used for cell in cells}
+    before = with_ancestors(run, own) - own
+    costs = (known.reindex(sorted(cells)).sum(skipna=False) for cells in (own, before))
+    return float(share * next(costs) + next(costs))
+
+
+# In words ---------------------------------------------------------------------------------------
+
+
+def under_test(run: Run) -> str | None:
+    """The method the sentence is about: a network told its coefficients, the best known first."""
+    found = [method for method in run.methods if method.split("[")[0] in UNDER_TEST]
+    return min(found, key=lambda m: (UNDER_TEST.index(m.split("[")[0]), "[" in m), default=None)
+
+
+def verdict_sentence(run: Run, frame: pd.DataFrame | None = None) -> str:
+    """What the run says of the network told its coefficients, honest where that is little.
+
+    frame: `overall(run)`, where there is one already. Plain text.
+    """
+    where = f"On {one_line(run.task)}, {one_line(run.preset)},"
+    method = under_test(run)
+    if method is None:
+        return f"{where} no network told its coefficients was measured, so there is no verdict."
+    if GRID not in run.methods:
+        return f"{where} there is no fixed grid to compare with, so there is no verdict."
+    row = (overall(run) if frame is None else frame).set_index("method").loc[method]
+    name = f"one network ({method_label(method)})"
+    if math.isnan(row["loss_gap_mean"]):
+        why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
+        return f"{where} {name} {why}, so there is no verdict."
+
+    style = run.measures[LOSS]
+    unit = "%" if row["percent"] else one_line(style.unit)
+    digits = 1 if row["percent"] else style.digits
+    gap, low, high = (row[f"loss_gap_{part}"] for part in ("mean", "low", "high"))
+    verb, ends = ("loses", (low, high)) if gap >= 0 else ("gains", (-high, -low))
+    size, _, bounds = estimate(abs(gap), ends, digits).partition(" ")
+    worst = estimate(row["loss_gap_worst"], (), digits, sign=True)
+    place = _setting_words(run, row["worst_setting"])
+    margin = f"{style.margin.removesuffix('%')} {unit}".strip()
+    cost = row["flops_ratio"]
+    words = [where, name, f"costs {ratio(cost)} the grid's compute and" if cost > 0 else ""]
+    words += [verb, size, unit, bounds, "of loss on average (at worst", worst, f"{unit},", place]
+    sentence = " ".join(filter(None, words)).replace(" ,", ",") + ")"
+    sentence += {
+        "better": f", better than the grid by more than the margin of {margin}",
+        "equal": f", which is equal within the margin of {margin}",
+        "worse": f", worse than the grid by more than the margin of {margin}",
+        "undecided": f"; whether that matters, given a margin of {margin}, is undecided",
+        "": "",
+    }[row["verdict"]]
+    if math.isfinite(row["break_even"]):
+        sentence += f"; it is cheaper from {row['break_even']:.0f} settings on"
+    if row["status"] != "done":
+        sentence += "; some of its measurements failed"
+    seeds = run.measured.loc[run.measured["method"] == method, "seed"].nunique()
+    if seeds < stats.ENOUGH_SEEDS:
+        few = "one seed" if seeds == 1 else f"{seeds} seeds"
+        sentence += f" ({few}: the interval knows nothing of another)"
+    return sentence + "."
+
+
+def _setting_words(run: Run, setting: str) -> str:
+    """`at λ = 0.18`, `at s1 = 10` or `at the centre`."""
+    label = run.labels()[setting]
+    if len(run.axes) == 1:
+        return f"at {one_line(run.axes[0].symbol)} = {label}"
+    return f"at {'the ' if label == 'centre' else ''}{one_line(label)}"

@@ -1,0 +1,219 @@
+"""Names beside the points and curves of a crowded figure, instead of a legend of fifteen lines.
+
+    name_all(axes, [Label(text="YOTO", at=[(0.2, 3.1)], colour="C0"), ...], avoid=points)
+
+Every name may stand at many places around its points. A place costs what it covers, how far it is
+away, and what its leader crosses; names are moved one after the other to their cheapest place
+until none wants to move, from several beginnings, of which the cheapest end counts (of the methods
+that Christensen, Marks & Shieber 1995 compare, discrete descent). The same figure gives the same
+places.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation, Text
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+ANGLES = np.deg2rad([0, 20, -20, 45, -45, 70, -70, 90, -90, 110, -110, 135, -135, 160, -160, 180])
+DISTANCES = np.array([3.5, 7, 12, 18, 26, 36, 48, 64])  # points between the marker and its name
+LED = 8.0  # from this distance on a thin line leads from the name to its marker
+PAD = 1.0  # points around a name
+KEPT = 80  # places of a name that are considered, the cheapest by themselves
+STARTS = 24
+# What a place costs: per point of distance (more for bold names), per covered point of a curve or
+# marker, per such point that the leader passes, per position down the list of anchors.
+AWAY, AWAY_BOLD, COVERS_POINT, PASSES_POINT, LATER_ANCHOR = 0.35, 0.8, 6.0, 1.5, 1.5
+COVERS_NAME, CROSSES_NAME, CROSSES_LEADER = 400.0, 60.0, 25.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """A name and the places in data coordinates, the best first, at one of which it stands."""
+
+    text: str
+    at: Sequence[tuple[float, float]]
+    colour: Any
+    bold: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """Where one name may stand, in points from the figure's corner: the anchor (n, 2), the box
+    (n, 4), the leader's end at the box (n, 2), the distance (n,) and the cost (n,)."""
+
+    anchor: Array
+    box: Array
+    end: Array
+    away: Array
+    cost: Array
+
+
+def name_all(axes: Axes, labels: Sequence[Label], avoid: ArrayLike, size: float = 6.5) -> None:
+    """Draw the labels inside the axes, whose place in the figure must be final.
+
+    avoid: (n, 2) points in data coordinates that names should not cover; see `along`.
+    """
+    unit = axes.figure.dpi / 72  # pixels per point
+    frame = np.array(axes.bbox.extents) / unit
+    taken = _raster(_to_points(axes, np.asarray(avoid, float).reshape(-1, 2), unit), frame)
+    drawn = [_text(axes, label, size) for label in labels]
+    places = []
+    for label, text in zip(labels, drawn, strict=True):
+        anchors = _to_points(axes, np.asarray(label.at, float), unit)
+        places.append(_places(anchors, text, label.bold, unit, frame, taken))
+    for text, own, place in zip(drawn, places, _cheapest(places), strict=True):
+        x, y = own.anchor[place]
+        left, bottom, right, top = own.box[place]
+        text.xyann = ((left + right) / 2 - x, (bottom + top) / 2 - y)
+        text.xy = tuple(axes.transData.inverted().transform((x * unit, y * unit)))
+        if own.away[place] < LED and text.arrow_patch is not None:
+            text.arrow_patch.set_visible(False)
+
+
+def along(axes: Axes, points: Sequence[tuple[float, float]], step: float = 3.0) -> Array:
+    """Points of a drawn polygon about `step` pixels apart, as straight on screen: (n, 2)."""
+    if len(points) < 2:
+        return np.asarray(points, float).reshape(-1, 2)
+    corners = axes.transData.transform(np.asarray(points, float))
+    parts = [corners[:0]]
+    for start, end in itertools.pairwise(corners):
+        if math.isfinite(length := math.dist(start, end)):
+            share = np.linspace(0, 1, max(2, int(length / step)))[:, None]
+            parts.append(start + share * (end - start))
+    return np.asarray(axes.transData.inverted().transform(np.concatenate(parts)))
+
+
+def _text(axes: Axes, label: Label, size: float) -> Annotation:
+    leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "shrinkA": 0}
+    text = axes.annotate(
+        label.text, (0, 0), xytext=(0, 0), textcoords="offset points", fontsize=size,
+        ha="center", va="center", color="0.1", weight="bold" if label.bold else "normal",
+        arrowprops=leader | {"shrinkB": 2.5}, annotation_clip=False, zorder=8, linespacing=0.95,
+    )  # fmt: skip
+    text.set_in_layout(False)
+    return text
+
+
+def _to_points(axes: Axes, data: Array, unit: float) -> Array:
+    return np.asarray(axes.transData.transform(data)) / unit if len(data) else data
+
+
+def _raster(points: Array, frame: Array) -> Array:
+    """A table of sums of how many of the points lie in each square point of the frame, so that
+    `_count` reads a box from its corners."""
+    width, height = np.ceil(frame[2:] - frame[:2]).astype(int) + 1
+    place = np.floor(points - frame[:2]).astype(int)
+    place = place[((place >= 0) & (place < [width, height])).all(1)]
+    counts = np.zeros((width + 1, height + 1))
+    np.add.at(counts, tuple(place.T + 1), 1)
+    return counts.cumsum(0).cumsum(1)
+
+
+def _count(taken: Array, boxes: Array) -> Array:
+    """How many of the rastered points lie in boxes (..., 4), which are relative to the frame."""
+    most = np.array(taken.shape) - 1
+    low = np.clip(np.floor(boxes[..., :2]).astype(int), 0, most)
+    high = np.clip(np.ceil(boxes[..., 2:]).astype(int), 0, most)
+    (a, b), (c, d) = np.moveaxis(low, -1, 0), np.moveaxis(high, -1, 0)
+    return taken[c, d] - taken[a, d] - taken[c, b] + taken[a, b]
+
+
+def _places(
+    anchors: Array, text: Annotation, bold: bool, unit: float, frame: Array, taken: Array
+) -> _Places:
+    """The `KEPT` cheapest of all angles and distances around all anchors, other names aside."""
+    extent = Text.get_window_extent(text)  # without its leader
+    half = np.array([extent.width, extent.height]) / unit / 2
+    angle, away = (grid.ravel() for grid in np.meshgrid(ANGLES, DISTANCES))
+    direction = np.stack([np.cos(angle), np.sin(angle)], 1)
+    centre = (anchors[:, None] + direction * (away[:, None] + half)).reshape(-1, 2)
+    anchor = np.repeat(anchors, len(angle), 0)
+    box = np.concatenate([centre - half - PAD, centre + half + PAD], 1)
+    outside = (box[:, :2] < frame[:2]).any(1) | (box[:, 2:] > frame[2:]).any(1)
+    end = np.clip(anchor, box[:, :2] + PAD, box[:, 2:] - PAD)
+    away = np.tile(away, len(anchors))
+    line = end[:, None] + np.linspace(0, 1, 24)[:, None] * (anchor - end)[:, None]
+    clear = np.hypot(*np.moveaxis(anchor[:, None] - line, -1, 0)) > LED  # of its own marker
+    passed = _count(taken, np.concatenate([line - 1, line + 1], 2) - np.tile(frame[:2], 2)) > 0
+    cost = (
+        (AWAY_BOLD if bold else AWAY) * away
+        + np.tile(np.abs(angle), len(anchors)) / math.pi  # a little: to the right is best
+        + LATER_ANCHOR * np.repeat(np.arange(len(anchors)), len(angle))
+        + COVERS_POINT * _count(taken, box - np.tile(frame[:2], 2))
+        + PASSES_POINT * (clear & passed).sum(1) * (away >= LED)
+        + 1e6 * outside
+    )
+    kept = np.argsort(cost, kind="stable")[:KEPT]
+    return _Places(
+        anchor=anchor[kept], box=box[kept], end=end[kept], away=away[kept], cost=cost[kept]
+    )
+
+
+def _cheapest(places: Sequence[_Places]) -> list[int]:
+    """One place per name, so that the sum of all costs is small."""
+    names = range(len(places))
+    between = {
+        pair: _between(places[pair[0]], places[pair[1]])
+        for pair in itertools.combinations(names, 2)
+    }
+    between |= {(j, i): table.T for (i, j), table in between.items()}
+    random = np.random.default_rng(0)
+    best, least = [0 for _ in names], math.inf
+    for start in range(STARTS):
+        chosen = [int(random.integers(10)) if start else 0 for _ in names]
+        moved = True
+        while moved:
+            moved = False
+            for i in random.permutation(len(places)).tolist():
+                cost = places[i].cost + sum(between[i, j][:, chosen[j]] for j in names if j != i)
+                place = int(np.argmin(cost))
+                if cost[place] < cost[chosen[i]]:
+                    chosen[i], moved = place, True
+        total = sum(places[i].cost[chosen[i]] for i in names)
+        total += sum(between[i, j][chosen[i], chosen[j]] for i, j in between) / 2
+        if total < least:
+            best, least = chosen, total
+    return best
+
+
+def _between(one: _Places, other: _Places) -> Array:
+    """What two names cost each other at their places: (places of one, places of other)."""
+    low = np.maximum(one.box[:, None, :2], other.box[None, :, :2])
+    high = np.minimum(one.box[:, None, 2:], other.box[None, :, 2:])
+    led, other_led = one.away >= LED, other.away >= LED
+    return (
+        COVERS_NAME * (high > low).all(2)
+        + CROSSES_NAME * (_hits(one, other.box) & led[:, None])
+        + CROSSES_NAME * (_hits(other, one.box) & other_led[:, None]).T
+        + CROSSES_LEADER * (_cross(one, other) & led[:, None] & other_led)
+    )
+
+
+def _hits(one: _Places, boxes: Array) -> NDArray[np.bool_]:
+    """Which leaders (n) pass through which boxes (m), by points along them: (n, m)."""
+    share = np.linspace(0, 1, 10)[:, None]
+    points = (one.anchor[:, None] + share * (one.end - one.anchor)[:, None])[:, None]
+    inside = (points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])
+    return np.asarray(inside.all(3).any(2))
+
+
+def _cross(one: _Places, other: _Places) -> NDArray[np.bool_]:
+    """Which leaders (n) cross which (m): (n, m)."""
+
+    def side(a: Array, b: Array, c: Array) -> Array:
+        ab, ac = b - a, c - a
+        return ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
+
+    a, b = one.anchor[:, None], one.end[:, None]
+    c, d = other.anchor[None], other.end[None]
+    return (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)

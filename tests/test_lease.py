@@ -1,0 +1,147 @@
+"""Several runs on one results folder: each cell is trained once, and no dead run blocks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import lease
+from bench.lease import Busy, Lease, alive, read, started
+from bench.runner import Run, experiment
+
+ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    with Lease(path).hold():
+        with pytest.raises(Busy, match=f"process {os.getpid()} on "), Lease(path).hold():
+            pass
+        assert read(path)["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+    with Lease(path).hold():
+        pass
+
+
+def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
+    path, got, gate = tmp_path / "lease.json", [], threading.Barrier(8)
+
+    def attempt() -> None:
+        gate.wait()
+        try:
+            with Lease(path).hold():
+                got.append(1)
+                gate.wait()
+        except Busy:
+            gate.wait()
+
+    for _ in range(20):
+        threads = [threading.Thread(target=attempt) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(got) == 1
+        got.clear()
+
+
+def test_a_killed_holder_is_known_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    code = (
+        "import sys, time; from pathlib import Path; from bench.lease import Lease\n"
+        "with Lease(Path(sys.argv[1])).hold():\n print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(Busy), Lease(path).hold():
+        pass
+    holder.kill()
+    holder.wait()
+    with Lease(path).hold():
+        assert read(path)["pid"] == os.getpid()
+
+
+def test_another_process_of_the_same_number_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    with Lease(path).hold():
+        holder = read(path)
+    assert alive(path, holder)
+    assert not alive(path, {**holder, "started": "12345"})
+    assert started(os.getpid()) == holder["started"] != ""
+
+
+def test_a_holder_elsewhere_is_given_up_when_its_beat_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, now = tmp_path / "lease.json", [100.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
+    holder = dict.fromkeys(lease.KEYS, "x") | {"host": "far", "machine": "far", "pid": 7, "beat": 0}
+    path.write_text(json.dumps(holder))
+    for beat in range(3):  # it works: its beat moves on
+        path.write_text(json.dumps({**holder, "beat": beat}))
+        with pytest.raises(Busy, match="process 7 on far"), Lease(path).hold():
+            pass
+        now[0] += lease.PATIENCE - 1
+    with pytest.raises(Busy), Lease(path).hold():
+        pass
+    now[0] += 2
+    with Lease(path).hold():
+        assert read(path)["token"] != "x"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"pid": 3}', "[1]", "\x00\xff"])
+def test_a_damaged_lease_is_nobodys(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "lease.json"
+    path.write_text(text)
+    with Lease(path).hold():
+        assert read(path)["pid"] == os.getpid()
+
+
+def test_a_beat_is_counted_and_a_lease_taken_over_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    path = tmp_path / "lease.json"
+    with Lease(path).hold():
+        for _ in range(500):
+            if read(path)["beat"] > 2:
+                break
+            threading.Event().wait(0.01)
+        assert read(path)["beat"] > 2
+        other = {**read(path), "token": "other"}
+        path.unlink()
+        path.write_text(json.dumps(other))
+    assert read(path)["token"] == "other"
+
+
+def test_two_runs_at_once_share_the_work(tmp_path: Path) -> None:
+    """Every cell is trained by one of them, and both end with everything done."""
+    words = ["run", "toy", "--preset", "smoke", "--methods", "yoto,fixed_grid,warm_grid"]
+    code = "import sys; from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-W", "ignore", "-c", code, *words, "--out", str(tmp_path)]
+    runs = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(2)
+    ]
+    outputs = [run.communicate(timeout=300)[0].decode() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert not list(tmp_path.glob("runs/**/lease*"))
+    assert not list(tmp_path.glob("**/*.tmp"))
+    found = experiment("toy", "smoke", ["yoto", "fixed_grid", "warm_grid"])
+    run = Run(tmp_path, [found], CPU)
+    assert run.train_jobs() == []
+    assert run.record_jobs() == []
+    for log in tmp_path.glob("runs/*/*/*/log.jsonl"):
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        assert steps == sorted(set(steps)), log
