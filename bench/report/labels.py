@@ -29,7 +29,7 @@ DISTANCES = np.array([3.5, 7, 12, 18, 26, 36, 48, 64])  # points between the mar
 LED = 8.0  # from this distance on a thin line leads from the name to its marker
 PAD = 1.0  # points around a name
 KEPT = 80  # places of a name that are considered, the cheapest by themselves
-STARTS = 24
+STARTS = 12
 # What a place costs: per point of distance (more for bold names), per covered point of a curve or
 # marker, per such point that the leader passes, per position down the list of anchors.
 AWAY, AWAY_BOLD, COVERS_POINT, PASSES_POINT, LATER_ANCHOR = 0.35, 0.8, 6.0, 1.5, 1.5
@@ -161,29 +161,29 @@ def _places(
 
 def _cheapest(places: Sequence[_Places]) -> list[int]:
     """One place per name, so that the sum of all costs is small."""
-    names = range(len(places))
-    between = {
-        pair: _between(places[pair[0]], places[pair[1]])
-        for pair in itertools.combinations(names, 2)
-    }
-    between |= {(j, i): table.T for (i, j), table in between.items()}
+    names = np.arange(len(places))
+    own = np.stack([each.cost for each in places])
+    between = np.zeros((len(names), len(names), KEPT, KEPT))
+    for i, j in itertools.combinations(names, 2):
+        between[i, j] = _between(places[i], places[j])
+        between[j, i] = between[i, j].T
     random = np.random.default_rng(0)
-    best, least = [0 for _ in names], math.inf
+    best, least = names, math.inf
     for start in range(STARTS):
-        chosen = [int(random.integers(10)) if start else 0 for _ in names]
+        chosen = random.integers(10, size=len(names)) if start else 0 * names
         moved = True
         while moved:
             moved = False
-            for i in random.permutation(len(places)).tolist():
-                cost = places[i].cost + sum(between[i, j][:, chosen[j]] for j in names if j != i)
-                place = int(np.argmin(cost))
+            for i in random.permutation(names):
+                cost = own[i] + between[i, names, :, chosen].sum(0)
+                place = cost.argmin()
                 if cost[place] < cost[chosen[i]]:
                     chosen[i], moved = place, True
-        total = sum(places[i].cost[chosen[i]] for i in names)
-        total += sum(between[i, j][chosen[i], chosen[j]] for i, j in between) / 2
+        pairs = between[names[:, None], names, chosen[:, None], chosen]
+        total = own[names, chosen].sum() + pairs.sum() / 2
         if total < least:
             best, least = chosen, total
-    return best
+    return [int(place) for place in best]
 
 
 def _between(one: _Places, other: _Places) -> Array:
@@ -200,11 +200,11 @@ def _between(one: _Places, other: _Places) -> Array:
 
 
 def _hits(one: _Places, boxes: Array) -> NDArray[np.bool_]:
-    """Which leaders (n) pass through which boxes (m), by points along them: (n, m)."""
-    share = np.linspace(0, 1, 10)[:, None]
-    points = (one.anchor[:, None] + share * (one.end - one.anchor)[:, None])[:, None]
-    inside = (points > boxes[:, None, :2]) & (points < boxes[:, None, 2:])
-    return np.asarray(inside.all(3).any(2))
+    """Which leaders (n) pass through which boxes (m), by when they enter and leave: (n, m)."""
+    start, step = one.anchor[:, None], (one.end - one.anchor)[:, None] + 1e-9
+    sides = np.stack([(boxes[:, :2] - start) / step, (boxes[:, 2:] - start) / step])
+    enter, leave = sides.min(0).max(2), sides.max(0).min(2)
+    return np.asarray((enter < leave) & (leave > 0) & (enter < 1))
 
 
 def _cross(one: _Places, other: _Places) -> NDArray[np.bool_]:
