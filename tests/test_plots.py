@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import json
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import style as mpl_style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from PIL import Image
 from test_report import CODEC, LAMBDA, STYLE_AXES, style_settings, write_results
 
 from bench.identity import content_id
+from bench.report import compare, labels, plots, sweeps
+from bench.report.costs import break_evens, savings
+from bench.report.load import Run, load_results
 from bench.space import format_setting, parse_setting
 
 VARIANT = "yoto[stratified=True]"
@@ -238,3 +252,446 @@ def _costs(root: Path, task: str) -> None:
             (new / "done.json").write_text(json.dumps({**done, "id": own, "after": first}))
             head["cells"] = [own]
         path.write_text(json.dumps(head))
+
+
+class Case(NamedTuple):
+    run: Run
+    summary: pd.DataFrame
+    comparisons: pd.DataFrame
+    overall: pd.DataFrame
+    quality: pd.DataFrame
+
+
+def case(root: Path) -> Case:
+    (run,) = load_results(root).runs
+    return Case(
+        run=run,
+        summary=compare.summary(run),
+        comparisons=compare.comparisons(run),
+        overall=compare.overall(run),
+        quality=compare.quality_compute(run),
+    )
+
+
+def sample(method: str, setting: tuple[float, ...]) -> Image.Image:
+    """A picture whose colour tells the method and the setting."""
+    if method == "original":
+        return Image.new("RGB", (300, 280), (1, 2, 3))
+    place = [int(40 * (math.log10(value) + 3)) for value in setting]
+    return Image.new("RGB", (300, 280), (METHODS.index(method) * 15, sum(place) % 256, 200))
+
+
+@pytest.fixture(scope="module", params=list(SIZES))
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp(request.param)
+    context = {"context": True} if request.param == "compression" else {}
+    full_results(root, request.param, picture=sample, pictures=3, seeds=(0,), **context)
+    return case(root)
+
+
+@pytest.fixture(scope="module")
+def codecs(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp("codecs")
+    methods = ("fixed_grid", "yoto", "yoto_tuned", "warm_grid", "single_model")
+    full_results(root, methods=methods, picture=sample, pictures=3, seeds=(0, 1, 2))
+    return case(root)
+
+
+@pytest.fixture(autouse=True)
+def _styled() -> Iterator[None]:
+    with mpl_style.context(["default", plots.STYLE]):
+        yield
+
+
+def names_on(figure: Figure) -> dict[str, Annotation]:
+    """The names beside points, by their text on one line."""
+    found = [t for axes in figure.axes for t in axes.texts if isinstance(t, Annotation)]
+    return {" ".join(t.get_text().split()): t for t in found if t.get_text()}
+
+
+def cells_of(figure: Figure) -> list[list[str]]:
+    """The texts of a matrix, row by row."""
+    places = [(t.get_position(), t.get_text()) for t in figure.axes[0].texts]
+    rows = sorted({y for (_, y), _ in places})
+    return [[text for (_, y), text in sorted(places) if y == row] for row in rows]
+
+
+def number_in(cell: str) -> float:
+    text = re.sub("[✓=✗?]", "", cell).replace("−", "-")
+    return 1000 * float(text[:-1]) if text.endswith("k") else float(text)
+
+
+# All figures ------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_there_has_its_size_and_is_the_same_again(full: Case) -> None:
+    drawn = plots.figures(*full)
+    wanted = {"headline", "heatmap", "measures", "gap", "quality_compute", "break_even", "samples"}
+    wanted |= {"cross_yoto", "cross_yoto_tuned"}
+    wanted |= {f"front_{x}_{y}" for x, y in full.run.fronts}
+    wanted |= {f"sweep_{axis.name}" for axis in full.run.axes}
+    assert set(drawn) == wanted
+    narrow = ("headline", "quality", "break_even", "cross", "front")
+    for name, files in drawn.items():
+        endings = {"samples": {"png"}}.get(name, {"svg", "png"})
+        assert set(files) == ({"gif", "png"} if name.startswith("sweep_") else endings)
+        assert max(map(len, files.values())) < 1_500_000
+        if "svg" in files:
+            assert files["svg"].rstrip().endswith(b"</svg>")
+            picture = Image.open(io.BytesIO(files["png"]))
+            if name.startswith(narrow):
+                assert picture.width == 680, name
+            else:
+                assert picture.width in (680, 1400), name
+    if full.run.task == "beta_vae":
+        assert plots.figures(*full) == drawn
+
+
+def test_no_name_is_clipped_or_on_another(full: Case) -> None:
+    run = full.run
+    figures = [
+        plots.headline(run, full.overall),
+        plots.heatmap(run, full.comparisons, full.overall),
+        plots.quality_compute(run, full.quality),
+        plots.break_even(run),
+        plots.cross(run, "yoto"),
+        plots.measures(run, full.summary),
+        plots.gap(run, full.comparisons),
+        *(plots.front(run, full.summary, *pair) for pair in run.fronts),
+    ]
+    for figure in figures:
+        assert figure is not None
+        FigureCanvasAgg(figure).draw()
+        drawn = [*figure.texts, *(t for legend in figure.legends for t in legend.texts)]
+        for axes in figure.axes:
+            drawn += [t for t in axes.get_children() if isinstance(t, Text)]
+            for axis in (axes.xaxis, axes.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+                drawn += [axis.label, *(t.label1 for t in ticks), *(t.label2 for t in ticks)]
+        texts = {id(t): t for t in drawn if t.get_text().strip() and t.get_visible()}.values()
+        boxes = [(text, Text.get_window_extent(text)) for text in texts]
+        inside = figure.bbox.padded(1)
+        for text, box in boxes:
+            assert inside.contains(box.x0, box.y0), text
+            assert inside.contains(box.x1, box.y1), text
+        for (one, box), (other, other_box) in itertools.combinations(boxes, 2):
+            assert not box.padded(-0.6).overlaps(other_box), (one, other)
+
+
+def test_methods_look_the_same_in_every_task_and_differ_without_colour() -> None:
+    every = plots.looks(METHODS)
+    few = plots.looks(("fixed_grid", "vbr", "yoto"))
+    assert all(every[method] == look for method, look in few.items())
+    variants = [f"yoto[hidden={i}]" for i in range(10)]
+    found = plots.looks([*METHODS, *variants])
+    assert len({(look["marker"], str(look.get("dashes"))) for look in found.values()}) == len(found)
+    grey = [np.dot(to_rgb(found[m]["color"]), (0.299, 0.587, 0.114)) for m in METHODS[:3]]
+    assert min(abs(a - b) for a, b in itertools.combinations(grey, 2)) > 0.15
+
+
+@pytest.mark.parametrize(
+    ("methods", "absent"),
+    [
+        (("fixed_grid",), {"headline", "heatmap", "gap", "break_even", "cross_yoto", "sweep"}),
+        (("yoto", "vbr"), {"headline", "heatmap", "gap", "break_even"}),
+        (("fixed_grid", "vbr"), {"break_even", "cross_yoto", "sweep"}),
+    ],
+)
+def test_what_a_run_has_no_data_for_is_left_out(
+    tmp_path: Path, methods: tuple[str, ...], absent: set[str]
+) -> None:
+    full_results(tmp_path, methods=methods, shares=(), pictures=2, context=False)
+    drawn = plots.figures(*case(tmp_path))
+    assert {"front_bpp_psnr", "measures"} <= set(drawn)
+    assert not {"quality_compute", "samples", *absent} & set(drawn)
+    assert not any(name.startswith(tuple(absent)) for name in drawn)
+
+
+def test_the_best_swept_method_stands_in_for_those_under_test(tmp_path: Path) -> None:
+    methods = ("fixed_grid", "concatenation", VARIANT, "vbr")
+    full_results(tmp_path, methods=methods, picture=sample, pictures=2)
+    found = case(tmp_path)
+    assert plots._told(found.run, found.overall) == [VARIANT]
+    assert {"cross_yoto_stratified_True", "sweep_distortion"} <= set(plots.figures(*found))
+
+
+# Each figure ------------------------------------------------------------------------------------
+
+
+def test_the_headline_has_one_named_point_and_bar_a_method(full: Case) -> None:
+    figure = plots.headline(full.run, full.overall)
+    assert figure is not None
+    (axes,) = figure.axes
+    points = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
+    frame = full.overall.set_index("method")
+    by_gap = frame.sort_values("loss_gap_mean", ascending=False)
+    wanted = by_gap[["flops_ratio", "loss_gap_mean"]].to_numpy()
+    assert [y for _, y in points] == list(wanted[:, 1])
+    assert [x for x, _ in points] == pytest.approx(wanted[:, 0], rel=0.5)  # equal ones apart
+    assert len({x for x, _ in points}) == len(points)
+    bars = [c.get_segments()[0] for c in axes.collections if hasattr(c, "get_segments")]
+    ends = {(bar[0, 1], bar[1, 1]) for bar in bars}
+    assert ends == set(zip(frame["loss_gap_low"], frame["loss_gap_high"], strict=True))
+    names = names_on(figure)
+    assert len(names) == len(full.run.methods)
+    for method, point in zip(by_gap.index, points, strict=True):
+        name = plots.method_label(method).replace("[", " [")
+        assert names[name].xy == pytest.approx(point, rel=1e-6)
+
+
+def test_a_method_without_a_cost_is_named_below_the_headline(codecs: Case) -> None:
+    unknown = codecs.overall.copy()
+    unknown.loc[unknown["method"] == "yoto", "flops_ratio"] = math.nan
+    figure = plots.headline(codecs.run, unknown)
+    assert figure is not None
+    assert "YOTO" not in names_on(figure)
+    assert figure.get_supxlabel().replace("\n", " ").endswith("for want of a gap or a cost: YOTO")
+
+
+def test_the_heat_map_says_gap_and_verdict_the_best_first(full: Case) -> None:
+    figure = plots.heatmap(full.run, full.comparisons, full.overall)
+    assert figure is not None
+    cells = cells_of(figure)
+    frame = full.overall[full.overall["method"] != "fixed_grid"].sort_values("loss_gap_mean")
+    assert len(cells) == len(frame)
+    of_loss = full.comparisons[full.comparisons["measure"] == "loss"]
+    at = of_loss.set_index(["method", "setting"])
+    marks = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?", "": ""}
+    for row, method in zip(cells, frame["method"], strict=True):
+        for text, setting in zip(row, full.run.settings, strict=False):
+            gap, verdict = at.loc[(method, setting), ["gap", "verdict"]]
+            assert text.endswith(marks[verdict])
+            assert number_in(text) == pytest.approx(
+                gap, abs=0.051 if abs(gap) < 9.9 else 0.51, rel=0.06
+            )
+        assert row[-1].endswith(marks[frame.set_index("method").at[method, "verdict"]])
+
+
+def test_the_heat_map_says_what_failed(tmp_path: Path) -> None:
+    lost = (("single_model", 0, 1), ("single_model", 0, 5))  # of all, the first is swept
+    methods = ("fixed_grid", "single_model", "yoto")
+    full_results(tmp_path, methods=methods, diverged=lost, pictures=2)
+    found = case(tmp_path)
+    figure = plots.heatmap(found.run, found.comparisons, found.overall)
+    assert figure is not None
+    assert any("failed" in row for row in cells_of(figure))
+
+
+def test_the_arrow_spans_what_the_grid_needs_for_the_same_loss(codecs: Case) -> None:
+    frame = codecs.quality.set_index(["method", "share"])
+    level = frame.at[("yoto_tuned", 1.0), "loss_gap"]
+    before, after = frame.loc[("fixed_grid", 0.5)], frame.loc[("fixed_grid", 1.0)]
+    share = (before["loss_gap"] - level) / (before["loss_gap"] - after["loss_gap"])
+    needed = np.exp(np.interp(share, [0, 1], np.log([before["flops"], after["flops"]])))
+    factor = needed / frame.at[("yoto_tuned", 1.0), "flops"]
+    figure = plots.quality_compute(codecs.run, codecs.quality)
+    assert figure is not None
+    assert f"{factor:.2g}× cheaper" in names_on(figure)
+    better = codecs.quality.assign(loss_gap=codecs.quality["loss_gap"] - 100)
+    never = better.where(better["method"] != "fixed_grid", codecs.quality)
+    figure = plots.quality_compute(codecs.run, never)
+    assert figure is not None
+    assert not any("cheaper" in name for name in names_on(figure))
+
+
+def test_break_even_lines_and_dots_are_the_costs(codecs: Case) -> None:
+    figure = plots.break_even(codecs.run)
+    assert figure is not None
+    costs = savings(codecs.run).set_index("method")
+    crossings = break_evens(codecs.run).set_index(["method", "unit"])["crossing"]
+    for axes, unit in zip(figure.axes, ("flops", "seconds"), strict=True):
+        per = costs.at["fixed_grid", unit] / 5
+        lines = [line.get_xydata() for line in axes.lines]
+        ends = [line[4, 1] for line in lines if len(line) > 4]
+        wanted = [
+            costs.at[m, unit] / per for m in ("fixed_grid", "warm_grid", "yoto", "yoto_tuned")
+        ]
+        assert sorted(ends) == pytest.approx(sorted(wanted))
+        dots = {line[0, 0] for line in lines if len(line) == 1}
+        assert dots == {crossings["yoto", unit], crossings["yoto_tuned", unit]}
+        assert "YOTO, YOTO tuned" in {
+            " ".join(t.get_text().split()) for t in axes.texts if isinstance(t, Annotation)
+        }
+
+
+def test_the_rings_of_a_cross_matrix_are_at_the_best_of_each_column(full: Case) -> None:
+    figure = plots.cross(full.run, "yoto")
+    assert figure is not None
+    matrix = compare.cross(full.run, "yoto").to_numpy()
+    rings = {(int(x), int(y)) for line in figure.axes[0].lines for x, y in line.get_xydata()}
+    assert rings == {(column, row) for column, row in enumerate(matrix.argmin(0))}
+    cells = cells_of(figure)
+    assert all(cells[row][column] == "0" for column, row in rings)
+    worst = np.unravel_index((matrix / matrix.min(0)).argmax(), matrix.shape)
+    excess = matrix[worst] - matrix[:, worst[1]].min()
+    if full.run.task != "beta_vae":  # there in nats
+        excess *= 100 / matrix[:, worst[1]].min()
+    assert number_in(cells[worst[0]][worst[1]]) == pytest.approx(excess, rel=0.05, abs=0.5)
+
+
+def test_bands_of_the_gap_are_the_intervals(codecs: Case) -> None:
+    figure = plots.gap(codecs.run, codecs.comparisons)
+    of_loss = codecs.comparisons[codecs.comparisons["measure"] == "loss"]
+    at = of_loss[of_loss["method"] == "yoto"]
+    corners = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert corners[:, 1].min() == pytest.approx(at["low"].min())
+    assert corners[:, 1].max() == pytest.approx(at["high"].max())
+    assert "hierarchical bootstrap" in figure.get_supxlabel()
+
+
+def test_big_gaps_do_not_flatten_the_small(full: Case) -> None:
+    """The method under test may be a hundredth of the worst, and still stand off the grid."""
+    axes = plots.gap(full.run, full.comparisons).axes[0]
+    of_loss = full.comparisons[full.comparisons["measure"] == "loss"].set_index("method")
+    assert of_loss.loc["hypernetwork", "gap"].max() > 8 * of_loss.loc["yoto", "gap"].max()
+    at = axes.transAxes.inverted().transform(
+        axes.transData.transform([(1, of_loss.loc["yoto", "gap"].max()), (1, 0)])
+    )
+    assert at[0, 1] - at[1, 1] > 0.1
+
+
+# Pictures ---------------------------------------------------------------------------------------
+
+
+def colours_of(data: bytes) -> set[Any]:
+    with Image.open(io.BytesIO(data)) as picture:
+        return {colour for _, colour in picture.convert("RGB").getcolors(10**7)}
+
+
+def test_the_sample_sheet_has_the_original_and_at_most_five_methods(full: Case) -> None:
+    sheet = sweeps.samples(full.run, plots._for_sheet(full.run, full.overall))
+    assert sheet is not None
+    found = colours_of(sheet)
+    shown = {m for m in METHODS for s in full.run.settings if _colour(full.run, m, s) in found}
+    several = len(full.run.axes) > 1  # three lines of settings
+    assert {"fixed_grid", "yoto_tuned"} <= shown
+    assert len(shown) == (2 if several else 5)
+    assert ((1, 2, 3) in found) == (full.run.original is not None)
+    for method in shown:
+        assert all(_colour(full.run, method, setting) in found for setting in full.run.settings)
+
+
+def _colour(run: Run, method: str, setting: str) -> Any:
+    return sample(method, tuple(parse_setting(setting).values())).getpixel((0, 0))
+
+
+def test_a_sweep_shows_one_network_in_the_order_of_its_coefficient(codecs: Case) -> None:
+    (axis,) = codecs.run.axes
+    frames = sweeps.along_axis(codecs.run, "yoto_tuned", 0)
+    values = [frame.value for frame in frames]
+    assert values == sorted(
+        v for (v,) in SIZES["compression"]["settings"] + SIZES["compression"]["swept"]
+    )
+    assert [frame.outside for frame in frames] == [True, *[False] * 9, True]
+    with Image.open(io.BytesIO(sweeps.animation(frames, axis, "said"))) as film:
+        assert film.n_frames == 2 * len(frames) - 2  # to the end and back
+        assert film.info["loop"] == 0
+        for place in (0, 4, 10, 11):
+            film.seek(place)
+            frame = frames[min(place, 2 * len(frames) - 2 - place)]
+            seen = film.convert("RGB").getpixel((5, 5))
+            assert seen == sample("yoto_tuned", (frame.value,)).getpixel((0, 0))
+    strip = colours_of(sweeps.strip(frames, axis, "said"))
+    kept = [frames[round(i * 10 / 8)].value for i in range(9)]
+    assert {sample("yoto_tuned", (v,)).getpixel((0, 0)) for v in kept} <= strip
+
+
+def test_a_sweep_moves_one_coefficient_alone(tmp_path: Path) -> None:
+    full_results(tmp_path, "style", methods=("fixed_grid", "yoto"), picture=sample, pictures=1)
+    run = case(tmp_path).run
+    for place in range(5):
+        frames = sweeps.along_axis(run, "yoto", place)
+        assert [f.value for f in frames] == [0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6]
+        assert [f.outside for f in frames] == [True, *[False] * 5, True]
+    assert set(sweeps.sweeps(run, "yoto")) == {f"sweep_{axis['name']}" for axis in STYLE_AXES}
+
+
+def test_noisy_pictures_still_make_a_small_animation(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frames = []
+    for place in range(15):
+        path = tmp_path / f"{place}.png"
+        Image.fromarray(random.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(path)
+        frames.append(sweeps.Frame(value=1.5**place, outside=False, path=path))
+    axis = sweeps.AxisStyle(name="a", low=1.0, high=300.0, symbol="a")
+    assert len(sweeps.animation(frames, axis, "said")) < 1_500_000
+
+
+def test_pictures_are_shown_at_their_own_size_or_whole(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def kept(*size: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        return pixels, np.asarray(sweeps.shown(tmp_path / "a.png", 170))
+
+    pixels, seen = kept(400, 600)  # a photograph is cut
+    assert (seen == pixels[115:285, 215:385]).all()
+    pixels, seen = kept(32, 32)  # a small picture is enlarged by whole pixels
+    assert seen.shape == (160, 160, 3)
+    assert (seen[::5, ::5] == pixels).all()
+    assert kept(256, 256)[1].shape == (170, 170, 3)  # a sheet is shrunk, not cut
+
+
+# Names ------------------------------------------------------------------------------------------
+
+
+def test_names_keep_off_each_other_and_off_points() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        figure = Figure(figsize=(3.4, 2.6))
+        axes = figure.subplots()
+        axes.set(xlim=(-0.1, 1.1), ylim=(-0.1, 1.1))
+        points = random.random((15, 2))
+        points[:8, 0] = 0.2  # a column, as of networks that all cost the same
+        axes.plot(*points.T, "o", markersize=4)
+        wanted = [
+            labels.Label(text=f"a method {i}", at=[tuple(point)], colour="red", bold=i < 3)
+            for i, point in enumerate(points.tolist())
+        ]
+        labels.name_all(axes, wanted, points)
+        FigureCanvasAgg(figure).draw()
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        for text, box, (x, y) in zip(axes.texts, boxes, points, strict=True):
+            assert text.xy == pytest.approx((x, y))
+            assert axes.bbox.contains(box.x0, box.y0)
+            assert axes.bbox.contains(box.x1, box.y1)
+        for one, other in itertools.combinations(boxes, 2):
+            assert not one.overlaps(other)
+        covered = sum(box.contains(*at) for box in boxes for at in axes.transData.transform(points))
+        assert covered == 0
+
+
+def test_a_box_is_counted_from_its_corners() -> None:
+    random = np.random.default_rng(0)
+    points = random.random((500, 2)) * [60, 40] + [10, 20]
+    frame = np.array([10.0, 20.0, 70.0, 60.0])
+    taken = labels._raster(points, frame)
+    low = random.integers(0, 30, (50, 2))
+    boxes = np.concatenate([low, low + random.integers(1, 30, (50, 2))], 1)
+    for box, count in zip(boxes, labels._count(taken, boxes.astype(float)), strict=True):
+        at = points - frame[:2]
+        assert count == ((at >= box[:2]) & (at < box[2:])).all(1).sum()
+
+
+def test_leaders_are_found_to_hit_boxes_and_each_other() -> None:
+    """Against points along the lines, one pair at a time."""
+    random = np.random.default_rng(1)
+
+    def some(count: int) -> labels._Places:
+        start, end, corner = (random.random((count, 2)) * 20 for _ in range(3))
+        box = np.concatenate([corner, corner + 5], 1)
+        rest = {"away": np.zeros(count), "cost": np.zeros(count)}
+        return labels._Places(anchor=start, box=box, end=end, **rest)
+
+    one, other = some(30), some(20)
+    hits, crosses = labels._hits(one, other.box), labels._cross(one, other)
+    share = np.linspace(0, 1, 4001)[:, None]
+    for i, j in np.ndindex(30, 20):
+        line = one.anchor[i] + share * (one.end[i] - one.anchor[i])
+        inside = (line > other.box[j, :2]) & (line < other.box[j, 2:])
+        assert hits[i, j] == inside.all(1).any()
+        basis = np.stack([one.end[i] - one.anchor[i], other.anchor[j] - other.end[j]], 1)
+        at = np.linalg.solve(basis, other.anchor[j] - one.anchor[i])
+        assert crosses[i, j] == ((at > 0) & (at < 1)).all()

@@ -59,7 +59,7 @@ class _Places:
 
 
 def name_all(axes: Axes, labels: Sequence[Label], avoid: ArrayLike, size: float = 6.5) -> None:
-    """Draw the labels inside the axes, whose place in the figure must be final.
+    """Draw the labels inside the axes, whose limits and place in the figure must be final.
 
     avoid: (n, 2) points in data coordinates that names should not cover; see `along`.
     """

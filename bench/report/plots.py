@@ -1,9 +1,9 @@
 """The figures of a run: what is lost against what is saved, fronts, gaps, break-even, the knob.
 
-One style for all: a single column is 3.4 inches wide, a double one 7. The fixed grid is black and
-the methods under test stand out; the others are thinner. All differ by colour (colour-blind safe),
-marker and dashes, so that they stay apart in grey, and a method looks alike in every figure.
-Names stand beside what they name wherever one panel holds them.
+    figures(run, summary, comparisons, overall, quality)    all of them as SVG and PNG
+
+Each is a function that returns a figure, or None where the run has no data for it. Names stand
+beside what they name wherever one panel holds all methods.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -24,67 +24,49 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 
-from bench.registry import METHODS
 from bench.report import compare
-from bench.report.compare import LOSS, UNDER_TEST, WARM, in_percent, margin_of
+from bench.report.compare import LOSS, LOST, UNDER_TEST, WARM, in_percent, margin_of
 from bench.report.costs import GRID, break_evens, costs_by_seed
 from bench.report.labels import Label, along, name_all
 from bench.report.load import Run
+from bench.report.style import (
+    COLOURS,
+    DASHES,
+    DOUBLE,
+    DPI,
+    SINGLE,
+    STYLE,
+    WIDE_RANGE,
+    cell,
+    compute_axis,
+    gap_axis,
+    handle,
+    legend_above,
+    looks,
+    no_line,
+    note,
+    plain,
+    ring,
+    scale,
+    settle,
+    sides,
+    two_lines,
+)
 from bench.report.sweeps import samples, sweeps
 from bench.report.tables import gap_title, main_measures
 from bench.report.text import measure_label, method_label, number, one_line
 
-SINGLE, DOUBLE = 3.4, 7.0  # inches
-DPI = 200  # of the PNGs
-MARKERS = "D^vXP<>hp"
-DASHES = [(4, 1.2), (1.2, 1.2), (6, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (8, 2)]
-# Of seaborn's colorblind palette: blue and orange are for those under test; its grey and yellow
-# are left out.
-COLOURS = {"yoto": 0, "yoto_tuned": 1}
-OTHERS = (2, 3, 4, 9, 5, 6)
 GREYS = ["0.55", "0.7", "0.4"]
 GOOD_BAD = LinearSegmentedColormap.from_list("good_bad", ["#0173b2", "#ffffff", "#d55e00"])
-WIDE_RANGE = 20  # a measure that spans more than this factor gets a logarithmic axis
-FAR = 5  # gaps this many times their lower quartile make the axis logarithmic away from zero
 VARIANTS = 2  # of methods that panels call by their full names
 CROWD = 4  # with more methods than this, bands are drawn for those under test only
 MARKS = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?"}
 FARTHEST = 30  # settings up to which a break-even is drawn
 CELL = 0.31  # inches that a number with its mark needs
-
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture on every machine
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "grid.linewidth": 0.4,
-    "grid.color": "0.9",
-    "axes.axisbelow": True,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "lines.linewidth": 1.1,
-    "lines.markersize": 4,
-    "svg.hashsalt": "yoto-bench",  # the same results give the same file
-}
-SMALL = 6.5  # points: names and notes
 
 
 def figures(
@@ -100,6 +82,7 @@ def figures(
     The frames are those of `bench/report/compare.py`: `summary`, `comparisons`, `overall` and
     `quality_compute`. A figure for which a run has no data is left out.
     """
+    told = _told(run, overall)
     drawn: dict[str, dict[str, bytes]] = {}
 
     def draw(name: str, figure: Figure | None) -> None:
@@ -118,17 +101,16 @@ def figures(
             draw("gap", gap(run, comparisons))
         draw("quality_compute", quality_compute(run, quality))
         draw("break_even", break_even(run))
-        for method in _told(run, overall):
+        for method in told:
             draw(f"cross_{re.sub(r'[^A-Za-z0-9]+', '_', method).strip('_')}", cross(run, method))
     if (sheet := samples(run, _for_sheet(run, overall))) is not None:
         drawn["samples"] = {"png": sheet}
-    told = _told(run, overall)
     return drawn | (sweeps(run, told[-1]) if told else {})
 
 
 def _saved(figure: Figure) -> dict[str, bytes]:
     """Both files from one layout; `savefig` would draw everything twice as often."""
-    _settle(figure)
+    settle(figure)
     svg, png = BytesIO(), BytesIO()
     FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     figure.set_dpi(DPI)
@@ -151,34 +133,6 @@ def _for_sheet(run: Run, overall: pd.DataFrame) -> list[str]:
     return first + [method for method in order if method not in first]
 
 
-def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour, marker, dashes and weight per method, in the order of display.
-
-    A method of the suite looks the same whatever else is drawn; the user's own come after those.
-    """
-    palette = sns.color_palette("colorblind")
-    plain = [m for m in METHODS if m not in (GRID, *COLOURS)]
-    plain += [m for m in methods if m not in METHODS]
-    found: dict[str, dict[str, Any]] = {}
-    for method in methods:
-        if method == GRID:
-            found[method] = {"color": "black", "marker": "o", "zorder": 3, "linewidth": 1.6}
-            found[method] |= {"markersize": 6.5, "markerfacecolor": "white"}  # rings the others
-            continue
-        look: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-        if method in COLOURS:
-            tuned = COLOURS[method]
-            look |= {"color": palette[tuned], "marker": "sd"[tuned], "zorder": 6 - tuned}
-            look |= {"linewidth": 1.6, "markersize": (4.5, 5.5)[tuned], "dashes": (None, None)}
-        else:
-            place = plain.index(method)
-            look |= {"color": palette[OTHERS[place % len(OTHERS)]], "linewidth": 0.9}
-            look |= {"marker": MARKERS[place % len(MARKERS)], "zorder": 4, "markersize": 3.8}
-            look |= {"dashes": DASHES[place % len(DASHES)]}
-        found[method] = look
-    return found
-
-
 # What is lost and what is saved -----------------------------------------------------------------
 
 
@@ -192,31 +146,30 @@ def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
     axes = figure.subplots()
     styles = looks(run.methods)
+    shown = shown.sort_values("loss_gap_mean", ascending=False)
     x, y = shown["flops_ratio"].to_numpy(float), shown["loss_gap_mean"].to_numpy(float)
     low, high = (shown[f"loss_gap_{end}"].fillna(shown["loss_gap_mean"]) for end in ("low", "high"))
-    axes.set_xscale("log")
     spare = max(x.max() / x.min(), 3) ** 0.12
-    axes.set_xlim(x.min() / spare**2, x.max() * spare)  # most stand on the left: names need room
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
-    _gap_axis(axes, [*y, *low, *high], margin_of(run.measures[LOSS]))
+    limits = (x.min() / spare**2, x.max() * spare)  # names need room on the left
+    compute_axis(axes, *limits)
+    x = _side_by_side(x, (limits[1] / limits[0]) ** 0.016)
+    gap_axis(axes, [*y, *low, *high], margin_of(run.measures[LOSS]))
     for method, *point, bottom, top in zip(shown["method"], x, y, low, high, strict=True):
-        look = _no_line(styles[method])
+        look = no_line(styles[method])
         axes.vlines(point[0], bottom, top, color=look["color"], linewidth=1.2, zorder=3)
         axes.plot(*point, **look)
     axes.set_xlabel("compute for all settings, × the grid's FLOPs ↓")
-    axes.set_ylabel(_text(f"mean {gap_title(run)[0]} ↓"))
+    axes.set_ylabel(plain(f"mean {gap_title(run)[0]} ↓"))
     sns.despine(ax=axes)
-    said = [_interval_note("bars", shown["interval"])]
+    said = [_interval_note("bars", shown["interval"]), "side by side: the same cost"]
     if margin_of(run.measures[LOSS]) > 0:
         said.append(f"shaded: equal within {_margin(run)}")
     called, key = _called(list(shown["method"]))
     missing = [method_label(m) for m in run.methods if m not in called]
     if missing:
         said.append(f"not shown, for want of a gap or a cost: {', '.join(missing)}")
-    _note(figure, [*said, *key], SINGLE)
-    _settle(figure)
+    note(figure, [*said, *key], SINGLE)
+    settle(figure)
     bars = [along(axes, [(a, b), (a, c)]) for a, b, c in zip(x, low, high, strict=True)]
     bars.append(along(axes, [(end, 0.0) for end in axes.get_xlim()]))
     points = list(zip(x, y, strict=True))
@@ -224,8 +177,21 @@ def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
         _label(method, called[method], [point], styles[method])
         for method, point in zip(shown["method"], points, strict=True)
     ]
-    name_all(axes, names, np.concatenate([_ring(axes, points), *bars]))
+    name_all(axes, names, np.concatenate([ring(axes, points), *bars]))
     return figure
+
+
+def _side_by_side(x: np.ndarray, step: float) -> np.ndarray:
+    """Values that agree within 3 % set apart by the factor `step`, in their order."""
+    found = x.copy()
+    left = set(range(len(x)))
+    while left:
+        first = min(left)
+        alike = [i for i in sorted(left) if abs(math.log(x[i] / x[first])) < 0.03]
+        for place, i in enumerate(alike):
+            found[i] = x[i] * step ** (place - (len(alike) - 1) / 2)
+        left -= set(alike)
+    return found
 
 
 def heatmap(run: Run, comparisons: pd.DataFrame, overall: pd.DataFrame) -> Figure | None:
@@ -241,7 +207,7 @@ def heatmap(run: Run, comparisons: pd.DataFrame, overall: pd.DataFrame) -> Figur
         .assign(mean=mean[of_mean])
         for column, of_mean in (("gap", "loss_gap_mean"), ("verdict", "verdict"))
     )
-    names = [_two_lines(method, 24) for method in mean.index]
+    names = [two_lines(method, 24) for method in mean.index]
     tall = [1 + 0.6 * name.count("\n") for name in names]
     several = len(run.axes) > 1
     aside = 0.1 + 0.052 * max(len(line) for name in names for line in name.split("\n"))
@@ -256,29 +222,29 @@ def heatmap(run: Run, comparisons: pd.DataFrame, overall: pd.DataFrame) -> Figur
     soft = margin if margin > 0 else most / 50  # where shades begin
     lefts = [*range(len(run.settings)), len(run.settings) + 0.2]  # the mean stands apart
     tops = np.cumsum([0.0, *tall])
-    for row in range(len(gaps)):
-        for column, left in enumerate(lefts):
-            value, verdict = gaps.iat[row, column], verdicts.iat[row, column]
-            known = math.isfinite(value)
-            shade = np.arcsinh(value / soft) / np.arcsinh(most / soft) if known else 0.0
-            _cell(
-                axes, (left, tops[row]), tall[row],
-                GOOD_BAD(0.5 + 0.5 * float(np.clip(shade, -1, 1))) if known else "0.93",
-                f"{_brief(value)}{MARKS.get(verdict, '')}" if known else "—", 6.0,
-                bold=column == len(run.settings),
-            )  # fmt: skip
+    failed = run.measured.groupby(["method", "setting"])["status"].agg(lambda s: s.isin(LOST).all())
+    for row, column in np.ndindex(gaps.shape):
+        value, at = gaps.iat[row, column], (gaps.index[row], gaps.columns[column])
+        if math.isfinite(value):
+            shade = float(np.clip(np.arcsinh(value / soft) / np.arcsinh(most / soft), -1, 1))
+            colour = GOOD_BAD(0.5 + 0.5 * shade)
+            text = f"{_brief(value)}{MARKS.get(verdicts.iat[row, column], '')}"
+        else:
+            colour, text = to_rgba("0.93"), "failed" if failed.get(at, False) else "—"
+        corner, last = (lefts[column], tops[row]), column == len(run.settings)
+        cell(axes, corner, tall[row], colour, text, 6.0, bold=last)
     axes.set_xlim(0, lefts[-1] + 1)
     axes.set_ylim(tops[-1], 0)
-    heads = [*(_text(label) for label in run.labels().values()), "mean"]
-    _sides(axes, heads, names, [left + 0.5 for left in lefts], (tops[1:] + tops[:-1]) / 2)
+    heads = [*(plain(label) for label in run.labels().values()), "mean"]
+    sides(axes, heads, names, [left + 0.5 for left in lefts], (tops[1:] + tops[:-1]) / 2)
     if several:
         axes.tick_params(axis="x", rotation=90)
     title = gap_title(run)[0] + ("" if several else f" at {one_line(run.axes[0].symbol)} =")
-    axes.set_title(_text(title), loc="left", fontsize=7.5, pad=4)
+    axes.set_title(plain(title), loc="left", fontsize=7.5, pad=4)
     if (of_loss["verdict"] != "").any():
         words = {"equal": f"equal within {_margin(run)}", "undecided": "undecided (95 %)"}
         key = "    ".join(f"{mark} {words.get(word, word)}" for word, mark in MARKS.items())
-        _note(figure, [key], width)
+        note(figure, [key], width)
     return figure
 
 
@@ -295,10 +261,6 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
     figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
     axes = figure.subplots()
     styles = looks(run.methods)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.xaxis.set_minor_locator(ticker.NullLocator())
     curves: dict[str, list[tuple[float, float]]] = {}
     for method in run.methods:
         own = known[known["method"] == method].sort_values("flops")
@@ -306,61 +268,58 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
             curves[method] = list(zip(own["flops"] / base, own["loss_gap"], strict=True))
     spent = [x for curve in curves.values() for x, _ in curve]
     spare = (max(spent) / min(spent)) ** 0.08
-    axes.set_xlim(min(spent) / spare, max(spent) * spare)
+    compute_axis(axes, min(spent) / spare, max(spent) * spare)
     under_test = known[known["method"].isin(COLOURS)]
     reached = [*known["loss_gap"], *under_test["low"], *under_test["high"]]
-    _gap_axis(axes, reached, margin_of(run.measures[LOSS]))
+    gap_axis(axes, reached, margin_of(run.measures[LOSS]))
     for method, curve in curves.items():
-        look = styles[method] if len(curve) > 1 else _no_line(styles[method])
+        look = styles[method] if len(curve) > 1 else no_line(styles[method])
         axes.plot(*_columns(curve), **look)
         if method in COLOURS:
             own = known[known["method"] == method].sort_values("flops")
             band = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
             axes.fill_between(own["flops"] / base, own["low"], own["high"], **band)
     axes.set_xlabel("compute so far, × the full grid's FLOPs" if len(full) else "FLOPs so far")
-    axes.set_ylabel(_text(f"mean {gap_title(run)[0]} ↓"))
+    axes.set_ylabel(plain(f"mean {gap_title(run)[0]} ↓"))
     sns.despine(ax=axes)
     shares = ", ".join(f"{share:.3g}" for share in sorted(known["share"].unique()))
     said = [f"points: {shares} of the training", "gaps are to the grid's full training"]
+    saved = _equal_loss(run, curves)
+    if saved is not None:
+        said.append("arrow: compute for the same loss")
     if len(under_test[["low", "high"]].dropna()):
         said.append("bands: 95 % intervals")
     called, key = _called(list(curves))
-    _note(figure, [*said, *key], SINGLE)
-    _settle(figure)
+    note(figure, [*said, *key], SINGLE)
+    settle(figure)
     traced = [along(axes, curve) for curve in curves.values()]
     traced.append(along(axes, [(end, 0.0) for end in axes.get_xlim()]))
-    saved = _equal_loss(run, curves)
-    if saved is not None:
-        method, cost, grid_cost, level = saved
-        axes.annotate(
-            "", (cost, level), (grid_cost, level), zorder=7,
-            arrowprops={"arrowstyle": "<->", "color": "0.25", "linewidth": 0.8, "shrinkA": 0},
-        )  # fmt: skip
-        traced.append(along(axes, [(cost, level), (grid_cost, level)]))
     points = [point for curve in curves.values() for point in curve]
     names = [_label(m, called[m], curve[::-1], styles[m]) for m, curve in curves.items()]
     if saved is not None:
-        text = f"{grid_cost / cost:.2g}× less compute"
-        spots = [(cost * (grid_cost / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
+        cost, needed, level = saved
+        arrow = {"arrowstyle": "<->", "color": "0.25", "linewidth": 0.8, "shrinkA": 0}
+        axes.annotate("", (cost, level), (needed, level), zorder=7, arrowprops=arrow)
+        traced.append(along(axes, [(cost, level), (needed, level)]))
+        spots = [(cost * (needed / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
+        text = f"{needed / cost:.2g}× cheaper" if needed >= cost else f"{cost / needed:.2g}× dearer"
         names.append(Label(text=text, at=spots, colour="none", bold=True))
-    name_all(axes, names, np.concatenate([_ring(axes, points), *traced]))
+    name_all(axes, names, np.concatenate([ring(axes, points), *traced]))
     return figure
 
 
 def _equal_loss(
     run: Run, curves: dict[str, list[tuple[float, float]]]
-) -> tuple[str, float, float, float] | None:
-    """How much compute the grid needs for what the method under test reaches in the end: its name,
-    its compute, the grid's, the gap. None where the grid's curve does not pass that gap."""
+) -> tuple[float, float, float] | None:
+    """The compute of the method under test, what the grid needs for the same gap, and that gap.
+    None where the grid's curve does not come down to it."""
     method = next((m for m in UNDER_TEST if m in curves), None)
-    grid = curves.get(GRID, [])
-    if method is None or len(grid) < 2:
+    if method is None or GRID not in curves:
         return None
     cost, level = max(curves[method])
-    for (x0, y0), (x1, y1) in itertools.pairwise(grid):
-        if y0 >= level > y1 or y0 > level >= y1:
-            needed = x0 * (x1 / x0) ** ((y0 - level) / (y0 - y1))
-            return method, cost, needed, level
+    for (x0, y0), (x1, y1) in itertools.pairwise(curves[GRID]):
+        if y0 > level >= y1:
+            return cost, x0 * (x1 / x0) ** ((y0 - level) / (y0 - y1)), level
     return None
 
 
@@ -368,18 +327,22 @@ def break_even(run: Run) -> Figure | None:
     """Cumulative cost against the number of settings: one network per setting, warm-started ones,
     and the conditioned networks, which cost once; FLOPs, and below them seconds where all were
     timed alone on one device. None without the grid's costs."""
-    panels = [unit for unit in ("flops", "seconds") if _per_network(run, GRID, unit)]
     told = [m for m in run.methods if m in UNDER_TEST or (run.swept["method"] == m).any()]
-    if not panels or not told:
-        return None
     found = break_evens(run)
-    found = found[found["method"].isin(told) & found["crossing"].lt(FARTHEST)]
-    most = max(len(run.settings), 5, math.ceil(found["crossing"].max() + 1) if len(found) else 0)
+    found = found[found["method"].isin(told)].dropna(subset="crossing")
+    panels = [unit for unit in ("flops", "seconds") if (found["unit"] == unit).any()]
+    if not panels:
+        return None
+    near = found.loc[found["crossing"] < FARTHEST, "crossing"]
+    most = max(len(run.settings), 5, *(math.ceil(crossing + 1) for crossing in near))
     styles = looks(run.methods)
     figure = Figure(figsize=(SINGLE, 0.4 + 1.9 * len(panels)), layout="constrained")
     every = list(figure.subplots(len(panels), sharex=True, squeeze=False).flat)
-    all_curves = [_cumulative(run, told, unit, most) for unit in panels]
-    for axes, unit, curves in zip(every, panels, all_curves, strict=True):
+    drawn = {
+        unit: _cumulative(run, found.loc[found["unit"] == unit, "method"], unit, most)
+        for unit in panels
+    }
+    for axes, (unit, curves) in zip(every, drawn.items(), strict=True):
         for method, curve in curves.items():
             axes.plot(*_columns(curve), **styles[method] | {"markersize": 3})
         for row in found[found["unit"] == unit].to_dict("records"):
@@ -388,19 +351,19 @@ def break_even(run: Run) -> Figure | None:
             axes.plot(row["crossing"], row["crossing"], "o", markersize=3.5, **spot)
         ends = [cost for curve in curves.values() for _, cost in (curve[0], curve[-1])]
         if max(ends) > WIDE_RANGE:
-            _scale(axes, "y", ends)
+            scale(axes, "y", ends)
         else:
             axes.set_ylim(0, 1.05 * max(ends))
-        axes.set_xlim(0.8, most + 0.2)
+        axes.set_xlim(0.8, most + 0.2)  # a break-even beyond is not seen
         axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         what = {"flops": "FLOPs", "seconds": "device seconds"}[unit]
         axes.set_ylabel(f"{what}, × one network")
         sns.despine(ax=axes)
     axes.set_xlabel("number of settings")
-    called, key = _called(list(all_curves[0]))
-    _note(figure, ["dots: where one conditioned network costs as much as the grid", *key], SINGLE)
-    _settle(figure)
-    for axes, curves in zip(every, all_curves, strict=True):
+    called, key = _called([m for m in run.methods if any(m in curves for curves in drawn.values())])
+    note(figure, ["dots: where one conditioned network costs as much as the grid", *key], SINGLE)
+    settle(figure)
+    for axes, curves in zip(every, drawn.values(), strict=True):
         alike: list[list[str]] = []  # lines that cost the same share a name
         for method, curve in curves.items():
             twins = (group for group in alike if np.allclose(curves[group[0]], curve, rtol=0.02))
@@ -410,7 +373,8 @@ def break_even(run: Run) -> Figure | None:
                 twin.append(method)
         names = []
         for first, *others in alike:
-            text = textwrap.fill(", ".join(called[m] for m in (first, *others)), 40)
+            alike_names = ", ".join(called[m].replace(" ", "\u00a0") for m in (first, *others))
+            text = textwrap.fill(alike_names, 40)
             names.append(_label(first, text, curves[first][::-1], styles[first]))
         traced = [along(axes, curve) for curve in curves.values()]
         name_all(axes, names, np.concatenate(traced))
@@ -418,7 +382,7 @@ def break_even(run: Run) -> Figure | None:
 
 
 def _cumulative(
-    run: Run, told: Sequence[str], unit: str, most: int
+    run: Run, told: Iterable[str], unit: str, most: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Number of settings and the cost for so many, over that of one fixed network, per method."""
     counts = np.arange(1.0, most + 1)
@@ -428,9 +392,7 @@ def _cumulative(
         curves[WARM] = (steps[0] + (counts - 1) * float(np.mean(steps[1:] or steps))) / per
     for method in told:
         entries = run.measured[run.measured["method"] == method]
-        cost = float(costs_by_seed(run, entries)[unit].mean(skipna=False)) / per
-        if math.isfinite(cost):
-            curves[method] = np.full(most, cost)
+        curves[method] = np.full(most, costs_by_seed(run, entries)[unit].mean() / per)
     return {method: list(zip(counts, curve, strict=True)) for method, curve in curves.items()}
 
 
@@ -478,7 +440,7 @@ def cross(run: Run, method: str) -> Figure | None:
         value = excess[row, column]
         shade = min(1.0, math.log1p(9 * value / most) / math.log(10))
         text = _brief(value).lstrip("+") if value else "0"
-        _cell(axes, (column, row), 1, colours(0.9 * shade), text, min(7.0, 36 / count + 2))
+        cell(axes, (column, row), 1, colours(0.9 * shade), text, min(7.0, 36 / count + 2))
         if value == 0:
             axes.plot(
                 column + 0.5, row + 0.5, "o", markerfacecolor="none", markeredgecolor="black",
@@ -487,17 +449,17 @@ def cross(run: Run, method: str) -> Figure | None:
     axes.set_xlim(0, count)
     axes.set_ylim(count, 0)
     labels, places = run.labels(), np.arange(count) + 0.5
-    heads = [_text(labels[setting]) for setting in matrix.index]
-    _sides(axes, heads, heads, places, places)
+    heads = [plain(labels[setting]) for setting in matrix.index]
+    sides(axes, heads, heads, places, places)
     if several or count > 7:
         axes.tick_params(axis="x", rotation=90)
     axes.xaxis.set_label_position("top")
     symbol = "" if several else f" {one_line(run.axes[0].symbol)}"
-    axes.set_xlabel(_text(f"scored with{symbol or ' the coefficients of'}"), fontsize=7)
-    axes.set_ylabel(_text(f"told{symbol or ' the coefficients of'}"), fontsize=7)
+    axes.set_xlabel(plain(f"scored with{symbol or ' the coefficients of'}"), fontsize=7)
+    axes.set_ylabel(plain(f"told{symbol or ' the coefficients of'}"), fontsize=7)
     unit = "%" if percent else one_line(run.measures[LOSS].unit)
     said = f"{method_label(method)}: loss above the best of its column ({unit})".replace(" ()", "")
-    _note(figure, [said, "ring: the best"], SINGLE)
+    note(figure, [said, "ring: the best"], SINGLE)
     return figure
 
 
@@ -517,36 +479,34 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure:
         if not pairs:
             continue
         if not joined:
-            look = _no_line(look)
+            look = no_line(look)
         elif _same(pairs):  # one network for all settings is one point: a ring, hiding nothing
             pairs = pairs[:1]
-            ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look["color"]}
-            look = _no_line(look) | ring | {"markersize": 7, "markeredgewidth": 1.1, "zorder": 6}
+            hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look["color"]}
+            look = no_line(look) | hollow | {"markersize": 7, "markeredgewidth": 1.1, "zorder": 6}
         drawn[method] = pairs
         axes.plot(*_columns(pairs), **look)
     points = [point for pairs in drawn.values() for point in pairs]
-    _scale(axes, "x", [p[0] for p in points])
-    _scale(axes, "y", [p[1] for p in points])
+    scale(axes, "x", [p[0] for p in points])
+    scale(axes, "y", [p[1] for p in points])
     for place, pairs in enumerate(curves.values()):
-        grey: dict[str, Any] = {"color": GREYS[place % 3], "dashes": DASHES[place % 5]}
+        grey: dict[str, Any] = {"color": GREYS[place % 3], "dashes": DASHES[place % len(DASHES)]}
         axes.plot(*_columns(pairs), **grey, linewidth=1.0, zorder=2)
-    axes.set_xlabel(_text(textwrap.fill(measure_label(run.measures[x]), 40)))
-    axes.set_ylabel(_text(textwrap.fill(measure_label(run.measures[y]), 36)))
+    axes.set_xlabel(plain(textwrap.fill(measure_label(run.measures[x]), 40)))
+    axes.set_ylabel(plain(textwrap.fill(measure_label(run.measures[y]), 36)))
     sns.despine(ax=axes)
     called, key = _called(list(drawn))
-    if not joined:
-        _legend(figure, [_handle(method, _no_line(shown[method])) for method in drawn])
-        return figure
-    _note(figure, key, SINGLE)
-    _settle(figure)
-    names = [_label(m, called[m], _spots(pairs), shown[m]) for m, pairs in drawn.items()]
+    note(figure, key, SINGLE)
+    settle(figure)
+    spots = {m: _ends_first(p) if joined else _lonely(axes, p, points) for m, p in drawn.items()}
+    names = [_label(m, called[m], spots[m], shown[m]) for m in drawn]
     for place, (name, pairs) in enumerate(curves.items()):
         inside = [p for p in map(tuple, along(axes, pairs, 12)) if _inside(axes, p)]
         if inside:
-            text = _text(one_line(name))
+            text = plain(one_line(name))
             names.append(Label(text=text, at=inside[::-3], colour=GREYS[place % 3]))
     traced = [along(axes, pairs) for pairs in [*drawn.values(), *curves.values()]]
-    name_all(axes, names, np.concatenate([_ring(axes, points), *traced]))
+    name_all(axes, names, np.concatenate([ring(axes, points), *traced]))
     return figure
 
 
@@ -559,7 +519,7 @@ def measures(run: Run, summary: pd.DataFrame) -> Figure:
         for method, look in shown.items():
             at = summary[summary["method"] == method]
             axes.plot(_places(run, at["setting"], method, shown), at[name], **look)
-        _scale(axes, "y", list(summary[name].dropna()))
+        scale(axes, "y", list(summary[name].dropna()))
     return figure
 
 
@@ -592,7 +552,7 @@ def gap(run: Run, comparisons: pd.DataFrame) -> Figure:
             if several or not crowd or method in COLOURS:
                 seen += [*bottom, *top]
             axes.plot(place, mean, **look)
-        _gap_axis(axes, seen, margin_of(run.measures[name]))
+        gap_axis(axes, seen, margin_of(run.measures[name]))
     return figure
 
 
@@ -614,7 +574,7 @@ def _panels(
     several = len(run.axes) > 1
     shown = {method: look for method, look in looks(run.methods).items() if method != without}
     if several:  # side by side nothing is hidden, and the grid needs no ring
-        shown = {method: _no_line(look) for method, look in shown.items()}
+        shown = {method: no_line(look) for method, look in shown.items()}
         if GRID in shown:
             shown[GRID] |= {"markersize": 4, "markerfacecolor": "black"}
     count = len(titles)
@@ -642,18 +602,18 @@ def _panels(
         axes.remove()
     for axes, title in zip(panels, wrapped, strict=False):
         _over_settings(run, axes)
-        axes.set_title(_text(title), loc="left")
+        axes.set_title(plain(title), loc="left")
         sns.despine(ax=axes)
     if below:
-        figure.supxlabel(_text("\n".join(below)), fontsize=7)
-    _legend(figure, [_handle(method, look) for method, look in shown.items()])
+        figure.supxlabel(plain("\n".join(below)), fontsize=7)
+    legend_above(figure, [handle(method, look) for method, look in shown.items()])
     return panels[:count], figure, shown
 
 
 def _over_settings(run: Run, axes: Axes) -> None:
     """The horizontal axis: the coefficient on a logarithmic scale, or the settings by name."""
     if len(run.axes) > 1:
-        labels = [_text(label) for label in run.labels().values()]
+        labels = [plain(label) for label in run.labels().values()]
         axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
         axes.set_xlim(-0.6, len(labels) - 0.4)
         return
@@ -699,57 +659,6 @@ def _in_order(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_index("setting").reindex(run.settings)
 
 
-def _scale(axes: Axes, which: str, values: list[float]) -> None:
-    """Limits around the values, and a logarithmic axis where they span a wide range."""
-    if not values:
-        return
-    low, high = min(values), max(values)
-    if low > 0 and high / low > WIDE_RANGE:
-        margin = (high / low) ** 0.06
-        limits = (low / margin, high * margin)
-        axes.set(**{f"{which}scale": "log"})
-        axis = axes.xaxis if which == "x" else axes.yaxis
-        axis.set_major_locator(ticker.LogLocator(subs=(1, 3) if high / low < 1000 else (1,)))
-        axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-        axis.set_minor_locator(ticker.NullLocator())
-    else:
-        margin = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
-        limits = (low - margin, high + margin)
-    axes.set(**{f"{which}lim": limits})
-
-
-def _gap_axis(axes: Axes, values: Sequence[float], margin: float, most: int = 7) -> None:
-    """A vertical axis of gaps around zero, the margin shaded. Where some gaps are many times the
-    smaller ones it is linear within the margin and logarithmic far from it, so that none flattens
-    the others."""
-    finite = np.array([value for value in values if math.isfinite(value)] + [0.0])
-    sizes = np.abs(finite[finite != 0])
-    if margin > 0:
-        axes.axhspan(-margin, margin, color="0.88", linewidth=0, zorder=0)
-    axes.axhline(0, color="black", linewidth=1.0, zorder=2)
-    low, high = (float(end) for end in (finite.min(), finite.max())) if len(sizes) else (-1, 1)
-    usual = float(np.quantile(sizes, 0.25)) if len(sizes) else 1.0
-    if max(-low, high) <= FAR * usual:
-        axes.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(most - 1))
-        return
-    unit = margin if 0 < margin < usual else usual / 3
-    axes.set_yscale("asinh", linear_width=unit)
-    ends = np.arcsinh(np.array([low, high]) / unit)
-    spare = 0.1 * float(np.ptp(ends))
-    bottom, top = unit * np.sinh(ends + np.array([-spare, spare]))
-    axes.set_ylim(bottom, top)
-    first = math.ceil(math.log10(unit))
-    for factors, step in (((1, 3), 1), ((1,), 1), ((1,), 2), ((1,), 3)):
-        away = [m * 10.0**k for k in range(first, first + 12, step) for m in factors]
-        ticks = [t for t in (*(-t for t in away), 0.0, *away) if bottom <= t <= top]
-        if len(ticks) <= most:
-            break
-    axes.yaxis.set_major_locator(ticker.FixedLocator(ticks))
-    axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}".replace("-", "−")))
-    axes.yaxis.set_minor_locator(ticker.NullLocator())
-
-
 def _context(run: Run, x: str, y: str) -> dict[str, list[tuple[float, float]]]:
     """Known curves that have both measures: their points, means over examples, ordered along x."""
     wanted = run.context[run.context["measure"].isin([x, y])]
@@ -773,51 +682,22 @@ def _columns(pairs: list[tuple[float, float]]) -> tuple[list[float], list[float]
     return [p[0] for p in pairs], [p[1] for p in pairs]
 
 
-def _no_line(look: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in look.items() if k != "dashes"} | {"linestyle": "none"}
-
-
-def _handle(method: str, look: dict[str, Any]) -> Line2D:
-    return Line2D([], [], **look, label=_text(method_label(method)))
-
-
-def _legend(figure: Figure, handles: list[Line2D]) -> None:
-    """A legend above everything, with as many columns as fit; the figure grows by its rows."""
-    for columns in range(len(handles), 0, -1):
-        legend = figure.legend(
-            handles=handles, loc="outside upper center", ncols=columns, columnspacing=1.2,
-            handletextpad=0.5, borderaxespad=0.2,
-        )  # fmt: skip
-        if columns == 1 or legend.get_window_extent().width <= 0.99 * figure.bbox.width:
-            break
-        legend.remove()
-    figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(len(handles) / columns))
-
-
 def _height(run: Run) -> float:
     """Inches of a panel that names all methods: more names need more room."""
     return 2.6 + 0.07 * max(0, len(run.methods) - 10)
 
 
-def _settle(figure: Figure) -> None:
-    """Fix the places of all axes: names can be put beside points, and nothing is laid out twice."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-
-
 def _called(methods: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """What a crowded panel calls the methods, and the sentences that explain it: variants of one
     method have a number where there are many of them."""
-    names = {method: _two_lines(method, 18) for method in methods}
+    names = {method: two_lines(method, 18) for method in methods}
     variants = [method for method in methods if "[" in method]
     if len(variants) <= VARIANTS:
         return names, []
     key = []
     for place, method in enumerate(variants, 1):
-        plain, _, fields = method.partition("[")
-        names[method] = f"{method_label(plain)} {place}"
+        base, _, fields = method.partition("[")
+        names[method] = f"{method_label(base)} {place}"
         key.append(f"{names[method]}: {one_line(fields).removesuffix(']')}")
     return names, key
 
@@ -828,29 +708,23 @@ def _label(
     return Label(text=text, at=at, colour=look["color"], bold=method == GRID or method in COLOURS)
 
 
-def _spots(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _ends_first(pairs: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Where a curve is best named: at its ends, then along it."""
     return list(dict.fromkeys([pairs[-1], pairs[0], *reversed(pairs)]))
 
 
-def _ring(axes: Axes, points: Sequence[tuple[float, float]], radius: float = 4.0) -> NDArray[Any]:
-    """Data coordinates of a small ring of pixels around every point, its centre included."""
-    angles = np.linspace(0, 2 * math.pi, 9)[:, None]
-    ring = radius * np.concatenate([[[0.0, 0.0]], np.hstack([np.cos(angles), np.sin(angles)])])
-    around = axes.transData.transform(np.asarray(points, float))[:, None] + ring
-    return np.asarray(axes.transData.inverted().transform(around.reshape(-1, 2)))
+def _lonely(
+    axes: Axes, pairs: list[tuple[float, float]], others: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """Points without a curve, those first that are farthest from the nearest ones beside them."""
+    own, every = (axes.transData.transform(np.asarray(points)) for points in (pairs, others))
+    apart = np.hypot(*np.moveaxis(own[:, None] - every, 2, 0))
+    nearest = np.sort(apart, axis=1)[:, : len(pairs) // 2 + 3].mean(1)
+    return [pairs[place] for place in np.argsort(-nearest)]
 
 
 def _inside(axes: Axes, point: tuple[float, float]) -> bool:
     return bool(axes.bbox.contains(*axes.transData.transform(point)))
-
-
-def _note(figure: Figure, sentences: Sequence[str], width: float) -> None:
-    """What a reader must know, small, below the figure, which grows by it."""
-    lines = textwrap.wrap("; ".join(sentences), int(20.5 * width))
-    if lines:
-        figure.set_figheight(figure.get_figheight() + 0.11 * len(lines))
-        figure.supxlabel(_text("\n".join(lines)), fontsize=SMALL, color="0.25")
 
 
 def _interval_note(drawn: str, made: pd.Series) -> str:
@@ -873,39 +747,3 @@ def _brief(value: float) -> str:
     if abs(value) >= 999.5:
         return f"{value / 1000:+.2g}k".replace("-", "−")
     return number(value, 1 if abs(value) < 9.95 else 0, sign=True)
-
-
-def _cell(
-    axes: Axes, corner: tuple[float, float], height: float, colour: Any, text: str, size: float,
-    *, bold: bool = False,
-) -> None:  # fmt: skip
-    """One cell of a matrix, a unit wide: its colour and a text that stays legible on it."""
-    box = Rectangle(corner, 1, height, facecolor=colour, edgecolor="white", linewidth=0.8)
-    axes.add_patch(box)
-    red, green, blue = to_rgb(colour)
-    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-    axes.text(
-        corner[0] + 0.5, corner[1] + height / 2, text, ha="center", va="center_baseline",
-        fontsize=size, color="white" if dark else "0.1", weight="bold" if bold else "normal",
-    )  # fmt: skip
-
-
-def _sides(axes: Axes, heads: Sequence[str], names: Sequence[str], columns: Any, rows: Any) -> None:
-    """What the columns (above) and rows (left) of a matrix are; no frame."""
-    axes.set_xticks(columns, heads, fontsize=SMALL)
-    axes.set_yticks(rows, names, fontsize=SMALL, linespacing=0.95)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0, pad=2)
-    axes.grid(visible=False)
-    sns.despine(ax=axes, left=True, bottom=True)
-
-
-def _two_lines(method: str, width: int) -> str:
-    """A method's name, broken before its fields where it is long."""
-    name = method_label(method).replace("[", " [")
-    return _text(textwrap.fill(name, width, break_long_words=False, break_on_hyphens=False))
-
-
-def _text(label: str) -> str:
-    """A label drawn as it is: a dollar sign in it starts no formula."""
-    return label.replace("$", r"\$")

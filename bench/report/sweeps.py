@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import matplotlib
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from bench.report.load import AxisStyle, Run
 from bench.report.text import method_label, one_line
 
-PATCH = 256  # pixels of a sample shown
+PATCH = 256  # pixels: of what is larger, the middle is shown
 WIDTH, MARGIN, HEAD, GAP = 1100, 22, 22, 5  # pixels of a sample sheet
 SHEET = 5  # methods on it
 LARGEST = 1_400_000  # bytes of an animation
@@ -58,15 +58,15 @@ def samples(run: Run, methods: Sequence[str]) -> bytes | None:
         if row["path"].with_suffix(".png").exists()
     }
     lines = _lines(run)
-    methods = [method for method in methods if any(method == shown for shown, _ in pictures)]
+    methods = [method for method in methods if any(method == other for other, _ in pictures)]
     methods = methods[: {1: SHEET, 2: 3}.get(len(lines), 2)]
     if not methods:
         return None
     labels, symbol = run.labels(), one_line(run.axes[0].symbol)
     columns = max(map(len, lines)) + (run.original is not None)
     side = min(PATCH, (WIDTH - MARGIN) // columns - GAP)
-    shown = {key: fitted(middle(path), side) for key, path in pictures.items()}
-    tall = max(picture.height for picture in shown.values()) + GAP
+    cells = {key: shown(path, side) for key, path in pictures.items() if key[0] in methods}
+    tall = max(picture.height for picture in cells.values()) + GAP
     line_height = HEAD + len(methods) * tall
     foot = HEAD if run.sample_line else 0
     size = (MARGIN + columns * (side + GAP), len(lines) * line_height + foot)
@@ -79,15 +79,16 @@ def samples(run: Run, methods: Sequence[str]) -> bytes | None:
             left = MARGIN + column * (side + GAP)
             draw.text((left + side / 2, top + HEAD / 2), head, INK, _font(13), anchor="mm")
             for row, method in enumerate(methods):
-                if (method, setting) in shown:
-                    sheet.paste(shown[method, setting], (left, top + HEAD + row * tall))
+                if (method, setting) in cells:
+                    sheet.paste(cells[method, setting], (left, top + HEAD + row * tall))
         for row, method in enumerate(methods):
             name = _upright(method_label(method), tall)
             sheet.paste(name, (0, top + HEAD + row * tall))
     if run.original is not None:
-        sheet.paste(fitted(middle(run.original), side), (MARGIN, HEAD))
+        sheet.paste(shown(run.original, side), (MARGIN, HEAD))
         draw.text((MARGIN + side / 2, HEAD / 2), "original", INK, _font(13), anchor="mm")
-    draw.text((size[0] / 2, size[1] - foot / 2), run.sample_line, INK, _font(13), anchor="mm")
+    said = one_line(run.sample_line)
+    draw.text((size[0] / 2, size[1] - foot / 2), said, INK, _font(13), anchor="mm")
     return _png(sheet)
 
 
@@ -140,29 +141,45 @@ def along_axis(run: Run, method: str, place: int) -> list[Frame]:
     return sorted(found)
 
 
-def middle(path: Path) -> Image.Image:
-    """The middle `PATCH` by `PATCH` pixels of a picture file, or all of a smaller one."""
-    with Image.open(path) as picture:
-        left, top = (max(0, (size - PATCH) // 2) for size in picture.size)
+def shown(path: Path, width: int) -> Image.Image:
+    """A picture file at most `width` pixels wide: of a photograph the middle, at the pixels' own
+    size; a smaller picture whole, enlarged by whole pixels or shrunk."""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    if max(picture.size) > PATCH:
+        left, top = (max(0, (size - width) // 2) for size in picture.size)
         right, bottom = (
-            min(size, before + PATCH)
+            min(size, before + width)
             for size, before in zip(picture.size, (left, top), strict=True)
         )
-        return picture.convert("RGB").crop((left, top, right, bottom))
+        return picture.crop((left, top, right, bottom))
+    if picture.width <= width:
+        factor = width // picture.width
+        size = (factor * picture.width, factor * picture.height)
+        return picture.resize(size, Image.Resampling.NEAREST)
+    size = (width, round(picture.height * width / picture.width))
+    return picture.resize(size, Image.Resampling.LANCZOS)
 
 
 def animation(frames: list[Frame], axis: AxisStyle, said: str) -> bytes:
     """A GIF that runs to the end and back: the picture, its coefficient, and a knob on its range.
 
-    Where it would be larger than `LARGEST`, it gets fewer colours.
+    Where it would be larger than `LARGEST`, it runs forward only, and then has fewer colours.
     """
     slides = [_slide(frames, place, axis, said) for place in range(len(frames))]
-    for colours in (256, 128, 64, 32, 16):
+    width, height = slides[0].width // 2, slides[0].height // 2
+    every = Image.new("RGB", (width, height * len(slides)))  # one palette for all: nothing flickers
+    for place, slide in enumerate(slides):
+        small = slide.resize((width, height), Image.Resampling.NEAREST)
+        every.paste(small, (0, height * place))
+    for colours, back in ((256, True), (256, False), (64, False), (16, False)):
         data = io.BytesIO()
-        few = [slide.quantize(colours, dither=Image.Dither.NONE) for slide in slides]
-        few += few[-2:0:-1]
-        few[0].save(
-            data, "GIF", save_all=True, append_images=few[1:], loop=0,
+        palette = every.quantize(colours - 1)
+        palette.putpalette([*(palette.getpalette() or []), *ImageColor.getrgb(PAPER)])
+        few = [slide.quantize(palette=palette, dither=Image.Dither.NONE) for slide in slides]
+        film = few + few[-2:0:-1] if back else few
+        film[0].save(
+            data, "GIF", save_all=True, append_images=film[1:], loop=0,
             duration=round(1000 * SECONDS), disposal=1,
         )  # fmt: skip
         if data.tell() <= LARGEST:
@@ -174,7 +191,7 @@ def strip(frames: list[Frame], axis: AxisStyle, said: str) -> bytes:
     """A PNG of at most `STRIP` of the pictures side by side, both ends among them."""
     last, count = len(frames) - 1, min(STRIP, len(frames))
     kept = [frames[round(i * last / (count - 1))] for i in range(count)]
-    pictures = [fitted(middle(frame.path), 160) for frame in kept]
+    pictures = [shown(frame.path, 160) for frame in kept]
     side, foot = pictures[0].width, 24
     height = max(picture.height for picture in pictures)
     sheet = Image.new("RGB", (count * (side + GAP) - GAP, HEAD + height + foot), PAPER)
@@ -192,7 +209,7 @@ def strip(frames: list[Frame], axis: AxisStyle, said: str) -> bytes:
 def _slide(frames: list[Frame], place: int, axis: AxisStyle, said: str) -> Image.Image:
     """A sample with its coefficient in words and as a knob on a logarithmic track; the track is
     dark over the range trained for and has a notch per picture."""
-    frame, picture = frames[place], fitted(middle(frames[place].path), PATCH)
+    frame, picture = frames[place], shown(frames[place].path, PATCH)
     width, height = picture.size
     slide = Image.new("RGB", (width, height + 70), PAPER)
     slide.paste(picture, (0, 0))
@@ -219,24 +236,14 @@ def _slide(frames: list[Frame], place: int, axis: AxisStyle, said: str) -> Image
     return slide
 
 
-def fitted(picture: Image.Image, width: int) -> Image.Image:
-    """At most `width` pixels wide: small pictures enlarged by whole pixels, large ones shrunk."""
-    if picture.width <= width:
-        factor = width // picture.width
-        size = (factor * picture.width, factor * picture.height)
-        return picture.resize(size, Image.Resampling.NEAREST)
-    size = (width, round(picture.height * width / picture.width))
-    return picture.resize(size, Image.Resampling.LANCZOS)
-
-
 def _upright(text: str, length: int) -> Image.Image:
     """A name written from bottom to top, in the margin of a row."""
-    strip_ = Image.new("RGB", (length, MARGIN), PAPER)
+    band = Image.new("RGB", (length, MARGIN), PAPER)
     size = 13
     while size > 7 and _font(size).getlength(text) > length - 4:
         size -= 1
-    ImageDraw.Draw(strip_).text((length / 2, MARGIN / 2), text, INK, _font(size), anchor="mm")
-    return strip_.transpose(Image.Transpose.ROTATE_90)
+    ImageDraw.Draw(band).text((length / 2, MARGIN / 2), text, INK, _font(size), anchor="mm")
+    return band.transpose(Image.Transpose.ROTATE_90)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -460,6 +460,7 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
         refused = overall[overall["bd_reason"] != ""]
         for reason, rows in refused.groupby("bd_reason"):
             found.append(f"No BD-rate for {_listed(rows['method'])}: {reason}.")
+    untimed: list[str] = []
     grid_settings = saving.loc[saving["method"] == GRID, "settings"]
     for row in saving[saving["method"] != ALL].to_dict("records"):
         label = method_label(row["method"])
@@ -473,15 +474,17 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
                 f"{label}: a training (diverged, as a rule) left no ledger, so the cost is unknown."
             )
         elif math.isnan(row["seconds"]):
-            found.append(
-                f"{label}: no seconds are quoted, because a training shared its device with "
-                "another or was not timed."
-            )
+            untimed.append(label)
         if len(grid_settings) and row["settings"] != grid_settings.iloc[0]:
             found.append(
                 f"{label} was measured at {row['settings']} settings and the fixed grid at "
                 f"{grid_settings.iloc[0]}: their costs are not for the same work."
             )
+    if untimed:
+        found.append(
+            f"No seconds are quoted of {', '.join(untimed)}: a training shared its device with "
+            "another or was not timed."
+        )
     devices = saving.loc[saving["method"] == ALL, "device"].iloc[0]
     if ";" in devices:
         found.append(f"Trained on different devices ({devices}): seconds are compared on one only.")
