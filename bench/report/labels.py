@@ -28,7 +28,7 @@ ANGLES = np.deg2rad([0, 20, -20, 45, -45, 70, -70, 90, -90, 110, -110, 135, -135
 DISTANCES = np.array([3.5, 7, 12, 18, 26, 36, 48, 64])  # points between the marker and its name
 LED = 8.0  # from this distance on a thin line leads from the name to its marker
 PAD = 1.0  # points around a name
-KEPT = 80  # places of a name that are considered, the cheapest by themselves
+KEPT = 60  # places of a name that are considered, the cheapest by themselves
 STARTS = 12
 # What a place costs: per point of distance (more for bold names), per covered point of a curve or
 # marker, per such point that the leader passes, per position down the list of anchors.

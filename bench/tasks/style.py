@@ -167,6 +167,9 @@ class Style(Task):
             training=replace(small.training, steps=100_000, lr=1e-3, warmup=0.02),
         )
         three, shares = (0, 1, 2), (0.25, 0.5)
+        # Stratified draws alone, of the levers, did no worse here, on validation pictures, than none.
+        released = {"encoding": "log", "weighting": "none", "scale": "linear", "exact_start": False}
+        methods: dict[str, dict[str, Any]] = {"yoto_tuned": released}
         return {
             "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="seconds, for tests"),
             "quick": Preset(
@@ -175,6 +178,7 @@ class Style(Task):
                 seeds=(0,),
                 line="minutes on two CPU cores",
                 snapshots=shares,
+                methods=methods,
             ),
             "small": Preset(
                 task=small,
@@ -182,6 +186,7 @@ class Style(Task):
                 seeds=(0,),
                 line="half an hour on one GPU",
                 snapshots=shares,
+                methods=methods,
             ),
             "paper": Preset(
                 task=paper,
@@ -189,6 +194,7 @@ class Style(Task):
                 seeds=three,
                 line="256² pictures, batches of 8; the rest chosen, nothing is published",
                 snapshots=shares,
+                methods=methods,
             ),
         }
 
