@@ -167,7 +167,7 @@ class Style(Task):
             training=replace(small.training, steps=100_000, lr=1e-3, warmup=0.02),
         )
         three, shares = (0, 1, 2), (0.25, 0.5)
-        # Stratified draws alone, of the levers, did no worse here, on validation pictures, than none.
+        # Of the levers, stratified draws alone did no worse here than none, on validation pictures.
         released = {"encoding": "log", "weighting": "none", "scale": "linear", "exact_start": False}
         methods: dict[str, dict[str, Any]] = {"yoto_tuned": released}
         return {
