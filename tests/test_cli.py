@@ -57,7 +57,14 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_a_run_leaves_tables_figures_and_a_second_one_trains_nothing(done: Path, capsys) -> None:
     report = done / "report" / "toy-smoke"
-    for name in ("summary.csv", "comparisons.csv", "savings.csv", "report.md", "gap.png", "gap.svg"):
+    for name in (
+        "summary.csv",
+        "comparisons.csv",
+        "savings.csv",
+        "report.md",
+        "gap.png",
+        "gap.svg",
+    ):
         assert (report / name).stat().st_size > 0, name
     before = {path: path.stat().st_mtime_ns for path in done.glob("runs/**/*") if path.is_file()}
     assert main([*TOY, "--out", str(done)]) == 0
