@@ -464,6 +464,14 @@ def presets(
             methods=methods,
             snapshots=shares,
         ),
+        "small-cpu": Preset(
+            task=quick.lasting(2),
+            settings=5,
+            seeds=(0, 1, 2),
+            line="small, reduced: an hour on two CPU cores",
+            methods=methods,
+            snapshots=shares,
+        ),
         "small": Preset(
             task=small,
             settings=6,

@@ -180,6 +180,14 @@ class Style(Task):
                 snapshots=shares,
                 methods=methods,
             ),
+            "small-cpu": Preset(
+                task=quick.lasting(2),
+                settings=5,
+                seeds=three,
+                line="small, reduced: hours on two CPU cores",
+                snapshots=shares,
+                methods=methods,
+            ),
             "small": Preset(
                 task=small,
                 settings=11,
