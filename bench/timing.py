@@ -10,7 +10,7 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -55,35 +55,63 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
         "harness, fixed": lambda: harness(fixed_cell),
         "harness, conditioned": lambda: harness(yoto_cell),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
     for loop in loops.values():
         loop()  # warm up
     data_share.clear()
-    for turn in range(rounds):
-        names = list(loops)
-        for name in names[turn % 3 :] + names[: turn % 3]:
-            seconds[name].append(loops[name]())
-
-    table = Table(title=f"{task.name}, batch {task.training.batch}, {device}", title_justify="left")
-    for title in ("loop", "ms per step", "examples/s", "ratio", "spread of the ratio"):
-        table.add_column(title, justify="left" if title == "loop" else "right")
-    against = {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"}
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        row = [name, f"{1000 * median:.2f}", f"{task.training.batch / median:.0f}", "", ""]
-        if name in against:
-            pairs = [a / b for a, b in zip(values, seconds[against[name]], strict=True)]
-            row[3] = f"{statistics.median(pairs):.3f} of {against[name]}"
-            row[4] = f"{min(pairs):.3f} to {max(pairs):.3f}"
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(
+    seconds = alternate(loops, rounds)
+    show(
+        f"{task.name}, batch {task.training.batch}, {device}",
+        seconds,
+        {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"},
+        {
+            "ms per step": lambda s: f"{1000 * s:.2f}",
+            "examples/s": lambda s: f"{task.training.batch / s:.0f}",
+        },
+    )
+    Console().print(
         f"waiting for data: {100 * statistics.median(data_share):.2f} % of the time; medians of "
         f"{rounds} rounds of {steps} steps",
         highlight=False,
     )
     return seconds
+
+
+def alternate(loops: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each loop returns (seconds, whatever of), once a round, the order turning with the
+    round, so that whatever else the machine does meets all alike. The caller has warmed up."""
+    values: dict[str, list[float]] = {name: [] for name in loops}
+    names = list(loops)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            values[name].append(loops[name]())
+    return values
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
+    """Of pairs taken in the same rounds: the median of above/below, the least and the largest."""
+    pairs = [a / b for a, b in zip(above, below, strict=True)]
+    return statistics.median(pairs), min(pairs), max(pairs)
+
+
+def show(
+    title: str,
+    seconds: Mapping[str, Sequence[float]],
+    against: Mapping[str, str],
+    columns: Mapping[str, Callable[[float], str]],
+) -> None:
+    """Print a table of `alternate`'s values: `columns` of each loop's median, and the ratio to the
+    loop it is compared `against`."""
+    table = Table(title=title, title_justify="left")
+    for head in ("loop", *columns, "ratio", "spread of the ratio"):
+        table.add_column(head, justify="left" if head == "loop" else "right")
+    for name, values in seconds.items():
+        row = [name, *(text(statistics.median(values)) for text in columns.values()), "", ""]
+        if name in against:
+            middle, low, high = ratios(values, seconds[against[name]])
+            row[-2:] = f"{middle:.3f} of {against[name]}", f"{low:.3f} to {high:.3f}"
+        table.add_row(*row)
+    Console().print(table)
 
 
 def bare(task: Task, cell: Cell, setting: Setting, device: torch.device) -> float:
