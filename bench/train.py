@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench.conditioning import Network
 from bench.cost import Clock, count_flops, device_name, parameters, peak_memory
-from bench.records import write_atomic
+from bench.records import append_line, write_atomic
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
@@ -157,6 +157,11 @@ def fit(
     state_file, log_file = folder / "state.pt", folder / "log.jsonl"
     generators = {"data": data_order, "coefficients": coefficient_order}
     state = load_state(state_file, device)
+    keep_log_until(log_file, state["step"] if state is not None else 0)
+    if state is not None and state.get("log", log_digest(log_file)) != log_digest(log_file):
+        warnings.warn(f"{log_file} is damaged: this training starts anew", stacklevel=2)
+        state = None
+        keep_log_until(log_file, 0)
     first, window_steps = 0, 0
     window: Tensor | None = None
     seconds: dict[str, float] = {}
@@ -180,7 +185,6 @@ def fit(
         peak, shared = state["peak"], shared or state["shared"]
         window_steps = state["window_steps"]
         window = window.to(device) if window is not None else None
-    keep_log_until(log_file, first)
 
     def save(step: int) -> None:
         random = {name: generator.get_state() for name, generator in generators.items()}
@@ -200,6 +204,7 @@ def fit(
                 "devices": devices,
                 "peak": max(peak, peak_memory(device)),
                 "shared": shared,
+                "log": log_digest(log_file),
             },
         )
 
@@ -258,8 +263,7 @@ def fit(
                 means = dict(zip(names, values[1:], strict=True))
                 line = {"step": done, "loss": values[0], "terms": means}
                 line |= {"lr": rate_at(training, step), "examples_per_second": round(pace, 1)}
-                with open(log_file, "a") as log:
-                    log.write(json.dumps(line) + "\n")
+                append_line(log_file, json.dumps(line))
                 left = (training.steps - done) * training.batch / pace
                 progress({**line, "steps": training.steps, "seconds_left": left})
                 window, window_steps, mark, paced = None, 0, time.monotonic(), done
@@ -303,12 +307,17 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
+def log_digest(path: Path) -> str:
+    """SHA-256 of a log as far as it is written; a checkpoint keeps it, so that damage shows."""
+    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+
+
 def keep_log_until(path: Path, step: int) -> None:
     """Drop the log lines after `step`: a killed run wrote them, and they will come again."""
     if path.exists():
         lines = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError, KeyError):  # the last line may be torn
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may be torn
                 if json.loads(line)["step"] <= step:
                     lines.append(line + "\n")
         write_atomic(path, "".join(lines))

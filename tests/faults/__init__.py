@@ -1,4 +1,4 @@
-"""A fault campaign: a real run of the suite is broken in every way we know, and must come out right.
+"""A fault campaign: a real run of the suite is broken in every way we know of, and must end right.
 
     python -m tests.faults                    everything; some ten minutes on two CPU cores
     python -m tests.faults --quick            the form inside the ordinary tests; under a minute

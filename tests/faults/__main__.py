@@ -15,6 +15,7 @@ from pathlib import Path
 
 
 def main() -> int:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few faults of every class")
     parser.add_argument("--only", metavar="A,B", help="classes whose names contain A or B")

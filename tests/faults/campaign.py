@@ -78,7 +78,9 @@ def import_everything(work: Path) -> None:
 def kill_at_random_moments(lab: Lab) -> Count:
     """kill -9 at random times over whole runs, report included, each restarted until done."""
     count = Count(name="kill -9 at a random moment")
-    undisturbed_seconds = run(lab.folder(), words=command(lab.folder(), "long"), report=True).seconds
+    undisturbed_seconds = run(
+        lab.folder(), words=command(lab.folder(), "long"), report=True
+    ).seconds
     wanted = 4 if lab.quick else 50
     while count.tried < wanted:
         root, kills, most = lab.folder(), 0, 8
@@ -111,7 +113,9 @@ def kill_at_every_step(lab: Lab) -> Count:
     every = [*seen, *torn, *(["torn log.jsonl"] * seen.count("append log.jsonl"))]
     for what in lab.some(sorted(set(every)), 6):
         times = every.count(what)
-        for occurrence in sorted({0, lab.chance.randrange(times)} if not lab.quick else {times // 2}):
+        for occurrence in sorted(
+            {0, lab.chance.randrange(times)} if not lab.quick else {times // 2}
+        ):
             where = f"{what}, time {occurrence}"
             root, report = lab.folder(), " report" in what
             ended = run(root, prepare=die_at(root, what, occurrence), report=report)
@@ -136,7 +140,9 @@ def full_disk(lab: Lab) -> Count:
     count = Count(name="full disk")
     seen = operations(root := lab.folder(), report=True)
     clear_away(root)
-    kinds = sorted({each for each in seen if each.split()[0] in ("open", "append", "mkdir", "link")})
+    kinds = sorted(
+        {each for each in seen if each.split()[0] in ("open", "append", "mkdir", "link")}
+    )
     for what in lab.some(kinds, 5):
         times = seen.count(what)
         for occurrence in {0, times // 2} if not lab.quick else {times // 2}:
@@ -281,7 +287,9 @@ def damaged_results(lab: Lab) -> Count:
     what to delete, and is right afterwards."""
     count = Count(name="damaged file of a finished run")
     expected = numbers(lab.whole)
-    jobs = [(pattern, how) for pattern in FINISHED for how in HOWS for _ in range(1 + (how == "flip"))]
+    jobs = [
+        (pattern, how) for pattern in FINISHED for how in HOWS for _ in range(1 + (how == "flip"))
+    ]
     for pattern, how in lab.some(jobs, 8):
         root = lab.folder()
         shutil.copytree(lab.whole, root)
@@ -475,9 +483,7 @@ def out_of_memory(lab: Lab) -> Count:
     for fault in lab.some(["cuda memory", "memory", "real memory"], 1):
         limited = fault == "real memory" and Path("/proc/self/statm").exists()
         root = lab.folder()
-        ended = run(
-            root, environment={"FAULT": fault}, prepare=narrow if limited else lambda: None
-        )
+        ended = run(root, environment={"FAULT": fault}, prepare=narrow if limited else lambda: None)
         count.tried += 1
         others_go_on(count, lab, root, ended, "out of memory", fault)
     return count
@@ -510,8 +516,7 @@ def hanging_worker(lab: Lab) -> Count:
         words = [*command(root), "--on", "pool", "--per-device", "2", "--limit", "15"]
         ended = Child(*words, environment={"FAULT": "hang"}).wait()
         count.tried += 1
-        with unshared(lab) as like:
-            others_go_on(count, like, root, ended, "timeout: not done after 15 seconds", "pool")
+        others_go_on(count, lab, root, ended, "timeout: not done after 15 seconds", "pool")
     root = lab.folder()
     child = Child(*command(root), environment={"FAULT": "hang"})
     ready(root, "runs/faulty/yoto/*/lease.json")
@@ -527,12 +532,6 @@ def hanging_worker(lab: Lab) -> Count:
     count.compare(root, lab.whole, "here")
     clear_away(root)
     return count
-
-
-@contextlib.contextmanager
-def unshared(lab: Lab) -> Iterator[Lab]:
-    """The lab, with `shared_device` in its ledgers, as a pool writes them."""
-    yield lab
 
 
 def ready(root: Path, pattern: str, seconds: float = 60) -> None:
@@ -551,7 +550,9 @@ def diverging(lab: Lab) -> Count:
     (done,) = (json.loads(p.read_bytes()) for p in root.glob("runs/faulty/yoto/*/done.json"))
     report = (root / "report/faulty-smoke/report.md").read_text()
     if ended.code != 0 or done["status"] != "diverged" or "diverged" not in report:
-        count.blame("wrong", f"{ended.code}, {done['status']}, in the report: {'diverged' in report}")
+        count.blame(
+            "wrong", f"{ended.code}, {done['status']}, in the report: {'diverged' in report}"
+        )
     clear_away(root)
     return count
 

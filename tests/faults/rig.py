@@ -152,7 +152,7 @@ def watch(root: Path, act: Act) -> None:
 
     def hook(event: str, details: tuple[Any, ...]) -> None:
         if event == "open":
-            path, mode, flags = details
+            path, _, flags = details
             if flags & os.O_APPEND:
                 tell("append", path)
             elif flags & (os.O_WRONLY | os.O_RDWR):
@@ -267,7 +267,7 @@ class Count:
 
 LITTER = re.compile(r"\.tmp$|\.damaged$|^lease\.json|^state\.pt$")  # is no result; `clean` frees it
 UNTIMED = {"provenance", "time", "check"}  # what may differ between two runs that are the same
-LEDGER = {"seconds", "peak_memory_bytes"}
+LEDGER = {"seconds", "peak_memory_bytes", "shared_device"}
 
 
 def differences(root: Path, reference: Path) -> Iterator[tuple[str, str]]:
