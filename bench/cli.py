@@ -417,6 +417,7 @@ def act_clean(options: argparse.Namespace) -> int:
     root = Path(options.folder)
     if not root.is_dir():
         raise ValueError(f"there is no results folder {root}")
+    _writable(root)
     files, freed = upkeep.clean(root)
     print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
     return 0
@@ -538,7 +539,8 @@ def _writable(root: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(
-            f"cannot write to the results folder {root} ({error.strerror}): choose one with --out"
+            f"cannot write to the results folder {root} ({error.strerror}): make it "
+            "writable, or choose another with --out"
         ) from None
     if shutil.disk_usage(root).free < 50 * 2**20:
         warnings.warn(

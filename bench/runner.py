@@ -278,7 +278,7 @@ def train(
     """
     if store.result(cell) is not None:
         return
-    folder = store.prepare(cell, preset_name)
+    folder = store.prepare(cell, preset_name, snapshots)
     lease = Lease(folder / "lease.json")
 
     def stop() -> bool:
@@ -288,6 +288,7 @@ def train(
     with lease.hold():
         if store.result(cell) is None:  # nobody finished it meanwhile
             store.tidy(cell)
+            store.prepare(cell, preset_name, snapshots)
             _train(store, cell, preset_name, device, shared, progress, stop, snapshots, folder)
 
 
@@ -320,10 +321,8 @@ def _train(
     network = build(cell, before)
     draw = functools.partial(cell.method.draw, cell)
     steps = cell.task.training.steps
-    keep = {
-        max(1, round(share * steps)): functools.partial(store.keep, cell, share=share)
-        for share in snapshots
-    }
+    shares = {max(1, round(share * steps)): share for share in snapshots}
+    keep = {step: functools.partial(store.keep, cell, share=shares[step]) for step in shares}
     try:
         ledger = fit(
             cell.task, network, draw, cell.seed, device, folder, progress, should_stop, shared,
@@ -334,7 +333,8 @@ def _train(
         progress({"note": f"diverged: {error}"})
         return
     ledger["constants"] = cell.task.constants()
-    store.finish(cell, preset_name, network, ledger)
+    kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
+    store.finish(cell, preset_name, network, ledger, kept)
 
 
 # Real coding needs the same bits in encoder and decoder, and a reference needs fp32 to be fp32.

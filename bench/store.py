@@ -18,15 +18,16 @@ import hashlib
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.conditioning import Network
-from bench.identity import file_digest, provenance
+from bench.identity import provenance
 from bench.method import Cell, Method, build
 from bench.records import Record, dumps, sealed, unsealed, write_atomic
 from bench.registry import describe, revive
@@ -66,13 +67,19 @@ class Store:
         return folder
 
     def tidy(self, cell: Cell) -> None:
-        """Remove what a process left that was killed while it wrote; for the lease's holder.
+        """Remove what a process left that was killed while it wrote, and a damaged configuration;
+        for the lease's holder, who then prepares the folder again.
 
         A configuration is written before there is a lease, perhaps by another run just now.
         """
         for torn in self.folder(cell).glob(".*.tmp"):
             if not torn.name.startswith(".config.json."):
                 torn.unlink(missing_ok=True)
+        config = self.folder(cell) / "config.json"
+        try:
+            read_json(config)
+        except (Damaged, FileNotFoundError):
+            config.unlink(missing_ok=True)
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """The content of `done.json`, or None while the cell is unfinished.
@@ -92,17 +99,25 @@ class Store:
             )
             return None
 
-    def finish(self, cell: Cell, preset: str, network: Network, ledger: dict[str, Any]) -> None:
-        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed."""
+    def finish(
+        self,
+        cell: Cell,
+        preset: str,
+        network: Network,
+        ledger: dict[str, Any],
+        snapshots: Mapping[float, str | None] = MappingProxyType({}),
+    ) -> None:
+        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed.
+
+        `snapshots`: by share, what `keep` returned. The files are not read again, so that damage
+        since then is no part of the result.
+        """
         folder = self.folder(cell)
         digest = self.keep(cell, network)
         done = {
             "status": "done",
             "model_sha256": digest,
-            "snapshots": {
-                path.stem.removeprefix("model-"): file_digest(path)
-                for path in sorted(folder.glob("model-*.safetensors"))
-            },
+            "snapshots": {f"{share:g}": snapshots[share] for share in sorted(snapshots)},
             "ledger": {**ledger, "bytes": (folder / "model.safetensors").stat().st_size},
         }
         self._close(cell, preset, done)

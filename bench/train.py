@@ -114,13 +114,14 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     shared: bool = False,
     log_every: int | None = None,
-    snapshots: Mapping[int, Callable[[Network], object]] = MappingProxyType({}),
+    snapshots: Mapping[int, Callable[[Network], str | None]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Train `network` in place and return its ledger (see `bench/cost.py`).
 
     `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
     `log_every` is the number of steps between log lines, by default a hundredth of them, at most
-    a hundred. `snapshots` are called with the network after that many steps.
+    a hundred. `snapshots` are called with the network after that many steps; what they return,
+    the digest of what they stored, is in the ledger under `snapshots`, by step.
 
     Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
     that of an undisturbed run. Log lines go to `folder/log.jsonl`.
@@ -165,6 +166,7 @@ def fit(
     first, window_steps = 0, 0
     window: Tensor | None = None
     seconds: dict[str, float] = {}
+    kept: dict[int, str | None] = {}  # in the checkpoint, so that a snapshot damaged since shows
     devices, peak = [device_name(device)], 0
     if state is not None:
         try:
@@ -183,6 +185,7 @@ def fit(
         first, window, seconds = state["step"], state["window"], state["seconds"]
         devices = list(dict.fromkeys([*state["devices"], *devices]))
         peak, shared = state["peak"], shared or state["shared"]
+        kept = state.get("snapshots", {})
         window_steps = state["window_steps"]
         window = window.to(device) if window is not None else None
 
@@ -205,6 +208,7 @@ def fit(
                 "peak": max(peak, peak_memory(device)),
                 "shared": shared,
                 "log": log_digest(log_file),
+                "snapshots": kept,
             },
         )
 
@@ -269,7 +273,7 @@ def fit(
                 window, window_steps, mark, paced = None, 0, time.monotonic(), done
             if done in snapshots:
                 with clock.phase("checkpoint"):
-                    snapshots[done](network)
+                    kept[done] = snapshots[done](network)
             stop = should_stop()
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 with clock.phase("checkpoint"):
@@ -279,7 +283,7 @@ def fit(
                 raise Interrupted(f"stopped after step {done} of {training.steps}, state saved")
     network.release()
     network.eval()
-    return ledger(training.steps)
+    return {**ledger(training.steps), "snapshots": kept}
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
