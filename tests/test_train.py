@@ -126,6 +126,8 @@ def test_lines_after_the_checkpoint_are_dropped_from_the_log(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff{\n3\n", None])
 def test_a_damaged_log_starts_the_training_anew(tmp_path: Path, damage: bytes | None) -> None:
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
     whole, _ = run(cell(), tmp_path / "whole", log_every=5)
     seen: list[int] = []
 

@@ -520,10 +520,10 @@ def hanging_worker(lab: Lab) -> Count:
     count = Count(name="hang")
     if not lab.quick:
         root = lab.folder()
-        words = [*command(root), "--on", "pool", "--per-device", "2", "--limit", "15"]
+        words = [*command(root), "--on", "pool", "--per-device", "2", "--limit", "60"]
         ended = Child(*words, environment={"FAULT": "hang"}).wait()
         count.tried += 1
-        others_go_on(count, lab, root, ended, "timeout: not done after 15 seconds", "pool")
+        others_go_on(count, lab, root, ended, "timeout: not done after 60 seconds", "pool")
     root = lab.folder()
     child = Child(*command(root), environment={"FAULT": "hang"})
     ready(root, "runs/faulty/yoto/*/lease.json")
