@@ -38,13 +38,14 @@ def main() -> int:
 def campaign(work: Path, options: argparse.Namespace) -> int:
     import torch
 
-    from .campaign import CLASSES, Lab, import_everything, undisturbed
+    from .campaign import CLASSES, LONG, Lab, import_everything, undisturbed
     from .rig import Count
 
     torch.set_num_threads(1)
     began = time.monotonic()
     words = (options.only or "").split(",")
     chosen = [each for each in CLASSES if any(word in each.__name__ for word in words)]
+    chosen = [each for each in chosen if not (options.quick and each in LONG)]
     import_everything(work)
     whole = undisturbed(work / "whole", report=True)
     long = undisturbed(work / "long", "long")

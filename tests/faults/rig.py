@@ -102,7 +102,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, sign)
 
-    def wait(self, seconds: float = 120) -> Ended:
+    def wait(self, seconds: float = 600) -> Ended:
         """Until it ends; one that does not is killed, with status -9."""
         until, killed = time.monotonic() + seconds, False
         while True:
