@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -273,18 +274,28 @@ def act_run(options: argparse.Namespace) -> int:
             else:
                 console.print("records: all stored, nothing to measure")
         if stop():
-            print(
-                "stopped, everything done so far is kept; to continue:\n  "
-                f"python run_bench.py run --config {config_path} --out {root}"
-            )
+            print("stopped, everything done so far is kept; to continue:")
+            print(f"  {_continuation(options, config_path)}")
             return 130
     for failure in run.failures:
         console.print("failed:", style="red", end=" ")
         console.print(failure, markup=False, highlight=False, soft_wrap=True)
     if run.failures:
-        console.print(f"details are in {root / 'failures.log'}; run again to try these once more")
+        log = root / "failures.log"
+        details = f"details are in {log}; " if log.exists() else ""
+        console.print(f"{details}run again to try these once more")
     _report([root], {(each.task.name, each.preset, each.id) for each in run.experiments}, console)
     return 1 if run.failures else 0
+
+
+def _continuation(options: argparse.Namespace, config: Path) -> str:
+    """The command that continues a run where and as it was running."""
+    words = ["python", "run_bench.py", "run", "--config", str(config), "--out", options.out]
+    as_usual = parser().parse_args(["run"])
+    for flag in ("device", "on", "per_device", "limit", "cache"):
+        if (value := getattr(options, flag)) != getattr(as_usual, flag):
+            words += ["--" + flag.replace("_", "-"), str(value)]
+    return shlex.join(words)
 
 
 def act_report(options: argparse.Namespace) -> int:
@@ -406,6 +417,7 @@ def act_clean(options: argparse.Namespace) -> int:
     root = Path(options.folder)
     if not root.is_dir():
         raise ValueError(f"there is no results folder {root}")
+    _writable(root)
     files, freed = upkeep.clean(root)
     print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
     return 0
@@ -477,6 +489,7 @@ def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
     with stopping() as stop:
         run.execute(jobs, "training", stop)
         if stop():
+            print("stopped, its state is saved; give the same command again to continue")
             return 130
     for failure in run.failures:
         print(f"failed: {failure}", file=sys.stderr)
@@ -485,7 +498,10 @@ def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once asks the work to finish its step and save; twice stops at once."""
+    """Ctrl-C once asks the work to finish its step and save; twice stops at once.
+
+    So does SIGTERM, which a batch system sends a while before it kills.
+    """
     asked = False
 
     def ask(*_: object) -> None:
@@ -496,14 +512,15 @@ def stopping() -> Iterator[Callable[[], bool]]:
         print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        before = {sign: signal.signal(sign, ask) for sign in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:  # not in the main thread
         yield lambda: False
         return
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 def _seeds(text: str | None) -> list[int] | None:
@@ -522,7 +539,8 @@ def _writable(root: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise OSError(
-            f"cannot write to the results folder {root} ({error.strerror}): choose one with --out"
+            f"cannot write to the results folder {root} ({error.strerror}): make it "
+            "writable, or choose another with --out"
         ) from None
     if shutil.disk_usage(root).free < 50 * 2**20:
         warnings.warn(

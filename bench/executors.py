@@ -106,15 +106,17 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         arguments = (work, theirs, stop, threads)
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        # Ctrl-C reaches every process of the terminal; workers inherit that the parent decides.
-        before = None
+        # Ctrl-C reaches every process of the terminal, and SIGTERM of a batch job every process of
+        # it; workers inherit that the parent decides.
+        before = {}
         with contextlib.suppress(ValueError):  # not in the main thread
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for sign in (signal.SIGINT, signal.SIGTERM):
+                before[sign] = signal.signal(sign, signal.SIG_IGN)
         try:
             self.process.start()
         finally:
-            if before is not None:
-                signal.signal(signal.SIGINT, before)
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
         theirs.close()
         self.job: Job | None = None
 
@@ -196,6 +198,10 @@ def pool(
                 event = {"event": "failed", "job": worker.job["id"], "trace": ""}
                 emit({**event, "reason": timeout(limit)})
             employ()
+    except KeyboardInterrupt:  # asked twice: at once, without saving
+        for worker in crew:
+            worker.process.kill()
+        raise
     finally:
         stop.value = 1
         for worker in crew:
@@ -205,7 +211,7 @@ def pool(
         for worker in crew:
             worker.process.join(timeout=max(0.0, until - time.monotonic()))
             if worker.process.is_alive():
-                worker.process.terminate()
+                worker.process.kill()
 
 
 def _serve(work: Work, pipe: Any, stop: Any, threads: int) -> None:

@@ -33,12 +33,14 @@ class Busy(RuntimeError):
 
 
 class Lease:
-    """The lease at `path`; nothing is taken before `hold`."""
+    """The lease at `path`; nothing is taken before `hold`, and the work calls `check`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.token = uuid.uuid4().hex
         self._stop = threading.Event()
+        self._lost = False
+        self._beaten = time.monotonic()
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -51,8 +53,19 @@ class Lease:
         finally:
             self._stop.set()
             beats.join()
-            if (read(self.path) or {}).get("token") == self.token:  # not taken over meanwhile
+            if self._mine():  # not taken over meanwhile
                 self.path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raises Busy where another run took the lease over, because this process stood still
+        for too long. Costs nothing but where no beat was counted for a while."""
+        if not self._lost and time.monotonic() - self._beaten > PATIENCE / 2:
+            self._lost, self._beaten = not self._mine(), time.monotonic()
+        if self._lost:
+            raise Busy("its lease was taken over while this process stood still")
+
+    def _mine(self) -> bool:
+        return (read(self.path) or {}).get("token") == self.token
 
     def _take(self) -> None:
         for _ in range(3):
@@ -80,8 +93,11 @@ class Lease:
         while not self._stop.wait(BEAT):
             count += 1
             with contextlib.suppress(OSError):  # a full disk: the training itself will say so
-                if (read(self.path) or {}).get("token") == self.token:
-                    self._write(count, exclusive=False)
+                if not self._mine():
+                    self._lost = True
+                    return
+                self._write(count, exclusive=False)
+                self._beaten = time.monotonic()
 
     def _write(self, beat: int, exclusive: bool) -> None:
         content = json.dumps({**_self(), "token": self.token, "beat": beat})

@@ -24,7 +24,7 @@ from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
 from bench.progress import Board
-from bench.records import WHOLE, Record, write_atomic
+from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
 from bench.registry import DEFAULT_METHODS, describe, preset, revive, task_class, variants
 from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
@@ -224,11 +224,20 @@ def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[],
     store, device = Store(Path(job["root"])), torch.device(job["device"])
     try:
         _perform(job, store, device, emit, should_stop)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
         raise RuntimeError(
             "out of memory; the batch is part of the experiment and stays as it is: free the "
             f"device, run fewer at once (--per-device), or take a smaller preset ({error})"
         ) from error
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was short: torch's CPU allocator says so in a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def _perform(
@@ -269,13 +278,18 @@ def train(
     """
     if store.result(cell) is not None:
         return
-    folder = store.prepare(cell, preset_name)
-    with Lease(folder / "lease.json").hold():
+    folder = store.prepare(cell, preset_name, snapshots)
+    lease = Lease(folder / "lease.json")
+
+    def stop() -> bool:
+        lease.check()  # before anything is saved: it would be over the new holder's
+        return should_stop()
+
+    with lease.hold():
         if store.result(cell) is None:  # nobody finished it meanwhile
             store.tidy(cell)
-            _train(
-                store, cell, preset_name, device, shared, progress, should_stop, snapshots, folder
-            )
+            store.prepare(cell, preset_name, snapshots)
+            _train(store, cell, preset_name, device, shared, progress, stop, snapshots, folder)
 
 
 def _train(
@@ -307,10 +321,8 @@ def _train(
     network = build(cell, before)
     draw = functools.partial(cell.method.draw, cell)
     steps = cell.task.training.steps
-    keep = {
-        max(1, round(share * steps)): functools.partial(store.keep, cell, share=share)
-        for share in snapshots
-    }
+    shares = {max(1, round(share * steps)): share for share in snapshots}
+    keep = {step: functools.partial(store.keep, cell, share=shares[step]) for step in shares}
     try:
         ledger = fit(
             cell.task, network, draw, cell.seed, device, folder, progress, should_stop, shared,
@@ -321,7 +333,8 @@ def _train(
         progress({"note": f"diverged: {error}"})
         return
     ledger["constants"] = cell.task.constants()
-    store.finish(cell, preset_name, network, ledger)
+    kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
+    store.finish(cell, preset_name, network, ledger, kept)
 
 
 # Real coding needs the same bits in encoder and decoder, and a reference needs fp32 to be fp32.
@@ -337,7 +350,7 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
     cells = [cell_from(config) for config in job["cells"]]
     results = [store.result(cell) for cell in cells]
     if any(result is None for result in results):
-        raise RuntimeError("a cell it needs has failed")
+        raise RuntimeError("a network it needs is not trained; run again to train it")
     share = job["head"]["share"]
     head = {**job["head"], "models": models(store, cells, share)}
     diverged = [r for r in results if r is not None and r["status"] == "diverged"]
@@ -510,11 +523,14 @@ class Run:
 
     def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
         """Keep the trace, and let the report show a measurement that failed."""
-        with open(self.store.root / "failures.log", "a") as file:
-            file.write(f"{job['label']}: {event['reason']}\n{event['trace']}\n")
-        if job["kind"] != "train":
-            head = {**job["head"], "status": "failed", "reason": event["reason"]}
-            self.store.write_records(Path(job["path"]), head, [])
+        text = f"{job['label']}: {event['reason']}\n{event['trace']}"
+        try:
+            append_line(self.store.root / "failures.log", text)
+            if job["kind"] != "train":
+                head = {**job["head"], "status": "failed", "reason": event["reason"]}
+                self.store.write_records(Path(job["path"]), head, [])
+        except OSError as error:  # the run says what failed in any case, and goes on
+            self.failures.append(f"noting this failure: {error}")
 
     def _common(self, identifier: str, kind: str, label: str) -> dict[str, Any]:
         return {
@@ -606,6 +622,7 @@ class Run:
         return (
             head.get("status") in ("done", "diverged")
             and head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
+            and picture_is_whole(path, head)
             and head.get("models") == models(self.store, used, job["head"].get("share", 1.0))
             and not set(head.get("missing", [])) - set(each.task.missing())
         )

@@ -13,21 +13,23 @@ may be in a user's own Python file on this machine; replaying it runs that file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.conditioning import Network
-from bench.identity import file_digest, provenance
+from bench.identity import provenance
 from bench.method import Cell, Method, build
-from bench.records import Record, dumps, write_atomic
+from bench.records import Record, dumps, sealed, unsealed, write_atomic
 from bench.registry import describe, revive
 from bench.task import Task
 
@@ -39,12 +41,9 @@ class Damaged(RuntimeError):
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; Damaged where it is none."""
     try:
-        value = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError):
-        value = None
-    if not isinstance(value, dict):
-        raise Damaged(f"{path} is damaged (not a JSON object): delete it and run again")
-    return value
+        return unsealed(path.read_bytes())
+    except ValueError as error:
+        raise Damaged(f"{path} is damaged ({error}): delete it and run again") from None
 
 
 class Store:
@@ -64,30 +63,61 @@ class Store:
         config = folder / "config.json"
         if not config.exists():
             content = {**cell_config(cell, preset), "snapshots": list(snapshots)}
-            write_atomic(config, json.dumps(content, indent=1) + "\n")
+            write_atomic(config, sealed(content))
         return folder
 
     def tidy(self, cell: Cell) -> None:
-        """Remove what a process left that was killed while it wrote; for the lease's holder."""
+        """Remove what a process left that was killed while it wrote, and a damaged configuration;
+        for the lease's holder, who then prepares the folder again.
+
+        A configuration is written before there is a lease, perhaps by another run just now.
+        """
         for torn in self.folder(cell).glob(".*.tmp"):
-            torn.unlink(missing_ok=True)
+            if not torn.name.startswith(".config.json."):
+                torn.unlink(missing_ok=True)
+        config = self.folder(cell) / "config.json"
+        try:
+            read_json(config)
+        except (Damaged, FileNotFoundError):
+            config.unlink(missing_ok=True)
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """The content of `done.json`, or None while the cell is unfinished."""
-        path = self.folder(cell) / "done.json"
-        return read_json(path) if path.exists() else None
+        """The content of `done.json`, or None while the cell is unfinished.
 
-    def finish(self, cell: Cell, preset: str, network: Network, ledger: dict[str, Any]) -> None:
-        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed."""
+        A damaged one is put aside with a warning: what it said is lost, so the cell is trained
+        anew, and the other cells are not held up.
+        """
+        path = self.folder(cell) / "done.json"
+        try:
+            return read_json(path) if path.exists() else None
+        except Damaged:
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                path.replace(path.with_suffix(".damaged"))
+            warnings.warn(
+                f"{path} is damaged: it is kept as done.damaged and this cell is trained anew",
+                stacklevel=2,
+            )
+            return None
+
+    def finish(
+        self,
+        cell: Cell,
+        preset: str,
+        network: Network,
+        ledger: dict[str, Any],
+        snapshots: Mapping[float, str | None] = MappingProxyType({}),
+    ) -> None:
+        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed.
+
+        `snapshots`: by share, what `keep` returned. The files are not read again, so that damage
+        since then is no part of the result.
+        """
         folder = self.folder(cell)
         digest = self.keep(cell, network)
         done = {
             "status": "done",
             "model_sha256": digest,
-            "snapshots": {
-                path.stem.removeprefix("model-"): file_digest(path)
-                for path in sorted(folder.glob("model-*.safetensors"))
-            },
+            "snapshots": {f"{share:g}": snapshots[share] for share in sorted(snapshots)},
             "ledger": {**ledger, "bytes": (folder / "model.safetensors").stat().st_size},
         }
         self._close(cell, preset, done)
@@ -115,8 +145,7 @@ class Store:
             "trained_for": cell.trained_for,
             "after": cell.after and cell.after.id,
         }
-        text = json.dumps({**head, **done, "provenance": provenance()}, indent=1) + "\n"
-        write_atomic(folder / "done.json", text)
+        write_atomic(folder / "done.json", sealed({**head, **done, "provenance": provenance()}))
         (folder / "state.pt").unlink(missing_ok=True)
 
     def network(self, cell: Cell, share: float = 1.0) -> Network:
@@ -167,11 +196,12 @@ class Store:
         """The rows of one method at one setting, then, last, the file that says they are whole."""
         text = dumps(records)
         write_atomic(path.with_suffix(".csv"), text)
+        head = {**head, "sha256": hashlib.sha256(text.encode()).hexdigest()}
         if picture is not None:
             write_atomic(path.with_suffix(".png"), picture)
-        head = {**head, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+            head["picture_sha256"] = hashlib.sha256(picture).hexdigest()
         head |= {"provenance": provenance(), "time": time.time()}
-        write_atomic(path, json.dumps(head, indent=1) + "\n")
+        write_atomic(path, sealed(head))
 
 
 def weights_file(share: float) -> str:

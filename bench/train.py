@@ -26,7 +26,7 @@ from torch import Tensor
 
 from bench.conditioning import Network
 from bench.cost import Clock, count_flops, device_name, parameters, peak_memory
-from bench.records import write_atomic
+from bench.records import append_line, write_atomic
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
@@ -114,13 +114,14 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     shared: bool = False,
     log_every: int | None = None,
-    snapshots: Mapping[int, Callable[[Network], object]] = MappingProxyType({}),
+    snapshots: Mapping[int, Callable[[Network], str | None]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Train `network` in place and return its ledger (see `bench/cost.py`).
 
     `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
     `log_every` is the number of steps between log lines, by default a hundredth of them, at most
-    a hundred. `snapshots` are called with the network after that many steps.
+    a hundred. `snapshots` are called with the network after that many steps; what they return,
+    the digest of what they stored, is in the ledger under `snapshots`, by step.
 
     Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
     that of an undisturbed run. Log lines go to `folder/log.jsonl`.
@@ -157,9 +158,15 @@ def fit(
     state_file, log_file = folder / "state.pt", folder / "log.jsonl"
     generators = {"data": data_order, "coefficients": coefficient_order}
     state = load_state(state_file, device)
+    keep_log_until(log_file, state["step"] if state is not None else 0)
+    if state is not None and state.get("log", log_digest(log_file)) != log_digest(log_file):
+        warnings.warn(f"{log_file} is damaged: this training starts anew", stacklevel=2)
+        state = None
+        keep_log_until(log_file, 0)
     first, window_steps = 0, 0
     window: Tensor | None = None
     seconds: dict[str, float] = {}
+    kept: dict[int, str | None] = {}  # in the checkpoint, so that a snapshot damaged since shows
     devices, peak = [device_name(device)], 0
     if state is not None:
         try:
@@ -178,9 +185,9 @@ def fit(
         first, window, seconds = state["step"], state["window"], state["seconds"]
         devices = list(dict.fromkeys([*state["devices"], *devices]))
         peak, shared = state["peak"], shared or state["shared"]
+        kept = state.get("snapshots", {})
         window_steps = state["window_steps"]
         window = window.to(device) if window is not None else None
-    keep_log_until(log_file, first)
 
     def save(step: int) -> None:
         random = {name: generator.get_state() for name, generator in generators.items()}
@@ -200,6 +207,8 @@ def fit(
                 "devices": devices,
                 "peak": max(peak, peak_memory(device)),
                 "shared": shared,
+                "log": log_digest(log_file),
+                "snapshots": kept,
             },
         )
 
@@ -258,14 +267,13 @@ def fit(
                 means = dict(zip(names, values[1:], strict=True))
                 line = {"step": done, "loss": values[0], "terms": means}
                 line |= {"lr": rate_at(training, step), "examples_per_second": round(pace, 1)}
-                with open(log_file, "a") as log:
-                    log.write(json.dumps(line) + "\n")
+                append_line(log_file, json.dumps(line))
                 left = (training.steps - done) * training.batch / pace
                 progress({**line, "steps": training.steps, "seconds_left": left})
                 window, window_steps, mark, paced = None, 0, time.monotonic(), done
             if done in snapshots:
                 with clock.phase("checkpoint"):
-                    snapshots[done](network)
+                    kept[done] = snapshots[done](network)
             stop = should_stop()
             if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 with clock.phase("checkpoint"):
@@ -275,7 +283,7 @@ def fit(
                 raise Interrupted(f"stopped after step {done} of {training.steps}, state saved")
     network.release()
     network.eval()
-    return ledger(training.steps)
+    return {**ledger(training.steps), "snapshots": kept}
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -303,12 +311,17 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
+def log_digest(path: Path) -> str:
+    """SHA-256 of a log as far as it is written; a checkpoint keeps it, so that damage shows."""
+    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+
+
 def keep_log_until(path: Path, step: int) -> None:
     """Drop the log lines after `step`: a killed run wrote them, and they will come again."""
     if path.exists():
         lines = []
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError, KeyError):  # the last line may be torn
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may be torn
                 if json.loads(line)["step"] <= step:
                     lines.append(line + "\n")
         write_atomic(path, "".join(lines))

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import lease
-from bench.records import write_atomic
+from bench.records import unsealed, write_atomic
 
-LEFT_BEHIND = ("state.pt", "state.damaged", ".*.tmp", "lease.json", "lease.json.*")
+LEFT_BEHIND = ("state.pt", "*.damaged", ".*.tmp", "lease.json", "lease.json.*")
 
 
 @dataclass(kw_only=True)
@@ -174,16 +174,15 @@ def _digest(path: Path) -> str:
 def _json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _logged(log: Path) -> int:
     """The last whole line's step in a log, 0 where there is none."""
     with contextlib.suppress(FileNotFoundError):
-        for line in reversed(log.read_text().splitlines()):
+        for line in reversed(log.read_text(errors="replace").splitlines()):
             with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may be torn
                 return int(json.loads(line)["step"])
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from bench.cli import main
+from bench.cli import _continuation, main, parser, stopping
 
 ROOT = Path(__file__).parent.parent
 TOY = ["run", "toy", "--preset", "smoke"]
@@ -111,6 +112,28 @@ def test_a_pool_gives_the_same_bits(done: Path, tmp_path: Path) -> None:
     assert same(weights(tmp_path), weights(done))
     ledgers = [json.loads(p.read_text())["ledger"] for p in tmp_path.glob("runs/*/*/*/done.json")]
     assert all(ledger["shared_device"] for ledger in ledgers)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_asks_once_and_ends_the_second_time(sign: signal.Signals) -> None:
+    before = signal.getsignal(sign)
+    with stopping() as stop:
+        assert not stop()
+        os.kill(os.getpid(), sign)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), sign)
+    assert signal.getsignal(sign) is before
+
+
+def test_the_command_to_continue_says_where_and_how_it_ran() -> None:
+    words = ["run", "toy", "--on", "pool", "--per-device", "2", "--out", "my results"]
+    said = shlex.split(_continuation(parser().parse_args(words), Path("c.json")))
+    assert said[:2] == ["python", "run_bench.py"]
+    again = parser().parse_args(said[2:])
+    assert (again.config, again.out, again.on) == ("c.json", "my results", "pool")
+    assert again.per_device == 2
+    assert "--limit" not in said
 
 
 def test_killed_at_any_moment_it_continues_to_the_same_bits(done: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -17,6 +18,8 @@ def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
     emit({"event": "step", "job": job["id"], "process": os.getpid()})
     if job["do"] == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job["do"] == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     if job["do"] == "fail":
         raise ValueError("as asked [/x]")
     if job["do"] == "wait":
@@ -81,6 +84,28 @@ def test_a_job_that_hangs_times_out_and_the_others_go_on(on: str) -> None:
     assert ends["a"]["event"] == "failed"
     assert "timeout: not done after" in ends["a"]["reason"]
     assert ends["b"]["event"] == "finished"
+
+
+def test_asked_twice_a_pool_ends_at_once_though_a_worker_hangs() -> None:
+    begun: list[str] = []
+
+    def stop() -> bool:
+        if begun:
+            raise KeyboardInterrupt
+        return False
+
+    jobs = [{"id": "a", "hangs": True, "listens": False}]
+    with pytest.raises(KeyboardInterrupt):
+        executors.pool(jobs, hang, lambda event: begun.append(event["event"]), stop, workers=1)
+    assert begun == ["started"]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_batch_systems_signal_to_a_worker_leaves_the_decision_to_the_parent() -> None:
+    jobs = [{"id": "a", "do": "term"}]
+    events: list[dict] = []
+    executors.pool(jobs, work, events.append, lambda: False, workers=1)
+    assert [e["event"] for e in events] == ["started", "step", "finished"]
 
 
 def busy_twice(job, emit, should_stop) -> None:

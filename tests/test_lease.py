@@ -14,7 +14,7 @@ import torch
 
 from bench import lease
 from bench.lease import Busy, Lease, alive, read, started
-from bench.runner import Run, experiment
+from bench.runner import Run, experiment, perform
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -123,6 +123,43 @@ def test_a_beat_is_counted_and_a_lease_taken_over_is_left_alone(
         path.unlink()
         path.write_text(json.dumps(other))
     assert read(path)["token"] == "other"
+
+
+def test_a_holder_that_stood_still_notices_that_it_lost_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A suspended machine comes back: what it would save must not go over the new holder's."""
+    path, now = tmp_path / "lease.json", [100.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
+    mine = Lease(path)
+    with mine.hold():
+        mine.check()
+        path.write_text(json.dumps({**read(path), "token": "other"}))
+        mine.check()  # it looks only where no beat was counted for a while
+        now[0] += lease.PATIENCE
+        with pytest.raises(Busy, match="taken over while this process stood still"):
+            mine.check()
+    assert read(path)["token"] == "other"
+
+
+def test_a_training_whose_lease_is_lost_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["yoto"])], CPU)
+    (job,) = run.train_jobs()
+    folder = run.store.folder(run.experiments[0].cells[0])
+    looks: list[int] = []
+
+    def lost(self: Lease) -> None:
+        looks.append(1)
+        if len(looks) == 20:
+            raise Busy("its lease was taken over")
+
+    monkeypatch.setattr(Lease, "check", lost)
+    with pytest.raises(Busy):
+        perform(job, lambda event: None, lambda: False)
+    assert not (folder / "state.pt").exists()
+    assert not (folder / "done.json").exists()
 
 
 def test_two_runs_at_once_share_the_work(tmp_path: Path) -> None:

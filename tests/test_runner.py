@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 import torch
 
 from bench.method import build
+from bench.records import picture_is_whole, unsealed
 from bench.report.load import load_results
-from bench.runner import Run, experiment
+from bench.runner import Run, experiment, out_of_memory, perform
 from bench.space import Axis, Space
-from bench.store import Store, weights_digest
-from bench.train import fit
+from bench.store import Damaged, Store, weights_digest
+from bench.train import Interrupted, fit
 
 CPU = torch.device("cpu")
 
@@ -90,11 +92,116 @@ def test_cells_without_snapshots_are_not_measured_at_them(tmp_path: Path) -> Non
     assert {job["head"]["kind"] for job in asked.record_jobs()} == {"method", "swept"}
 
 
+def test_a_damaged_end_of_a_cell_is_put_aside_and_the_cell_trained_anew(
+    done: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(done, tmp_path / "results")
+    found = replace(experiment("toy", "smoke", ["yoto"]), snapshots=(0.25, 0.5))
+    path = Store(root).folder(found.cells[0]) / "done.json"
+    text = path.read_text()
+    assert '"steps": 300' in text
+    for broken in (text[:100], text.replace('"steps": 300', '"steps": 301')):
+        path.write_text(broken)
+        with pytest.raises(ValueError, match=r"done\.json is damaged"):
+            load_results(root)
+        run = Run(root, [found], CPU)
+        with pytest.warns(
+            UserWarning, match=r"kept as done\.damaged and this cell is trained anew"
+        ):
+            (job,) = run.train_jobs()
+        run.execute([job], "training", lambda: False)
+        assert unsealed(path.read_bytes())["model_sha256"] == unsealed(text)["model_sha256"]
+    assert run.record_jobs() == []  # the same weights
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"seed": 0', '"seed": 1'), ("nearness=0.1", "nearness=0.3"), ("{", "")]
+)
+def test_a_changed_head_of_a_record_is_noticed(
+    done: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    root = shutil.copytree(done, tmp_path / "results")
+    found = replace(experiment("toy", "smoke", ["yoto"]), snapshots=(0.25, 0.5))
+    text = lambda path: path.read_text()  # noqa: E731
+    path = min(p for p in root.glob("records/toy/yoto/*.json") if old in text(p))
+    path.write_text(text(path).replace(old, new, 1))
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged.*delete it and run again"):
+        load_results(root)
+    (job,) = Run(root, [found], CPU).record_jobs()
+    assert job["path"] == str(path)
+
+
+def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: Path) -> None:
+    path = tmp_path / "records/toy/yoto/x.json"
+    Store(tmp_path).write_records(path, {"status": "done"}, [], b"picture")
+    head = unsealed(path.read_bytes())
+    assert picture_is_whole(path, head)
+    path.with_suffix(".png").write_bytes(b"picturf")
+    assert not picture_is_whole(path, head)
+    path.with_suffix(".png").unlink()
+    assert picture_is_whole(path, head)
+
+
+def test_a_failure_that_cannot_be_noted_stops_nothing(tmp_path: Path, capsys) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid"])], CPU)
+    jobs = run.train_jobs()
+    jobs[0] |= {"cell": {**jobs[0]["cell"], "id": "another"}}
+    (tmp_path / "failures.log").mkdir()  # a write to it fails
+    run.execute(jobs, "training", lambda: False)
+    assert len(run.missing_cells()) == 1
+    assert "cannot be made again" in run.failures[0]
+    assert "failures.log" in run.failures[1]
+
+
+def test_memory_that_is_short_on_a_cpu_is_called_so() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 50)
+    assert out_of_memory(caught.value)
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("the shapes do not fit"))
+
+
+def test_a_snapshot_damaged_before_its_network_was_done_is_not_taken_for_the_result(
+    tmp_path: Path,
+) -> None:
+    found = replace(experiment("toy", "smoke", ["yoto"]), snapshots=(0.5,))
+    run, seen = Run(tmp_path, [found], CPU), []
+    (job,) = run.train_jobs()
+
+    def late() -> bool:
+        seen.append(1)
+        return len(seen) == 200
+
+    with pytest.raises(Interrupted):
+        perform(job, lambda event: None, late)
+    path = Store(tmp_path).folder(found.cells[0]) / "model-0.5.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    perform(job, lambda event: None, lambda: False)
+    with pytest.raises(Damaged, match=r"model-0\.5\.safetensors is damaged"):
+        Store(tmp_path).network(found.cells[0], 0.5)
+
+
+def test_a_damaged_configuration_is_written_again(tmp_path: Path) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["yoto"])], CPU)
+    (job,) = run.train_jobs()
+    config = Store(tmp_path).folder(run.experiments[0].cells[0]) / "config.json"
+    text = config.read_bytes()
+    config.write_bytes(text[:-9])
+    perform(job, lambda event: None, lambda: False)
+    assert config.read_bytes() == text
+
+
+def test_what_another_run_is_writing_is_not_tidied_away(tmp_path: Path) -> None:
+    (cell,) = experiment("toy", "smoke", ["yoto"]).cells
+    folder = Store(tmp_path).prepare(cell, "smoke")
+    for name in (".config.json.ab12.tmp", ".state.pt.ab12.tmp"):
+        (folder / name).touch()
+    Store(tmp_path).tidy(cell)
+    assert sorted(p.name for p in folder.iterdir()) == [".config.json.ab12.tmp", "config.json"]
+
+
 def test_a_damaged_snapshot_is_noticed(done: Path, tmp_path: Path) -> None:
-    import shutil
-
-    from bench.store import Damaged
-
     root = shutil.copytree(done, tmp_path / "results")
     cell = experiment("toy", "smoke", ["yoto"]).cells[0]
     folder = Store(root).folder(cell)

@@ -124,6 +124,39 @@ def test_lines_after_the_checkpoint_are_dropped_from_the_log(tmp_path: Path) -> 
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2]
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff{\n3\n", None])
+def test_a_damaged_log_starts_the_training_anew(tmp_path: Path, damage: bytes | None) -> None:
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole, _ = run(cell(), tmp_path / "whole", log_every=5)
+    seen: list[int] = []
+
+    def stop() -> bool:
+        seen.append(1)
+        return len(seen) == 100
+
+    broken = tmp_path / "broken"
+    with pytest.raises(Interrupted):
+        run(cell(), broken, should_stop=stop, log_every=5)
+    log = broken / "log.jsonl"
+    text = log.read_bytes()
+    log.write_bytes(text.replace(b'"loss": 0.', b'"loss": 1.') if damage is None else damage)
+    with pytest.warns(UserWarning, match=r"log\.jsonl is damaged: this training starts anew"):
+        again, _ = run(cell(), broken, log_every=5)
+    assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [*range(5, 301, 5)]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_a_log_on_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()  # a write to it fails
+    with pytest.raises(OSError, match=r"while writing .*log\.jsonl.*free some space"):
+        bench.records.append_line(tmp_path / "log.jsonl", "{}")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"while writing .*free some space"):
+        bench.records.write_atomic(tmp_path / "file" / "config.json", "{}")
+
+
 def test_one_cycle_is_torchs() -> None:
     training = replace(TASK.training, steps=50, lr=0.1, warmup=0.3)
     adam = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=0.1)

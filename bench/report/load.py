@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from bench.identity import content_id
-from bench.records import Record, loads
+from bench.records import Record, loads, picture_is_whole, unsealed
 from bench.space import parse_setting
 
 Key = tuple[str, str, str]  # task, preset, experiment
@@ -295,12 +294,9 @@ def load_results(*roots: Path) -> Results:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and run again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no result: delete it and run again")
-    return content
 
 
 def _cell(path: Path) -> dict[str, Any]:
@@ -337,6 +333,10 @@ def _entry(path: Path) -> dict[str, Any]:
     entry |= {"method_id": content.get("method_id", ""), "reason": content.get("reason") or ""}
     entry |= {"share": content.get("share", 1.0), "split": content.get("split", "test")}
     entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
+    if not picture_is_whole(path, content):
+        raise ValueError(
+            f"{path.with_suffix('.png')} is damaged: delete {path} and run again to measure it anew"
+        )
     return entry | {"provenance": content.get("provenance") or {}}
 
 
