@@ -3,6 +3,9 @@
 `setting` is written `name=value;name=value`; `example` is the picture's (or vector's) name;
 `experiment` tells apart runs of one task and preset whose fields, training data or test data
 differ, so that no table ever mixes them.
+
+A text that a spreadsheet would take for a formula (a picture may be called `=1+1.png`) is written
+with an apostrophe before it, which `loads` takes away again; numbers are never touched.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from bench.untrusted import guarded, printable, unguarded
 
 WHOLE = "(all)"  # the `example` of a measure of the whole test set
 
@@ -31,25 +36,29 @@ class Record(NamedTuple):
 
 
 def dumps(records: Iterable[Record]) -> str:
-    """Records as CSV text with a header; values keep every digit."""
+    """Records as CSV text with a header; values keep every digit, texts every character."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(Record._fields)
     for record in records:
-        writer.writerow([*record[:-1], repr(float(record.value))])
+        names = [guarded(each) if isinstance(each, str) else each for each in record[:-1]]
+        odd = any("\r" in each for each in names if isinstance(each, str))  # not quoted by itself
+        (quoting if odd else writer).writerow([*names, repr(float(record.value))])
     return text.getvalue()
 
 
 def loads(text: str, source: str) -> list[Record]:
     """Parse CSV text; ValueError names `source` and the line where it is not ours."""
     rows = csv.reader(io.StringIO(text))
-    header = next(rows, None)
-    if header is None or tuple(header) != Record._fields:
-        raise ValueError(f"{source} is no record file: its first line is {header}")
-    records = []
-    for number, row in enumerate(rows, 2):
-        try:
-            *names, value = row
+    records: list[Record] = []
+    as_written = "'" not in text  # nothing was guarded, as a rule
+    try:
+        header = next(rows, None)
+        if header is None or tuple(header) != Record._fields:
+            raise ValueError(f"no record file: its first line is {printable(header)[:200]}")
+        for row in rows:
+            *names, value = row if as_written else map(unguarded, row)
             task, preset, experiment, method, seed, cell, setting, example, measure = names
             records.append(
                 Record(
@@ -57,8 +66,8 @@ def loads(text: str, source: str) -> list[Record]:
                     float(value),
                 )
             )  # fmt: skip
-        except ValueError as error:
-            raise ValueError(f"{source}, line {number}: {error}") from None
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{source}, line {rows.line_num}: {printable(error)}") from None
     return records
 
 
@@ -72,7 +81,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # of a killed process with our number, or a planted link
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

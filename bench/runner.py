@@ -30,6 +30,7 @@ from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
 from bench.task import Task, weighted
 from bench.train import Diverged, fit
+from bench.untrusted import printable_lines
 
 REFERENCE = "fixed_grid"  # the method that all are compared with
 
@@ -510,10 +511,11 @@ class Run:
 
     def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
         """Keep the trace, and let the report show a measurement that failed."""
-        with open(self.store.root / "failures.log", "a") as file:
-            file.write(f"{job['label']}: {event['reason']}\n{event['trace']}\n")
+        reason, trace = (printable_lines(event[name]) for name in ("reason", "trace"))
+        with open(self.store.root / "failures.log", "a", encoding="utf-8") as file:
+            file.write(f"{job['label']}: {reason}\n{trace}\n")
         if job["kind"] != "train":
-            head = {**job["head"], "status": "failed", "reason": event["reason"]}
+            head = {**job["head"], "status": "failed", "reason": reason}
             self.store.write_records(Path(job["path"]), head, [])
 
     def _common(self, identifier: str, kind: str, label: str) -> dict[str, Any]:

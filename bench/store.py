@@ -30,6 +30,7 @@ from bench.method import Cell, Method, build
 from bench.records import Record, dumps, write_atomic
 from bench.registry import describe, revive
 from bench.task import Task
+from bench.untrusted import read_object
 
 
 class Damaged(RuntimeError):
@@ -39,12 +40,9 @@ class Damaged(RuntimeError):
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; Damaged where it is none."""
     try:
-        value = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError):
-        value = None
-    if not isinstance(value, dict):
-        raise Damaged(f"{path} is damaged (not a JSON object): delete it and run again")
-    return value
+        return read_object(path)
+    except ValueError as error:
+        raise Damaged(f"{path} is damaged ({error}): delete it and run again") from None
 
 
 class Store:
