@@ -1,0 +1,1 @@
+"""Programs that break things on purpose; the ordinary tests run a little of each."""
