@@ -212,7 +212,10 @@ def act_run(options: argparse.Namespace) -> int:
             return _train_config(config, root, device)
         if config.get("kind") != "run":
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
-        experiments = [runner.experiment_from(each) for each in config.get("experiments", [])]
+        listed = config.get("experiments")
+        experiments = [
+            runner.experiment_from(each) for each in (listed if isinstance(listed, list) else [])
+        ]
     else:
         locations = {name: getattr(options, name) for name in LOCATIONS}
         methods = split_methods(options.methods) if options.methods else None

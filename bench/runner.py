@@ -25,7 +25,7 @@ from bench.lease import Lease
 from bench.method import Cell, Method, build
 from bench.progress import Board
 from bench.records import WHOLE, Record, write_atomic
-from bench.registry import DEFAULT_METHODS, describe, preset, revive, task_class, variants
+from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
 from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
 from bench.task import Task, weighted
@@ -159,7 +159,7 @@ def experiment_from(config: dict[str, Any]) -> Experiment:
             split=config["split"],
             snapshots=tuple(config["snapshots"]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except UNFIT as error:
         raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
 
 

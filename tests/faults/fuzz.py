@@ -7,9 +7,9 @@
 A reader may give a value or one of our own errors with a message. Anything else (a KeyError, a
 RecursionError, ten seconds without an answer, a crash) is a finding: it is printed, and the content
 kept. Where atheris is installed, it leads the search by the lines of `bench` that are reached;
-elsewhere seeded random changes of sound files are tried. Either way JSON is also changed as JSON
-and sealed again, since few damaged bytes get past a parser or a hash. Each reader runs in a process
-of its own, so that a crash is noticed.
+elsewhere seeded random changes of sound files are tried. Either way JSON is also changed as JSON,
+and hashes are made to fit, since few damaged bytes get past a parser or a hash. Each reader runs in
+a process of its own, so that a crash is noticed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -31,7 +30,6 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -40,12 +38,12 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-GUIDED = "YOTO_BENCH_FUZZ_GUIDED"  # set for the processes that atheris leads
-
-if os.environ.get(GUIDED):
+LED = __name__ == "__main__" and "--plain" not in sys.argv and find_spec("atheris") is not None
+if LED:
     import atheris
 
     instrumented = atheris.instrument_imports(include=["bench"])
@@ -112,7 +110,7 @@ def files(pattern: str, count: int = 2) -> list[bytes]:
 
 def states() -> list[bytes]:
     tensors = {"a": torch.zeros(2, 3), "b": torch.arange(4)}
-    state: dict[str, Any] = {name: 0 for name in STATE} | {"network": tensors, "random": tensors}
+    state: dict[str, Any] = dict.fromkeys(STATE, 0) | {"network": tensors, "random": tensors}
     found = []
     for new in (True, False):
         file = io.BytesIO()
@@ -200,31 +198,35 @@ def read_lease(content: bytes, folder: Path) -> None:
     lease.alive(path, holder)
 
 
-def report_on(content: bytes, folder: Path, name: str) -> None:
-    """A results folder of which one file is this; the table is sealed with its hash again."""
-    root = folder / "results"
+@functools.cache
+def reported() -> Path:
+    """A results folder of one method's records, in which one file at a time is exchanged."""
+    root = Path(tempfile.mkdtemp(prefix="fuzz-")) / "results"
     shutil.copytree(results() / "records/toy/yoto", root / "records/toy/yoto")
-    for done in results().glob("runs/toy/*/*/done.json"):
+    for done in results().glob("runs/toy/yoto/*/done.json"):
         (root / done.relative_to(results())).parent.mkdir(parents=True)
         shutil.copyfile(done, root / done.relative_to(results()))
-    if name == "done":
-        next(root.glob("runs/toy/yoto/*/done.json")).write_bytes(content)
-    else:
-        table = min(root.glob("records/toy/yoto/*.csv"))
-        head = table.with_suffix(".json")
-        if name == "head":
-            head.write_bytes(content)
-        else:
-            table.write_bytes(content)
-            sealed = {
-                **json.loads(head.read_bytes()),
-                "sha256": hashlib.sha256(content).hexdigest(),
-            }
-            head.write_text(json.dumps(sealed))
-    for run in load_results(root).runs:
-        assert run.folder
-        assert "/" not in run.folder
-        run.labels()
+    return root
+
+
+def report_on(content: bytes, folder: Path, name: str) -> None:
+    """A results folder of which one file is this; a table is sealed with its hash again."""
+    root = reported()
+    table = min(root.glob("records/toy/yoto/*.csv"))
+    head, done = table.with_suffix(".json"), min(root.glob("runs/toy/yoto/*/done.json"))
+    before = {path: path.read_bytes() for path in (head, table, done)}
+    try:
+        {"head": head, "table": table, "done": done}[name].write_bytes(content)
+        if name == "table":
+            digest = {"sha256": hashlib.sha256(content).hexdigest()}
+            head.write_text(json.dumps(json.loads(before[head]) | digest))
+        for run in load_results(root).runs:
+            assert run.folder
+            assert "/" not in run.folder
+            run.labels()
+    finally:
+        for path, whole in before.items():
+            path.write_bytes(whole)
 
 
 def read_state(content: bytes, folder: Path) -> object:
@@ -348,7 +350,7 @@ def changed_json(content: bytes, chance: random.Random) -> bytes:
             levels = chance.choice((300, 900, 3000, 200_000))
             return text.replace(json.dumps(inside[last]), "[" * levels + "]" * levels, 1).encode()
         else:
-            inside[last] = chance.choice(NASTY)
+            inside[last] = copy.deepcopy(chance.choice(NASTY))
     return json.dumps(tree).encode()
 
 
@@ -465,7 +467,9 @@ def report(finding: Finding, folder: Path) -> None:
     digest = hashlib.sha256(finding.content).hexdigest()[:12]
     path = folder / f"{finding.reader}-{digest}"
     path.write_bytes(finding.content)
-    print(f"FINDING {finding.reader} {path}\n{finding.trace}", flush=True)
+    trace = finding.trace.splitlines()
+    shown = "\n".join([*trace[:3], "  ...", *trace[-8:]] if len(trace) > 12 else trace)
+    print(f"FINDING {finding.reader} {path}\n{shown}\n", flush=True)
 
 
 def main() -> int:
@@ -476,44 +480,58 @@ def main() -> int:
     top.add_argument("--only", default=",".join(READERS), help="readers, by commas")
     top.add_argument("--plain", action="store_true", help="without atheris")
     top.add_argument("--keep", type=Path, help="where contents that are findings are kept")
-    top.add_argument("--one", help=argparse.SUPPRESS)
     options = top.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="findings-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    if options.one:
-        return single(options.one, options.seconds, options.seed, folder)
     names = options.only.split(",")
     if unknown := set(names) - set(READERS):
         top.error(f"there is no reader {min(unknown)}: there are {', '.join(READERS)}")
-    lead = not options.plain and importlib.util.find_spec("atheris") is not None
-    print(f"{'led by atheris' if lead else 'seeded random changes'}, findings in {folder}")
+    print(f"{'led by atheris' if LED else 'seeded random changes'}, findings in {folder}")
+    torch.set_num_threads(1)
+    results()
     tried = bad = 0
     for name in names:
         within = folder / name
-        within.mkdir(exist_ok=True)
-        words = ["--one", name, "--seconds", str(options.seconds / len(names))]
-        words += ["--seed", str(options.seed), "--keep", str(within)]
-        environment = {**os.environ, **({GUIDED: "1"} if lead else {})}
-        command = [sys.executable, "-m", "tests.faults.fuzz", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        runs = re.findall(r"Done (\d+) runs|^tried (\d+)", done.stdout + done.stderr, re.M)
-        count = sum(int(guided_ or plain_) * (2 if guided_ else 1) for guided_, plain_ in runs)
-        findings = done.stdout.count("FINDING ")
-        crashed = done.returncode not in (0, 1)
-        print(f"{name:14} {count:8} contents, {findings} findings{', CRASHED' * crashed}")
+        within.mkdir(parents=True, exist_ok=True)
+        log = within / "log.txt"
+        work = functools.partial(single, name, options.seconds / len(names), options.seed, within)
+        crashed = apart(work, log)
+        said = log.read_text(errors="replace")
+        count = 2 * sum(map(int, re.findall(r"Done (\d+) runs", said)))  # each once as it is
+        count += sum(map(int, re.findall(r"^tried (\d+)", said, re.M)))
+        findings = said.count("FINDING ")
+        print(
+            f"{name:14} {count:8} contents, {findings} findings{', CRASHED' * crashed}", flush=True
+        )
         if findings or crashed:
-            print(done.stdout[-4000:] + (done.stderr[-2000:] if crashed else ""))
+            print(said[-4000:])
         tried, bad = tried + count, bad + findings + crashed
     print(f"{tried} contents, {bad} findings")
     return 1 if bad else 0
 
 
-def single(name: str, seconds: float, seed: int, folder: Path) -> int:
-    """The process of one reader."""
+def apart(work: Callable[[], None], log: Path) -> bool:
+    """Do it in a process of its own, whose output goes to a file; whether it crashed."""
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        with open(log, "w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+def single(name: str, seconds: float, seed: int, folder: Path) -> None:
+    """What the process of one reader does."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    torch.set_num_threads(1)
-    READERS[name].seeds()
-    if os.environ.get(GUIDED):
+    if LED:
         guided(name, seconds, seed, folder)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -521,7 +539,6 @@ def single(name: str, seconds: float, seed: int, folder: Path) -> int:
     for finding in findings:
         report(finding, folder)
     print(f"tried {tried}")
-    return 1 if findings else 0
 
 
 if __name__ == "__main__":
