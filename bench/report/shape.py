@@ -44,7 +44,7 @@ Shape = Callable[[Any], bool] | Fields | Each
 
 
 def text(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= LONGEST
+    return isinstance(value, str) and len(value) <= LONGEST and "\0" not in value
 
 
 def truth(value: Any) -> bool:
