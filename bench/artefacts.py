@@ -23,6 +23,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import re
 import shutil
 import stat
@@ -387,6 +388,10 @@ def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
 def arrays_only(data: bytes) -> Any:
     """Unpickle data made of plain containers and numpy arrays; UnpicklingError for any other."""
     try:
+        for code, place, _ in pickletools.genops(data):
+            # A table of so many entries is made at once: gigabytes for a few bytes.
+            if "PUT" in code.name and place > len(data):
+                raise pickle.UnpicklingError(f"it wants a table of {place:,} entries: refused")
         return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     except pickle.UnpicklingError:
         raise

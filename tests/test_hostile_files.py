@@ -199,6 +199,18 @@ def test_a_class_named_in_a_foreign_folder_is_not_imported(root: Path, tmp_path:
     assert mark.exists()  # and so it would have been noticed
 
 
+def test_a_pickle_that_asks_for_gigabytes_is_refused() -> None:
+    data = bytearray(pickle.dumps([1, 2], protocol=2))
+    place = data.index(b"q\0")  # BINPUT 0
+    data[place : place + 2] = b"r" + (2**30).to_bytes(4, "little")  # LONG_BINPUT
+    assert pickle.loads(pickle.dumps([1, 2], protocol=2)) == [1, 2]
+    with pytest.raises(pickle.UnpicklingError, match="a table of 1,073,741,824 entries"):
+        artefacts.arrays_only(bytes(data))
+    for cut in range(len(data)):
+        with pytest.raises(pickle.UnpicklingError):
+            artefacts.arrays_only(bytes(data[:cut]))
+
+
 # ------------------------------------------------------------------ archives
 
 
