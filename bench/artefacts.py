@@ -390,7 +390,7 @@ def arrays_only(data: bytes) -> Any:
     try:
         for code, place, _ in pickletools.genops(data):
             # A table of so many entries is made at once: gigabytes for a few bytes.
-            if "PUT" in code.name and place > len(data):
+            if "PUT" in code.name and isinstance(place, int) and place > len(data):
                 raise pickle.UnpicklingError(f"it wants a table of {place:,} entries: refused")
         return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
     except pickle.UnpicklingError:
