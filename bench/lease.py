@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.untrusted import read_object
+
 KEYS = ("host", "machine", "pid", "started", "token", "beat")
 PATIENCE = 60.0  # seconds without a beat after which a lease is given up for dead
 BEAT = 5.0
@@ -129,11 +131,14 @@ class Lease:
 def read(path: Path) -> dict[str, Any] | None:
     """A lease's holder: host, machine, pid, started, token, beat. None where there is no lease."""
     try:
-        content = json.loads(path.read_text())
-        return {key: content[key] for key in KEYS}
+        content = read_object(path)
+        holder = {key: content[key] for key in KEYS}
+        if not isinstance(holder["pid"], int):  # it becomes part of a path
+            raise ValueError
+        return holder
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+    except (ValueError, KeyError):
         return dict.fromkeys(KEYS, "damaged")
 
 

@@ -14,6 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bench.untrusted import printable, printable_lines
+
 LONGEST = 12  # rows of the live table; finished jobs beyond are counted, not listed
 
 
@@ -101,7 +103,8 @@ class Board:
             text = f"{kind} after {clock(row['took'])}"
             if "note" in row:
                 text += f" ({row['note']})"
-        self.console.print(f"{head} {text}", markup=False, highlight=False, soft_wrap=True)
+        line = printable_lines(f"{head} {text}")
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
         done = sum(r["state"] in ("finished", "failed", "stopped") for r in self.rows.values())
@@ -132,7 +135,7 @@ class Board:
                 ]
             if "note" in row:
                 state += f" ({row['note'][:60]})"
-            table.add_row(Text(str(row["label"])), Text(state), *cells)
+            table.add_row(Text(printable(row["label"])), Text(printable(state)), *cells)
         waiting = sum(r["state"] == "waiting" for r in rows)
         if waiting or hidden:
             table.add_row(f"… {hidden} above, {waiting} waiting", "", "", "", "", "", style="dim")

@@ -3,6 +3,9 @@
 `setting` is written `name=value;name=value`; `example` is the picture's (or vector's) name;
 `experiment` tells apart runs of one task and preset whose fields, training data or test data
 differ, so that no table ever mixes them.
+
+A text that a spreadsheet would take for a formula (a picture may be called `=1+1.png`) is written
+with an apostrophe before it, which `loads` takes away again; numbers are never touched.
 """
 
 from __future__ import annotations
@@ -11,15 +14,15 @@ import contextlib
 import csv
 import hashlib
 import io
-import json
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.untrusted import guarded, printable, unguarded
+
 WHOLE = "(all)"  # the `example` of a measure of the whole test set
-SEAL = "check"  # the entry of a stored JSON object that is the SHA-256 of the others
 
 
 class Record(NamedTuple):
@@ -36,25 +39,29 @@ class Record(NamedTuple):
 
 
 def dumps(records: Iterable[Record]) -> str:
-    """Records as CSV text with a header; values keep every digit."""
+    """Records as CSV text with a header; values keep every digit, texts every character."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(Record._fields)
     for record in records:
-        writer.writerow([*record[:-1], repr(float(record.value))])
+        names = [guarded(each) if isinstance(each, str) else each for each in record[:-1]]
+        odd = any("\r" in each for each in names if isinstance(each, str))  # not quoted by itself
+        (quoting if odd else writer).writerow([*names, repr(float(record.value))])
     return text.getvalue()
 
 
 def loads(text: str, source: str) -> list[Record]:
     """Parse CSV text; ValueError names `source` and the line where it is not ours."""
     rows = csv.reader(io.StringIO(text))
-    header = next(rows, None)
-    if header is None or tuple(header) != Record._fields:
-        raise ValueError(f"{source} is no record file: its first line is {header}")
-    records = []
-    for number, row in enumerate(rows, 2):
-        try:
-            *names, value = row
+    records: list[Record] = []
+    as_written = "'" not in text  # nothing was guarded, as a rule
+    try:
+        header = next(rows, None)
+        if header is None or tuple(header) != Record._fields:
+            raise ValueError(f"no record file: its first line is {printable(header)[:200]}")
+        for row in rows:
+            *names, value = row if as_written else map(unguarded, row)
             task, preset, experiment, method, seed, cell, setting, example, measure = names
             records.append(
                 Record(
@@ -62,27 +69,9 @@ def loads(text: str, source: str) -> list[Record]:
                     float(value),
                 )
             )  # fmt: skip
-        except ValueError as error:
-            raise ValueError(f"{source}, line {number}: {error}") from None
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{source}, line {rows.line_num}: {printable(error)}") from None
     return records
-
-
-def sealed(content: dict[str, Any]) -> str:
-    """The JSON text of an object that says itself when it was changed: one flipped bit in a
-    ledger or a setting would else be another number, and still JSON."""
-    seal = _seal(json.loads(json.dumps(content)))
-    return json.dumps({**content, SEAL: seal}, indent=1) + "\n"
-
-
-def unsealed(text: str | bytes) -> dict[str, Any]:
-    """The object `sealed` wrote, or one without a seal. ValueError where it is none or changed."""
-    content = json.loads(text)
-    if not isinstance(content, dict):
-        raise ValueError("not a JSON object")
-    seal = content.pop(SEAL, None)
-    if seal is not None and seal != _seal(content):
-        raise ValueError("its content is not what was written")
-    return content
 
 
 def picture_is_whole(record: Path, head: dict[str, Any]) -> bool:
@@ -92,10 +81,6 @@ def picture_is_whole(record: Path, head: dict[str, Any]) -> bool:
     if digest is None or not picture.exists():
         return True
     return hashlib.sha256(picture.read_bytes()).hexdigest() == digest
-
-
-def _seal(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -109,7 +94,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:  # never through a planted link
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

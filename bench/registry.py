@@ -58,6 +58,9 @@ DEFAULT_METHODS = (
 
 Plugin = TypeVar("Plugin")
 
+# What comes of building objects from values of wrong types; programs' own errors besides.
+UNFIT = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
+
 
 class UnknownName(ValueError):
     """A name that is not known; the message gives near ones, or all."""
@@ -156,12 +159,18 @@ def revive(description: dict[str, Any], base: type[Plugin]) -> Plugin:
     if place.endswith(".py"):
         found = getattr(_module(Path(place)), name, None)
     elif place.split(".")[0] in ("bench", "baselines"):
-        found = getattr(importlib.import_module(place), name, None)
+        try:
+            found = getattr(importlib.import_module(place), name, None)
+        except ImportError as error:
+            raise ValueError(f"{target!r} is no part of this version: {error}") from None
     else:
         raise ValueError(f"{target!r} is neither part of the suite nor a Python file")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{target!r} is no {base.__name__}: was it renamed since?")
-    return _restore(found, fields)
+    try:
+        return _restore(found, fields)
+    except UNFIT as error:
+        raise ValueError(f"{target!r} cannot be made of these fields: {error}") from error
 
 
 def _restore(kind: type, fields: dict[str, Any]) -> Any:

@@ -25,11 +25,12 @@ from bench.lease import Lease
 from bench.method import Cell, Method, build
 from bench.progress import Board
 from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
-from bench.registry import DEFAULT_METHODS, describe, preset, revive, task_class, variants
+from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
 from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
 from bench.task import Task, weighted
 from bench.train import Diverged, fit
+from bench.untrusted import printable_lines
 
 REFERENCE = "fixed_grid"  # the method that all are compared with
 
@@ -158,7 +159,7 @@ def experiment_from(config: dict[str, Any]) -> Experiment:
             split=config["split"],
             snapshots=tuple(config["snapshots"]),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except UNFIT as error:
         raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
 
 
@@ -523,11 +524,11 @@ class Run:
 
     def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
         """Keep the trace, and let the report show a measurement that failed."""
-        text = f"{job['label']}: {event['reason']}\n{event['trace']}"
+        reason, trace = (printable_lines(event[name]) for name in ("reason", "trace"))
         try:
-            append_line(self.store.root / "failures.log", text)
+            append_line(self.store.root / "failures.log", f"{job['label']}: {reason}\n{trace}")
             if job["kind"] != "train":
-                head = {**job["head"], "status": "failed", "reason": event["reason"]}
+                head = {**job["head"], "status": "failed", "reason": reason}
                 self.store.write_records(Path(job["path"]), head, [])
         except OSError as error:  # the run says what failed in any case, and goes on
             self.failures.append(f"noting this failure: {error}")

@@ -29,9 +29,10 @@ from safetensors.torch import load, save
 from bench.conditioning import Network
 from bench.identity import provenance
 from bench.method import Cell, Method, build
-from bench.records import Record, dumps, sealed, unsealed, write_atomic
-from bench.registry import describe, revive
+from bench.records import Record, dumps, write_atomic
+from bench.registry import UNFIT, describe, revive
 from bench.task import Task
+from bench.untrusted import read_object, sealed
 
 
 class Damaged(RuntimeError):
@@ -41,7 +42,7 @@ class Damaged(RuntimeError):
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; Damaged where it is none."""
     try:
-        return unsealed(path.read_bytes())
+        return read_object(path)
     except ValueError as error:
         raise Damaged(f"{path} is damaged ({error}): delete it and run again") from None
 
@@ -210,7 +211,10 @@ def weights_file(share: float) -> str:
 
 def weights_digest(done: dict[str, Any], share: float = 1.0) -> str | None:
     """What `done.json` says of a network's weights, or of a snapshot's; None where it is not."""
-    return done.get("model_sha256") if share == 1 else done.get("snapshots", {}).get(f"{share:g}")
+    if share == 1:
+        return done.get("model_sha256")
+    kept = done.get("snapshots")
+    return kept.get(f"{share:g}") if isinstance(kept, dict) else None
 
 
 def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
@@ -237,12 +241,12 @@ def cell_from(config: dict[str, Any]) -> Cell:
             trained_for=tuple(tuple(setting) for setting in config["trained_for"]),
             after=config["after"] and cell_from(config["after"]),
         )
-        expected = config["id"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no cell's configuration: {error}") from error
-    if cell.id != expected:
+        expected, found = config["id"], cell.id
+    except UNFIT as error:
+        raise ValueError(f"this is no cell's configuration: {error!r}") from error
+    if found != expected:
         raise ValueError(
             f"cell {expected} cannot be made again: its task, method or training data changed "
-            f"since (they now give {cell.id}); plan it anew with `run`"
+            f"since (they now give {found}); plan it anew with `run`"
         )
     return cell

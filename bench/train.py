@@ -31,6 +31,10 @@ from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
 MAGIC = b"yoto-bench state 1 "
+STATE = {
+    *("step", "network", "optimiser", "random", "window", "window_steps", "seconds", "devices"),
+    *("peak", "shared"),
+}
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -300,15 +304,22 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     content = path.read_bytes()
     head, _, data = content.partition(b"\n")
-    if head != MAGIC + hashlib.sha256(data).hexdigest().encode():
-        path.replace(path.with_suffix(".damaged"))
-        warnings.warn(
-            f"the checkpoint {path} is damaged: it is kept as state.damaged and this training "
-            "starts anew",
-            stacklevel=2,
-        )
-        return None
-    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    if head == MAGIC + hashlib.sha256(data).hexdigest().encode():
+        try:
+            state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            if isinstance(state, dict) and state.keys() >= STATE:
+                return state
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # nothing that we wrote, whatever it raises; weights_only runs nothing
+            pass
+    path.replace(path.with_suffix(".damaged"))
+    warnings.warn(
+        f"the checkpoint {path} is damaged: it is kept as state.damaged and this training "
+        "starts anew",
+        stacklevel=2,
+    )
+    return None
 
 
 def log_digest(path: Path) -> str:

@@ -2,12 +2,14 @@
 
     for row in status(Path("results")): print(row.task, row.method, row.done, row.left)
 
-Reads and moves files only: no torch, no task, no plug-in of the results is run.
+Reads and moves files only: no torch, no task, no plug-in of the results is run. Folders may come
+from anybody: links are not followed out of them, and no name in a file decides what is written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import shutil
@@ -19,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from bench import lease
-from bench.records import unsealed, write_atomic
+from bench.records import write_atomic
+from bench.untrusted import files_in, read_object, read_ordinary
 
+MOST = 1e12  # seconds or steps
+LOG_BYTES = 64 * 2**20  # a line a hundredth of a run, or every hundred steps
 LEFT_BEHIND = ("state.pt", "*.damaged", ".*.tmp", "lease.json", "lease.json.*")
 
 
@@ -60,16 +65,16 @@ def status(root: Path) -> list[Progress]:
         row = rows.setdefault(key, Progress(task=key[0], method=key[1]))
         result = _json(folder / "done.json")
         if result is not None:
-            ledger = result.get("ledger") or {}
-            took = (ledger.get("seconds") or {}).get("train") or 0.0
+            took = _amount(_at(result, "ledger", "seconds", "train"))
+            steps = _amount(_at(result, "ledger", "steps"))
             row.seconds += took
             if result.get("status") == "done":
                 row.done += 1
             else:
                 row.failed += 1
-            if took and ledger.get("steps"):
-                paces[key].append(took / ledger["steps"])
-                paces[key[:1]].append(took / ledger["steps"])
+            if took and steps:
+                paces[key].append(took / steps)
+                paces[key[:1]].append(took / steps)
             continue
         holder = lease.read(folder / "lease.json")
         if holder is not None and lease.alive(folder / "lease.json", holder):
@@ -78,7 +83,7 @@ def status(root: Path) -> list[Progress]:
             row.begun += 1
         else:
             row.missing += 1
-        steps = config.get("task", {}).get("fields", {}).get("training", {}).get("steps", 0)
+        steps = int(_amount(_at(config, "task", "fields", "training", "steps")))
         open_steps[key] += max(0, steps - _logged(folder / "log.jsonl"))
     for key, row in rows.items():
         pace = paces[key] or paces[key[:1]]
@@ -90,13 +95,15 @@ def status(root: Path) -> list[Progress]:
 def clean(root: Path) -> tuple[int, int]:
     """Delete checkpoints and torn files of finished cells; (files, bytes) that were freed."""
     files = freed = 0
-    for done in root.glob("runs/*/*/*/done.json"):
+    for done in files_in(root, "runs/*/*/*/done.json"):
         for pattern in LEFT_BEHIND:
             for path in done.parent.glob(pattern):
                 holder = lease.read(path) if path.name == "lease.json" else None
                 if holder is not None and lease.alive(path, holder):
                     continue
-                size = path.stat().st_size
+                size = path.lstat().st_size
+                if path.is_dir() and not path.is_symlink():
+                    continue  # none of ours
                 path.unlink(missing_ok=True)
                 files, freed = files + 1, freed + size
     return files, freed
@@ -140,7 +147,9 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
     counts = {True: 0, False: 0}
     for place, last in chosen.items():
         target, is_cell = out / place, last.name == "done.json"
-        found = last.parent.iterdir() if is_cell else last.parent.glob(f"{last.stem}.*")
+        found = (
+            last.parent.iterdir() if is_cell else last.parent.glob(f"{glob.escape(last.stem)}.*")
+        )
         target.parent.mkdir(parents=True, exist_ok=True)
         for path in found:
             if path.is_file() and not path.is_symlink() and path != last and _keeps(path):
@@ -151,13 +160,13 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
 
 
 def _cells(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for path in sorted(root.glob("runs/*/*/*/config.json")):
+    for path in files_in(root, "runs/*/*/*/config.json"):
         yield path.parent, _json(path) or {}
 
 
 def _wholes(root: Path) -> Iterator[Path]:
-    yield from sorted(root.glob("runs/*/*/*/done.json"))
-    yield from sorted(root.glob("records/*/*/*.json"))
+    yield from files_in(root, "runs/*/*/*/done.json")
+    yield from files_in(root, "records/*/*/*.json")
 
 
 def _keeps(path: Path) -> bool:
@@ -165,24 +174,38 @@ def _keeps(path: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
+    if path.is_symlink() or not path.is_file():
         return "missing"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is none."""
     try:
-        return unsealed(path.read_bytes())
+        return read_object(path)
     except (FileNotFoundError, ValueError):
         return None
 
 
+def _at(content: Any, *names: str) -> Any:
+    """What lies under these names in nested objects, None where one is missing."""
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def _amount(value: Any) -> float:
+    """A number of seconds or steps; 0 for what can be none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and 0 <= value < MOST else 0.0
+
+
 def _logged(log: Path) -> int:
     """The last whole line's step in a log, 0 where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in reversed(log.read_text(errors="replace").splitlines()):
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may be torn
-                return int(json.loads(line)["step"])
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        text = read_ordinary(log, LOG_BYTES).decode(errors="replace")
+        for line in reversed(text.splitlines()):
+            # The last may be torn.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                return int(_amount(json.loads(line)["step"]))
     return 0

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from bench.method import build
-from bench.records import picture_is_whole, unsealed
+from bench.records import picture_is_whole
 from bench.report.load import load_results
 from bench.runner import Run, experiment, out_of_memory, perform
 from bench.space import Axis, Space
 from bench.store import Damaged, Store, weights_digest
 from bench.train import Interrupted, fit
+from bench.untrusted import read_object
 
 CPU = torch.device("cpu")
 
@@ -110,7 +111,7 @@ def test_a_damaged_end_of_a_cell_is_put_aside_and_the_cell_trained_anew(
         ):
             (job,) = run.train_jobs()
         run.execute([job], "training", lambda: False)
-        assert unsealed(path.read_bytes())["model_sha256"] == unsealed(text)["model_sha256"]
+        assert read_object(path)["model_sha256"] == json.loads(text)["model_sha256"]
     assert run.record_jobs() == []  # the same weights
 
 
@@ -134,7 +135,7 @@ def test_a_changed_head_of_a_record_is_noticed(
 def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "records/toy/yoto/x.json"
     Store(tmp_path).write_records(path, {"status": "done"}, [], b"picture")
-    head = unsealed(path.read_bytes())
+    head = read_object(path)
     assert picture_is_whole(path, head)
     path.with_suffix(".png").write_bytes(b"picturf")
     assert not picture_is_whole(path, head)

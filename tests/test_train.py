@@ -86,7 +86,6 @@ def test_a_damaged_checkpoint_is_noticed_and_put_aside(tmp_path: Path) -> None:
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     import hashlib
     import io
-    import pickle
 
     class Payload:
         def __reduce__(self):
@@ -97,8 +96,8 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     data = buffer.getvalue()
     digest = hashlib.sha256(data).hexdigest().encode()
     (tmp_path / "state.pt").write_bytes(bench.train.MAGIC + digest + b"\n" + data)
-    with pytest.raises(pickle.UnpicklingError):
-        load_state(tmp_path / "state.pt", CPU)
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert load_state(tmp_path / "state.pt", CPU) is None
     assert not (tmp_path / "executed").exists()
 
 

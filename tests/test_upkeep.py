@@ -12,10 +12,10 @@ import torch
 
 from bench.cli import main
 from bench.lease import Lease
-from bench.records import sealed, unsealed
 from bench.report.load import load_results
 from bench.runner import Run, experiment
 from bench.store import Store
+from bench.untrusted import read_object, sealed
 from bench.upkeep import Conflict, clean, merge, status
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def test_folders_of_two_machines_become_one(whole: Path, tmp_path: Path, capsys)
 def test_a_conflict_is_named_and_nothing_is_copied(whole: Path, tmp_path: Path) -> None:
     other, out = shutil.copytree(whole, tmp_path / "other"), tmp_path / "out"
     done = next(other.glob("runs/toy/fixed_grid/*/done.json"))
-    done.write_text(sealed({**unsealed(done.read_text()), "model_sha256": "0" * 64}))
+    done.write_text(sealed({**read_object(done), "model_sha256": "0" * 64}))
     with pytest.raises(Conflict, match=f"1 results differ.*{done.parent.name}"):
         merge([whole, other], out)
     assert not out.exists()

@@ -19,6 +19,7 @@ from bench.records import write_atomic
 from bench.report import compare, costs, tables
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
+from bench.untrusted import guarded, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,9 @@ def build(
     `load_results`.
     """
     results = load_results(*roots)
-    out = out if out is not None else roots[0] / "report"
+    if out is None:
+        out = roots[0] / "report"
+        _refuse_outside(roots[0], [out, *(out / run.folder for run in results.runs)])
     wanted = [only is None or run.key in only for run in results.runs]
     reports = [
         _build(run, out / run.folder, write=write)
@@ -138,7 +141,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
 
         files: dict[str, str | bytes] = {}
         for name, frame in frames.items():
-            files[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+            files[f"{name}.csv"] = csv_of(frame)
         for name, sheet in sheets.items():
             lines = [HEADS[name], "", sheet.markdown(), *_bullets(notes), ""]
             files[f"{name}.md"], files[f"{name}.tex"] = "\n".join(lines), sheet.latex()
@@ -157,6 +160,26 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
         run=run, folder=folder, paths=[folder / name for name in names], sentence=sentence,
         notes=notes, **frames,
     )  # fmt: skip
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A frame as CSV that no spreadsheet computes: a text cell or heading that begins like a
+    formula (`=`, `+`, `-`, `@`, a tab, a line break) gets an apostrophe before it, control
+    characters are written out (`\\n`), and numbers stay as they are."""
+
+    def safe(cell: object) -> object:
+        return guarded(printable(cell)) if isinstance(cell, str) else cell
+
+    texts = frame.select_dtypes(exclude="number").columns
+    cells = frame.assign(**{name: frame[name].map(safe) for name in texts})
+    return cells.rename(columns=safe).to_csv(index=False, lineterminator="\n")
+
+
+def _refuse_outside(root: Path, folders: Iterable[Path]) -> None:
+    """A results folder of somebody else's may hold a link in the place of its report."""
+    for folder in folders:
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{folder} leads out of {root}: remove the link or choose --out")
 
 
 def _replace(folder: Path, files: dict[str, str | bytes]) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +21,11 @@ from typing import Any
 import pandas as pd
 
 from bench.identity import content_id
-from bench.records import Record, loads, picture_is_whole, unsealed
+from bench.records import Record, loads, picture_is_whole
+from bench.report.pictures import sample_of
+from bench.report.shape import CELL, ENTRY, misfit
 from bench.space import parse_setting
+from bench.untrusted import files_in, printable, read_object
 
 Key = tuple[str, str, str]  # task, preset, experiment
 
@@ -183,7 +188,7 @@ class Results:
             newest_first = group.groupby("experiment")["time"].max().sort_values(ascending=False)
             for place, experiment in enumerate(newest_first.index):
                 key = (task, preset, experiment)
-                folder = _file_name("-".join(key if place else key[:2]))
+                folder = file_name("-".join(key if place else key[:2]))
                 if any(folder == run.folder for run in found):  # a-b, c and a, b-c
                     folder += f"-{content_id(key)[:6]}"
                 found.append(self._run(key, folder))
@@ -194,10 +199,12 @@ class Results:
         methods = measured[measured["kind"] == "method"].reset_index(drop=True)
         rows = _of(self.records, key)
         finite = rows[~rows["value"].isin([float("inf"), float("-inf")]) & rows["value"].notna()]
-        pictures = measured.loc[measured["kind"] == "context", "path"]
-        pictures = [path.with_suffix(".png") for path in pictures]
+        pictures = map(sample_of, measured.loc[measured["kind"] == "context", "path"])
         display = methods.loc[methods["time"].idxmax(), "display"]
-        measures = {name: MeasureStyle(**style) for name, style in display["measures"].items()}
+        measures = {
+            name: MeasureStyle(**{key: value for key, value in style.items() if value is not None})
+            for name, style in display["measures"].items()
+        }
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
             measures.setdefault(name, MeasureStyle(label=name))
         axes = [
@@ -225,7 +232,7 @@ class Results:
             swept_records=finite[finite["kind"] == "swept"].reset_index(drop=True),
             snapshots=measured[measured["kind"] == "snapshot"].reset_index(drop=True),
             snapshot_records=finite[finite["kind"] == "snapshot"].reset_index(drop=True),
-            original=next((path for path in pictures if path.exists()), None),
+            original=next(filter(None, pictures), None),
             measures=measures,
             fronts=[(x, y) for x, y in display["fronts"] if x in measures and y in measures],
             axes=[axis for axis in axes if axis.name not in constant],
@@ -258,10 +265,10 @@ def load_results(*roots: Path) -> Results:
     for root in roots:
         if not root.is_dir():
             raise FileNotFoundError(f"there is no results folder {root}: `run` makes one")
-        for path in sorted(root.glob("runs/*/*/*/done.json")):
+        for path in files_in(root, "runs/*/*/*/done.json"):
             cell = _cell(path)
             cells.setdefault(cell["cell"], cell)
-        for path in sorted(root.glob("records/*/*/*.json")):
+        for path in files_in(root, "records/*/*/*.json"):
             entry = _entry(path)
             known = entries.get(entry["entry"])
             if known is None or known["time"] < entry["time"]:
@@ -294,24 +301,25 @@ def load_results(*roots: Path) -> Results:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return unsealed(path.read_bytes())
+        content = read_object(path)
+        json.dumps(content, ensure_ascii=False).encode()  # halves of surrogate pairs are no text
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and run again") from None
+    return content
 
 
 def _cell(path: Path) -> dict[str, Any]:
     content = _read(path)
-    try:
-        ledger = content["ledger"] or {}
-        cell = {name: content.get(name) for name in ("task", "preset", "method", "seed", "after")}
-        cell |= {"cell": content["id"], "status": content["status"], "path": path}
-        cell |= {"reason": content.get("reason") or "", "trained_for": content["trained_for"]}
-        cell |= {"provenance": content.get("provenance") or {}}
-    except KeyError as error:
+    if fault := misfit(content, CELL):
         raise ValueError(
-            f"{path} lacks {error}: delete its folder and run again, or report with the version "
-            "of the suite that wrote it"
-        ) from None
+            f"{path}: {fault}: delete its folder and run again, or report with the version of the "
+            "suite that wrote it"
+        )
+    ledger = content.get("ledger") or {}
+    cell = {name: content.get(name) for name in ("task", "preset", "method", "seed", "after")}
+    cell |= {"cell": content["id"], "status": content["status"], "path": path}
+    cell |= {"reason": content.get("reason") or "", "trained_for": content["trained_for"]}
+    cell |= {"provenance": content.get("provenance") or {}}
     cell |= {name: ledger.get(name) for name in CELLS if name in ledger}
     phases = ledger.get("seconds") or {}
     shared = bool(ledger.get("shared_device"))
@@ -320,18 +328,18 @@ def _cell(path: Path) -> dict[str, Any]:
 
 def _entry(path: Path) -> dict[str, Any]:
     content = _read(path)
-    kept = ("task", "preset", "experiment", "method", "seed", "setting", "status", "time")
-    try:
-        entry = {name: content[name] for name in kept}
-        entry |= {"entry": content["id"], "cells": tuple(content["cells"]), "path": path}
-        entry |= {"display": content["display"], "kind": content.get("kind", "method")}
-    except KeyError as error:
+    fault = misfit(content, ENTRY) or _odd(content)
+    if fault:
         raise ValueError(
-            f"{path} lacks {error}: delete it and run again, or report with the version of the "
-            "suite that wrote it"
-        ) from None
-    entry |= {"method_id": content.get("method_id", ""), "reason": content.get("reason") or ""}
-    entry |= {"share": content.get("share", 1.0), "split": content.get("split", "test")}
+            f"{path}: {fault}: delete it and run again, or report with the version of the suite "
+            "that wrote it"
+        )
+    kept = ("task", "preset", "experiment", "method", "seed", "setting", "status", "time")
+    entry = {name: content[name] for name in kept}
+    entry |= {"entry": content["id"], "cells": tuple(content["cells"]), "path": path}
+    entry |= {"display": content["display"], "kind": content.get("kind") or "method"}
+    entry |= {"method_id": content.get("method_id") or "", "reason": content.get("reason") or ""}
+    entry |= {"share": content.get("share") or 1.0, "split": content.get("split") or "test"}
     entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
     if not picture_is_whole(path, content):
         raise ValueError(
@@ -340,10 +348,28 @@ def _entry(path: Path) -> dict[str, Any]:
     return entry | {"provenance": content.get("provenance") or {}}
 
 
+def _odd(content: dict[str, Any]) -> str:
+    """What is wrong with an entry's axes and setting, "" where nothing is."""
+    axes = content["display"]["axes"]
+    names = [axis["name"] for axis in axes]
+    if len(set(names)) < len(names) or not all(0 < a["low"] < a["high"] for a in axes):
+        return "its axes need different names and 0 < low < high"
+    if content.get("kind") != "context":
+        try:
+            setting = parse_setting(content["setting"])
+        except ValueError as error:
+            return printable(error)
+        if not all(math.isfinite(setting.get(name, math.nan)) for name in names):
+            return f"its setting {printable(content['setting'])} does not give {printable(names)}"
+    return ""
+
+
 def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
     path = entry["path"].with_suffix(".csv")
     if entry["status"] != "done":
         return []
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ValueError(f"{path} is no ordinary file: delete it and run again to measure it anew")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
@@ -356,8 +382,23 @@ def _rows(entry: dict[str, Any]) -> list[tuple[Any, ...]]:
             f"{path} is not what was measured (its SHA-256 differs from the one in "
             f"{entry['path'].name}): delete both and run again to measure it anew"
         )
-    records = loads(data.decode("utf-8"), str(path))
+    try:
+        records = loads(data.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and run again") from None
+    names = ["task", "preset", "experiment"]
+    if entry["kind"] != "context":  # whose methods and settings are curves and points
+        names += ["method", "seed", "setting"]
+    if {_picked(record, names) for record in records} - {tuple(entry[name] for name in names)}:
+        raise ValueError(
+            f"{path} has rows of something else than {entry['path'].name}: delete both and run "
+            "again to measure it anew"
+        )
     return [(*record, entry["entry"], entry["kind"]) for record in records]
+
+
+def _picked(record: Record, names: list[str]) -> tuple[Any, ...]:
+    return tuple(getattr(record, name) for name in names)
 
 
 def _key(entry: dict[str, Any]) -> Key:
@@ -370,8 +411,8 @@ def _of(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
     return frame[chosen & (frame["experiment"] == experiment)]
 
 
-def _file_name(text: str) -> str:
-    """The text as a folder's name; one that had to be changed carries its hash, so that two
-    names that would look alike stay apart."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)
+def file_name(text: str) -> str:
+    """The text as the name of a folder or file; one that had to be changed carries its hash, so
+    that two names that would look alike stay apart."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in text)[:100]
     return text if safe == text and not text.startswith(".") else f"{safe}-{content_id(text)[:6]}"

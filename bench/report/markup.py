@@ -76,7 +76,7 @@ def listing(sheet: Sheet, about: str) -> Html:
     numeric = [False] + [
         all(value_of(text) is not None or text in {NOTHING, "ref.", ""} | WORDS for text in column)
         and any(value_of(text) is not None for text in column)
-        for column in list(zip(*rows, strict=True))[1:]
+        for column in list(zip(*rows, strict=True))[1:] or [()] * (len(sheet.head) - 1)
     ]
     kinds = ["n" if numbers else None for numbers in numeric]
 

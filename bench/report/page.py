@@ -25,7 +25,7 @@ from PIL import Image
 from bench.report import FIGURES, HEADS, TITLES, Built
 from bench.report.compare import LOST, under_test
 from bench.report.costs import GRID
-from bench.report.load import Results, Run
+from bench.report.load import Results, Run, file_name
 from bench.report.markup import Html, data_uri, embedded, joined, listing, tag
 from bench.report.sliders import Knob, Previews, knob_of
 from bench.report.tables import Sheet, gap_title, sheets, size_line
@@ -238,7 +238,7 @@ def _plates(report: Built, knob: Knob) -> list[Plate]:
 
 def _caption(run: Run, stem: str) -> str:
     for x, y in run.fronts:
-        if stem == f"front_{x}_{y}":
+        if stem == file_name(f"front_{x}_{y}"):
             across, up = (measure_label(run.measures[name]) for name in (x, y))
             return f"Trade-off front: {up} against {across}, every method"
     for name, text in CAPTIONS.items():

@@ -32,7 +32,7 @@ from bench.report import compare
 from bench.report.compare import LOSS, LOST, UNDER_TEST, WARM, in_percent, margin_of
 from bench.report.costs import GRID, break_evens, costs_by_seed
 from bench.report.labels import Label, along, name_all
-from bench.report.load import Run
+from bench.report.load import Run, file_name
 from bench.report.style import (
     COLOURS,
     DASHES,
@@ -94,7 +94,7 @@ def figures(
         draw("heatmap", heatmap(run, comparisons, overall))
         for x, y in run.fronts:
             if summary[[x, y]].dropna().size:
-                draw(f"front_{x}_{y}", front(run, summary, x, y))
+                draw(file_name(f"front_{x}_{y}"), front(run, summary, x, y))
         if len(run.records):
             draw("measures", measures(run, summary))
         if (comparisons["pairs"] > 0).any():

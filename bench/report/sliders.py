@@ -22,6 +22,7 @@ from bench.report.compare import LOSS, in_percent, under_test
 from bench.report.costs import GRID
 from bench.report.load import Run
 from bench.report.markup import data_uri
+from bench.report.pictures import opened, sample_of
 from bench.report.tables import main_measures
 from bench.report.text import estimate, measure_label, method_label, one_line
 
@@ -55,7 +56,7 @@ class Previews(NamedTuple):
         sizes = set()
         for path in paths:
             if not self.sources[path].startswith("data:image/png"):
-                with Image.open(path) as picture:
+                with Image.open(path, formats=("PNG",)) as picture:  # decoded for its preview
                     sizes.add(picture.size)
         if not sizes:
             return ""
@@ -71,14 +72,12 @@ class Previews(NamedTuple):
 def preview(path: Path, side: int, quality: int) -> str:
     """The middle `side` by `side` pixels, since scaling would hide what a codec does to them; a
     small PNG as it is."""
-    data = path.read_bytes()
+    picture, data = opened(path), path.read_bytes()
     if len(data) <= SMALL:
         return data_uri("image/png", data)
-    with Image.open(io.BytesIO(data)) as picture:
-        width, height = picture.size
-        left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
-        box = (left, top, min(width, left + side), min(height, top + side))
-        middle = picture.convert("RGB").crop(box)
+    width, height = picture.size
+    left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
+    middle = picture.crop((left, top, min(width, left + side), min(height, top + side)))
     coded = io.BytesIO()
     kind = "webp" if features.check("webp") else "jpeg"
     middle.save(coded, kind, quality=quality, method=2)  # twice as fast as 4, hardly larger
@@ -211,8 +210,7 @@ class _Points:
         """Numbers over these seeds, and the picture of the first seed that has one."""
         rows = sorted(self.rows[method][setting], key=lambda row: row["seed"])
         done = [row for row in rows if row["status"] == "done"]
-        drawn = [row["path"].with_suffix(".png") for row in done]
-        picture = next((path for path in drawn if path.exists()), None)
+        picture = next(filter(None, (sample_of(row["path"]) for row in done)), None)
         self.paths += [picture] if picture else []
         return {
             "status": "done" if done else rows[0]["status"],

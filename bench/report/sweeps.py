@@ -24,6 +24,7 @@ import pandas as pd
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from bench.report.load import AxisStyle, Run
+from bench.report.pictures import opened, sample_of
 from bench.report.text import method_label, one_line
 
 PATCH = 256  # pixels: of what is larger, the middle is shown
@@ -53,9 +54,9 @@ def samples(run: Run, methods: Sequence[str]) -> bytes | None:
     """
     entries = run.measured[run.measured["seed"] == run.seeds[0]]
     pictures = {
-        (row["method"], row["setting"]): row["path"].with_suffix(".png")
+        (row["method"], row["setting"]): picture
         for row in entries.to_dict("records")
-        if row["path"].with_suffix(".png").exists()
+        if (picture := sample_of(row["path"])) is not None
     }
     lines = _lines(run)
     methods = [method for method in methods if any(method == other for other, _ in pictures)]
@@ -132,9 +133,9 @@ def along_axis(run: Run, method: str, place: int) -> list[Frame]:
     rows = rows[(rows["method"] == method) & (rows["seed"] == run.seeds[0])]
     found = []
     for row in rows.to_dict("records"):
-        values, path = run.values(row["setting"]), row["path"].with_suffix(".png")
+        values, path = run.values(row["setting"]), sample_of(row["path"])
         rest = [a == b for i, (a, b) in enumerate(zip(values, middles, strict=True)) if i != place]
-        if all(rest) and path.exists():
+        if all(rest) and path is not None:
             axis = run.axes[place]
             outside = not axis.low <= values[place] <= axis.high
             found.append(Frame(value=values[place], outside=outside, path=path))
@@ -144,8 +145,7 @@ def along_axis(run: Run, method: str, place: int) -> list[Frame]:
 def shown(path: Path, width: int) -> Image.Image:
     """A picture file at most `width` pixels wide: of a photograph the middle, at the pixels' own
     size; a smaller picture whole, enlarged by whole pixels or shrunk."""
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
+    picture = opened(path)
     if max(picture.size) > PATCH:
         left, top = (max(0, (size - width) // 2) for size in picture.size)
         right, bottom = (

@@ -519,7 +519,7 @@ def sheets(run: Run, frames: dict[str, pd.DataFrame]) -> dict[str, Sheet]:
 def rich_table(sheet: Sheet, title: str, caption: str = "") -> Table:
     """For the terminal: numbers to the right, a rule between methods, nothing interpreted."""
     table = Table(
-        title=Text(title, style="bold"),
+        title=Text(one_line(title), style="bold"),
         caption=Text(caption + "\n", style="dim") if caption else None,
         title_justify="left",
         caption_justify="left",
@@ -533,7 +533,7 @@ def rich_table(sheet: Sheet, title: str, caption: str = "") -> Table:
         table.add_column(Text(head), justify=justify, overflow="fold", min_width=min(widest, 24))
     ends = {sum(sheet.groups[: i + 1]) for i in range(len(sheet.groups) - 1)}
     for count, row in enumerate(sheet.rows, 1):
-        cells = [Text(cell) for cell in row]
+        cells = [Text(one_line(cell)) for cell in row]
         for place, cell in enumerate(cells):
             if cell.plain in LOST:
                 cell.stylize("red")

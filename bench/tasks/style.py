@@ -33,6 +33,7 @@ from bench.data import PictureError, Pictures, photographs
 from bench.perceptual import VGGFeatures, lpips, lpips_missing
 from bench.space import Axis, Setting, Space
 from bench.task import LOCATION, Measure, Preset, Task, Training
+from bench.untrusted import read_ordinary
 
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONTENT_LAYERS = ("relu2_2", "relu3_3")
@@ -40,6 +41,7 @@ STYLE_TERMS = tuple(f"style_{layer}" for layer in STYLE_LAYERS)
 PAINTING = "wheat-field-with-cypresses"
 # Axes by how far they move a picture: LPIPS between low and high, in trials, 0.38 to 0.04.
 SWEPT = ("content", "style_relu3_3", "style_relu4_3", "style_relu2_2", "style_relu1_2")
+MOST_BYTES = 2**31  # of a painting or of weights; VGG-16 with its classifier has a quarter
 NORMALISED_ON = 16  # training crops that the normalisers are measured on
 START_CONTRAST = 0.5  # of the residual start; a painting has less contrast than a photograph
 
@@ -306,9 +308,11 @@ def content(path: str, artefact: str) -> str:
     if not path:
         return artefacts.ARTEFACTS[artefact].content
     try:
-        return artefacts.content_digest(Path(path).read_bytes(), path)
+        return artefacts.content_digest(read_ordinary(Path(path), MOST_BYTES), path)
     except OSError as error:
         raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
+    except Exception as error:  # safetensors' own, and those of `read_ordinary`
+        raise PictureError(f"{path} cannot be used ({error}): give another file") from None
 
 
 # The network

@@ -1,0 +1,124 @@
+"""Text and files from elsewhere: names of pictures, results folders of other machines.
+
+printable("a\\x1b[2J")           text that a terminal shows and does not obey
+guarded("=1+1")                 a cell that a spreadsheet shows and does not compute
+read_object(path)               JSON that is an object, of a sane size and depth
+for path in files_in(root, "records/*/*/*.json"): ...      none outside of `root`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+
+SEAL = "check"  # the entry of a stored JSON object that is the SHA-256 of the others
+JSON_BYTES = 16 * 2**20  # a run's configuration with 10,000 settings takes a tenth of it
+
+_JOINERS = "\u200c\u200d"  # which some scripts need between letters
+# What spreadsheets take for the beginning of a formula, the full-width forms included.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+
+
+def printable(text: object) -> str:
+    """The text with line breaks, control characters, marks of direction and bytes that are no text
+    written out (`\\x1b`, `\\udcff`), so that it can be printed and encoded anywhere."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    shown = (c.isprintable() or c in _JOINERS or category(c) == "Zs" for c in text)
+    return "".join(
+        c if well else c.encode("unicode_escape").decode()
+        for c, well in zip(text, shown, strict=True)
+    )
+
+
+def printable_lines(text: object) -> str:
+    """`printable`, but for line breaks."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def guarded(text: str) -> str:
+    """A text cell of a CSV file that no spreadsheet takes for a formula: an apostrophe, the sign
+    spreadsheets have for text, goes before a formula's first character (and before apostrophes
+    that stand there already, so that `unguarded` gives back every text)."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unguarded(text: str) -> str:
+    """The inverse of `guarded`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """The JSON text of an object that says itself when it was changed: one flipped bit in a
+    ledger or a setting would else be another number, and still JSON."""
+    seal = _seal(json.loads(json.dumps(content)))
+    return json.dumps({**content, SEAL: seal}, indent=1) + "\n"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, `sealed` or not.
+
+    ValueError, which says what is wrong but not where, for anything else: too large, too deep,
+    changed, no ordinary file; OSError as `open`.
+    """
+    data = read_ordinary(path, JSON_BYTES)
+    try:
+        value = json.loads(data)
+        if not isinstance(value, dict):
+            raise ValueError("it is no JSON object")
+        seal = value.pop(SEAL, None)
+        if seal is not None and seal != _seal(value):
+            raise ValueError("its content is not what was written")
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_ordinary(path: Path, limit: int) -> bytes:
+    """The bytes of an ordinary file, at most `limit` of them; ValueError for a pipe, a device or
+    a larger file, OSError as `open`. Never waits for a pipe's other end."""
+
+    def opener(name: str, flags: int) -> int:
+        descriptor = os.open(name, flags | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ValueError("it is no ordinary file")
+        return descriptor
+
+    with open(path, "rb", opener=opener) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it has more than {limit:,} bytes")
+    return data
+
+
+def files_in(root: Path, pattern: str) -> Iterator[Path]:
+    """The ordinary files in `root` that match, in order. Links to files, and folders that lead
+    out of `root`, are passed over with one warning."""
+    top, inside, left = root.resolve(), {}, []
+    for path in sorted(root.glob(pattern)):
+        if path.parent not in inside:
+            inside[path.parent] = path.parent.resolve().is_relative_to(top)
+        if inside[path.parent] and stat.S_ISREG(path.lstat().st_mode):
+            yield path
+        else:
+            left.append(path)
+    if left:
+        warnings.warn(
+            f"{len(left)} of the files in {printable(root)} are links or no ordinary files and "
+            f"are passed over, the first is {printable(left[0])}",
+            stacklevel=2,
+        )
