@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -68,11 +69,29 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--seeds", metavar="0,1,2", help="comma-separated seeds")
     device(run)
-    run.add_argument("--on", default="here", choices=("here", "pool"), help="where cells run")
+    run.add_argument(
+        "--on",
+        default="here",
+        choices=("here", "pool", "ray"),
+        help="where cells run: one after another here (default), in several processes, or on a "
+        "Ray cluster",
+    )
+    run.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the Ray cluster (RAY_ADDRESS, or else one started on this machine)",
+    )
     run.add_argument(
         "--limit", type=float, default=math.inf, metavar="SECONDS", help="of one network (none)"
     )
-    run.add_argument("--per-device", type=int, default=1, metavar="N", help="cells at once (pool)")
+    run.add_argument(
+        "--per-device",
+        default="auto",
+        metavar="N",
+        help="cells at once on a device, in a pool or on Ray; auto (default): as many as its free "
+        "memory holds of the largest finished cell of the task and a quarter more, at most one a "
+        "core; the first cell of a task runs alone to be measured",
+    )
     out(run)
     run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
     run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
@@ -185,6 +204,7 @@ def _near_command(word: str) -> str:
 
 def act_run(options: argparse.Namespace) -> int:
     _plain_warnings()
+    import torch
     from rich.markup import escape
 
     from bench import runner
@@ -194,9 +214,17 @@ def act_run(options: argparse.Namespace) -> int:
     console = terminal()
     root = Path(options.out)
     _writable(root)
-    device = runner.choose_device(options.device)
-    if options.per_device < 1 or (options.per_device > 1 and options.on == "here"):
-        raise ValueError("--per-device N runs N cells at once and needs --on pool and N >= 1")
+    per_device = _per_device(options.per_device, options.on)
+    if options.address and options.on != "ray":
+        raise ValueError("--address names a Ray cluster and needs --on ray")
+    where = ""
+    if options.on == "ray" and not options.dry:
+        from bench import cluster
+
+        where = f", Ray at {cluster.connect(options.address)}"
+        device = torch.device(cluster.device(options.device))
+    else:
+        device = runner.choose_device(options.device)
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     if options.config:
@@ -233,15 +261,18 @@ def act_run(options: argparse.Namespace) -> int:
                 raise ValueError(f"{flag}: no task of this run takes one")
     if not options.limit > 0:
         raise ValueError("--limit needs more than 0 seconds")
-    run = runner.Run(root, experiments, device, options.on, options.per_device, options.limit)
+    run = runner.Run(root, experiments, device, options.on, per_device, options.limit)
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again
         run.forget()
     config_path = run.save_config()
     jobs = run.train_jobs()
     if options.dry:
+        flags = ["--out", str(root)]
+        flags += ["--cache", options.cache] if options.cache else []
+        flags += ["--device", options.device] if options.device != "auto" else []
         for job in jobs:
-            print(f"python run_bench.py cell {job['id']} --out {root}")
+            print(f"python run_bench.py cell {job['id']} {shlex.join(flags)}")
         return 0
     planned = sum(len(each.cells) for each in experiments)
     for each in experiments:
@@ -250,7 +281,7 @@ def act_run(options: argparse.Namespace) -> int:
             f"[bold]{task.name}[/bold] ({each.preset}): {len(each.settings)} settings, "
             f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, methods "
             f"{escape(', '.join(each.methods))}; {task.training.steps} steps of "
-            f"{task.training.batch} per network; on {device}",
+            f"{task.training.batch} per network; on {device}{where}",
             highlight=False,
         )
         for measure, reason in task.missing().items():
@@ -275,7 +306,8 @@ def act_run(options: argparse.Namespace) -> int:
         if stop():
             print(
                 "stopped, everything done so far is kept; to continue:\n  "
-                f"python run_bench.py run --config {config_path} --out {root}"
+                f"python run_bench.py run --config {shlex.quote(str(config_path))} "
+                f"--out {shlex.quote(str(root))}"
             )
             return 130
     for failure in run.failures:
@@ -504,6 +536,18 @@ def stopping() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _per_device(text: str, on: str) -> int | None:
+    """A number, or None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1 or (int(text) > 1 and on == "here"):
+        raise ValueError(
+            f"--per-device {text}: give auto, or how many cells run at once, which needs "
+            "--on pool or --on ray"
+        )
+    return int(text)
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""Where jobs run: here, one after another, or in a pool of spawned processes.
+"""Where jobs run: here, one after another, or in a pool of spawned processes (and see `cluster`).
 
 A job is a dict of plain values; `work(job, emit, should_stop)` does it and is importable by name.
 A job that fails, or whose process dies, is reported as a `failed` event and the others go on. A
@@ -9,13 +9,14 @@ another run has (`Busy`) is tried again later.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
 import multiprocessing
 import os
 import signal
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
@@ -97,6 +98,41 @@ def timeout(limit: float) -> str:
         f"timeout: not done after {limit:g} seconds; run again to go on from its last checkpoint, "
         "with a larger --limit if it did not hang"
     )
+
+
+class Queue:
+    """Jobs that are not begun, in order: one with a parent among them comes after it has ended.
+
+    Taking one costs the same however many there are. True while any is left.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        ids = {job["id"] for job in jobs}
+        self._ready = deque(job for job in jobs if job.get("after") not in ids)
+        self._children: dict[str, list[Job]] = defaultdict(list)
+        for job in jobs:
+            if job.get("after") in ids:
+                self._children[job["after"]].append(job)
+        self._later: list[tuple[float, int, Job]] = []
+        self._count = 0  # tells apart what is due at one time
+
+    def next(self) -> Job | None:
+        """The job to begin now, or None while all wait for others or for their time."""
+        if self._later and self._later[0][0] <= time.monotonic():
+            self._ready.append(heapq.heappop(self._later)[2])
+        return self._ready.popleft() if self._ready else None
+
+    def again(self, job: Job, seconds: float) -> None:
+        """Take back one that could not be done now, for `seconds` later."""
+        self._count += 1
+        heapq.heappush(self._later, (time.monotonic() + seconds, self._count, job))
+
+    def ended(self, job: Job) -> None:
+        """Its children may begin, also where it failed: they say so themselves."""
+        self._ready.extend(self._children.pop(job["id"], ()))
+
+    def __bool__(self) -> bool:
+        return bool(self._ready or self._later or self._children)
 
 
 class _Worker:
