@@ -347,8 +347,11 @@ class _Driver:
         flight, errors = self.flying.pop(ref), self.ray.exceptions
         try:
             event, files, gone = self.ray.get(ref)
-        except errors.RayTaskError as error:  # before the work began: the code differs there
-            event, files, gone = self._failed(flight, str(error.cause), str(error)), {}, []
+        except errors.RayTaskError as error:  # not in the work itself, which tells by an event
+            reason = str(error).strip(") \n").rpartition("\n")[2]
+            if "ModuleNotFoundError" in reason:
+                reason += ": the suite and what it needs must be installed on every node"
+            event, files, gone = self._failed(flight, reason, str(error)), {}, []
         except errors.RayError as error:
             event, files, gone = self._after_loss(flight, error), {}, []
         if event["event"] == "apart":
@@ -532,19 +535,18 @@ def pack(root: Path, folders: Sequence[Path]) -> Files:
 
 def write_back(root: Path, files: Files, gone: Sequence[str]) -> None:
     """Write what came of a job, the file that says it is whole last. OSError, ValueError."""
-    last = lambda place: (
-        place.endswith("/done.json")
-        or (  # noqa: E731
-            place.startswith("records/") and place.endswith(".json")
-        )
-    )
-    for place in sorted(files, key=lambda place: (last(place), place)):
+    for place in sorted(files, key=lambda place: (_says_whole(place), place)):
         if not _inside(place):
             raise ValueError(f"{place!r} is no place in a results folder")
         write_atomic(root / place, files[place])
     for place in gone:
         if _inside(place):
             (root / place).unlink(missing_ok=True)
+
+
+def _says_whole(place: str) -> bool:
+    top, name = Path(place).parts[0], Path(place).name
+    return name == "done.json" or (top == "records" and name.endswith(".json"))
 
 
 def _inside(place: str) -> bool:

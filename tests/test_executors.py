@@ -97,3 +97,24 @@ def test_a_busy_job_is_tried_again_after_the_others(monkeypatch: pytest.MonkeyPa
     executors.here(jobs, busy_twice, events.append, lambda: False)
     ends = [(e["job"], e["event"]) for e in events if e["event"] != "started"]
     assert ends == [("a", "busy"), ("b", "failed"), ("a", "busy"), ("a", "failed")]
+
+
+def test_a_queue_keeps_its_order_and_children_behind_their_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
+    a, b, c = {"id": "a", "after": None}, {"id": "b", "after": "a"}, {"id": "c", "after": "gone"}
+    queue = executors.Queue([a, b, c])
+    assert [queue.next(), queue.next(), queue.next()] == [a, c, None]
+    assert queue  # b is still to come
+    queue.again(a, 1.0)
+    assert queue.next() is None
+    now[0] = 1.0
+    assert queue.next() is a
+    assert queue.next() is None
+    queue.ended(c)
+    assert queue.next() is None
+    queue.ended(a)
+    assert queue.next() is b
+    assert not queue
