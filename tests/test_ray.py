@@ -321,7 +321,8 @@ def test_a_plug_in_runs_where_it_is_and_is_missed_where_it_is_not(
     assert "the plug-in /no/where/mine.py is not on the node" in found["failed"][0]["reason"]
     task = tmp_path / "mytask.py"
     assert main(["new", str(task)]) == 0
-    run = Run(tmp_path / "r", [experiment(str(task), "smoke", ["fixed_grid"], 1)], CPU, "ray", 1)
+    monkeypatch.chdir(tmp_path)  # nodes are elsewhere, and see the folder all the same
+    run = Run(Path("r"), [experiment(str(task), "smoke", ["fixed_grid"], 1)], CPU, "ray", 1)
     run.execute(run.train_jobs(), "training", lambda: False)
     assert run.failures == []
     assert len(list(tmp_path.glob("r/runs/mytask/fixed_grid/*/done.json"))) == 1
