@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.executors import ENDS, RETRY, Emit, Event, Job, Queue, Work, attempt, timeout
+from bench.executors import ENDS, Emit, Event, Job, Queue, Work, attempt, timeout
 from bench.lease import Busy, Lease
 from bench.packing import Room, room
 from bench.records import write_atomic
@@ -290,7 +290,7 @@ class _Driver:
                 return
             self._count()
             while stopped == math.inf and len(self.flying) < self.bound:
-                job = self.queue.next()
+                job = self.queue.take()
                 if job is None:
                     break
                 self._submit(_Flight(job=job))
@@ -364,7 +364,7 @@ class _Driver:
         finally:
             flight.held.close()
         if event["event"] == "busy":
-            self.queue.again(flight.job, RETRY)
+            self.queue.postpone(flight.job)
         elif event["event"] in ("finished", "failed"):
             self.queue.ended(flight.job)
         if event["event"] in ENDS and not (stop and event["event"] == "busy"):
@@ -381,7 +381,7 @@ class _Driver:
                 flight.held.enter_context(Lease(places[0] / "lease.json").hold())
             self._submit(flight, pack(self.root, places))
         except Busy as busy:
-            self.queue.again(flight.job, RETRY)
+            self.queue.postpone(flight.job)
             self.emit({"event": "busy", "job": flight.job["id"], "reason": str(busy)})
         except OSError as error:
             flight.held.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import math
 import multiprocessing
 import os
@@ -59,6 +60,49 @@ def attempt(work: Work, job: Job, emit: Emit, should_stop: Callable[[], bool]) -
     return outcome
 
 
+class Queue:
+    """The jobs that are still to be begun, in order: each once its parent has ended, those that
+    another run has (`postpone`) after the others and not before `RETRY` seconds.
+
+    Whoever `take`s a job says later that it `ended` or postpones it. No call looks at all jobs.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._places = itertools.count()
+        self._ready: list[tuple[int, Job]] = []  # a heap by place, which no two share
+        self._held: dict[str, list[tuple[int, Job]]] = defaultdict(list)  # by their parent's id
+        self._later: deque[tuple[float, Job]] = deque()  # by the time, as each waits equally long
+        self._left = len(jobs)
+        known = {job["id"] for job in jobs}
+        for job in jobs:
+            entry = next(self._places), job
+            parent = job.get("after")
+            (self._held[parent] if parent in known else self._ready).append(entry)
+
+    def __len__(self) -> int:
+        """How many are still to be begun, or begun again."""
+        return self._left
+
+    def take(self) -> Job | None:
+        """The next job that can be begun; None while there is none."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            heapq.heappush(self._ready, (next(self._places), self._later.popleft()[1]))
+        if not self._ready:
+            return None
+        self._left -= 1
+        return heapq.heappop(self._ready)[1]
+
+    def ended(self, job: Job) -> None:
+        """What waited for the job can be begun, however it ended."""
+        for entry in self._held.pop(job["id"], []):
+            heapq.heappush(self._ready, entry)
+
+    def postpone(self, job: Job) -> None:
+        self._left += 1
+        self._later.append((time.monotonic() + RETRY, job))
+
+
 def here(
     jobs: Sequence[Job],
     work: Work,
@@ -98,41 +142,6 @@ def timeout(limit: float) -> str:
         f"timeout: not done after {limit:g} seconds; run again to go on from its last checkpoint, "
         "with a larger --limit if it did not hang"
     )
-
-
-class Queue:
-    """Jobs that are not begun, in order: one with a parent among them comes after it has ended.
-
-    Taking one costs the same however many there are. True while any is left.
-    """
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        ids = {job["id"] for job in jobs}
-        self._ready = deque(job for job in jobs if job.get("after") not in ids)
-        self._children: dict[str, list[Job]] = defaultdict(list)
-        for job in jobs:
-            if job.get("after") in ids:
-                self._children[job["after"]].append(job)
-        self._later: list[tuple[float, int, Job]] = []
-        self._count = 0  # tells apart what is due at one time
-
-    def next(self) -> Job | None:
-        """The job to begin now, or None while all wait for others or for their time."""
-        if self._later and self._later[0][0] <= time.monotonic():
-            self._ready.append(heapq.heappop(self._later)[2])
-        return self._ready.popleft() if self._ready else None
-
-    def again(self, job: Job, seconds: float) -> None:
-        """Take back one that could not be done now, for `seconds` later."""
-        self._count += 1
-        heapq.heappush(self._later, (time.monotonic() + seconds, self._count, job))
-
-    def ended(self, job: Job) -> None:
-        """Its children may begin, also where it failed: they say so themselves."""
-        self._ready.extend(self._children.pop(job["id"], ()))
-
-    def __bool__(self) -> bool:
-        return bool(self._ready or self._later or self._children)
 
 
 class _Worker:

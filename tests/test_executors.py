@@ -106,15 +106,15 @@ def test_a_queue_keeps_its_order_and_children_behind_their_parents(
     monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
     a, b, c = {"id": "a", "after": None}, {"id": "b", "after": "a"}, {"id": "c", "after": "gone"}
     queue = executors.Queue([a, b, c])
-    assert [queue.next(), queue.next(), queue.next()] == [a, c, None]
-    assert queue  # b is still to come
-    queue.again(a, 1.0)
-    assert queue.next() is None
-    now[0] = 1.0
-    assert queue.next() is a
-    assert queue.next() is None
+    assert [queue.take(), queue.take(), queue.take()] == [a, c, None]
+    assert len(queue) == 1  # b is still to come
+    queue.postpone(a)
+    assert queue.take() is None
+    now[0] = executors.RETRY
+    assert queue.take() is a
+    assert queue.take() is None
     queue.ended(c)
-    assert queue.next() is None
+    assert queue.take() is None
     queue.ended(a)
-    assert queue.next() is b
+    assert queue.take() is b
     assert not queue
