@@ -76,7 +76,7 @@ class Queue:
         known = {job["id"] for job in jobs}
         for job in jobs:
             entry = next(self._places), job
-            parent = job.get("after")
+            parent: Any = job.get("after")
             (self._held[parent] if parent in known else self._ready).append(entry)
 
     def __len__(self) -> int:
