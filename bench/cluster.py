@@ -230,10 +230,18 @@ def run(
 
     All have one `root`. A job whose process or node is lost is done again, at most `RETRIES` times;
     one that has not ended `limit` seconds after it began is killed, and fails with `timeout`.
+    RuntimeError where the cluster itself is lost.
     """
-    if jobs:
+    if not jobs:
+        return
+    try:
         with _Driver(jobs, work, emit, share, limit) as driver:
             driver.fly(should_stop)
+    except _ray().exceptions.RayError as error:
+        raise RuntimeError(
+            f"the Ray cluster is lost ({error}): once there is one, give the same command again to "
+            "continue"
+        ) from error
 
 
 class _Driver:

@@ -521,15 +521,16 @@ class Run:
                     self._together([first], 1, emit, stop)  # alone, to be measured
                     left.remove(first)
                     peaks = packing.peaks(self.store.root, self.device.type)
-                count = self._fitting(left, peaks)
-                board.note(f"{count} at once on a device, by its memory and cores (--per-device)")
             if left and not stop():
+                if count is None:
+                    count = self._fitting(left, peaks)
+                    board.note(f"{count} at once on a device, by its memory and cores")
                 self._together(left, count, emit, stop)
 
     def _fitting(self, jobs: Sequence[dict[str, Any]], peaks: dict[str, int]) -> int:
         """How many of these jobs fit a device at once; one where nothing like them was measured."""
         tasks = {packing.task_of(job) for job in jobs}
-        if not jobs or not tasks <= peaks.keys():
+        if not tasks <= peaks.keys():
             return 1
         kind = self.device.type
         rooms = cluster.rooms(kind) if self.on == "ray" else [packing.room(kind)]

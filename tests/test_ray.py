@@ -39,12 +39,13 @@ def nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
-    os.environ["PYTHONPATH"] = PATH  # nodes have what they were started with
-    found = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(2):
-        found.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-    cluster.connect(found.address)
-    yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATH)  # nodes have what they were started with
+        found = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(2):
+            found.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        cluster.connect(found.address)
+        yield found
     ray.shutdown()
     found.shutdown()
 
@@ -326,6 +327,35 @@ def test_a_plug_in_runs_where_it_is_and_is_missed_where_it_is_not(
     run.execute(run.train_jobs(), "training", lambda: False)
     assert run.failures == []
     assert len(list(tmp_path.glob("r/runs/mytask/fixed_grid/*/done.json"))) == 1
+
+
+def test_every_node_that_can_run_says_what_is_free(nodes: Any) -> None:
+    found = cluster.rooms("cpu")
+    assert [each.cores for each in found] == [1, 1]
+    assert all(each.free > 2**20 for each in found)
+    assert cluster.rooms("cuda") == []
+    assert cluster.device("auto") == "cpu"
+    with pytest.raises(ValueError, match="has no GPU"):
+        cluster.device("cuda")
+    with pytest.raises(ValueError, match="Ray chooses among GPUs"):
+        cluster.device("cuda:1")
+
+
+def test_where_the_code_is_missing_that_is_said(
+    nodes: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "only_here.py").write_text("def work(job, emit, should_stop): pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here
+
+    events: list[dict[str, Any]] = []
+    share = cluster.share(cluster.nodes(), "cpu", 1)
+    jobs = [{"id": "a", "root": str(tmp_path)}]
+    cluster.run(jobs, only_here.work, events.append, lambda: False, share)
+    (failed,) = [e for e in events if e["event"] == "failed"]
+    assert "No module named 'only_here'" in failed["reason"]
+    assert "must be installed on every node" in failed["reason"]
+    assert "\n" not in failed["reason"]
 
 
 # From the command line
