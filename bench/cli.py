@@ -71,11 +71,29 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--seeds", metavar="0,1,2", help="comma-separated seeds")
     device(run)
-    run.add_argument("--on", default="here", choices=("here", "pool"), help="where cells run")
+    run.add_argument(
+        "--on",
+        default="here",
+        choices=("here", "pool", "ray"),
+        help="where cells run: one after another here (default), in several processes, or on a "
+        "Ray cluster",
+    )
+    run.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the Ray cluster (RAY_ADDRESS, or else one started on this machine)",
+    )
     run.add_argument(
         "--limit", type=float, default=math.inf, metavar="SECONDS", help="of one network (none)"
     )
-    run.add_argument("--per-device", type=int, default=1, metavar="N", help="cells at once (pool)")
+    run.add_argument(
+        "--per-device",
+        default="auto",
+        metavar="N",
+        help="cells at once on a device, in a pool or on Ray; auto (default): as many as its free "
+        "memory holds of the largest finished cell of the task and a quarter more, at most one a "
+        "core; the first cell of a task runs alone to be measured",
+    )
     out(run)
     run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
     run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
@@ -188,6 +206,7 @@ def _near_command(word: str) -> str:
 
 def act_run(options: argparse.Namespace) -> int:
     _plain_warnings()
+    import torch
     from rich.markup import escape
 
     from bench import runner
@@ -197,9 +216,17 @@ def act_run(options: argparse.Namespace) -> int:
     console = terminal()
     root = Path(options.out)
     _writable(root)
-    device = runner.choose_device(options.device)
-    if options.per_device < 1 or (options.per_device > 1 and options.on == "here"):
-        raise ValueError("--per-device N runs N cells at once and needs --on pool and N >= 1")
+    per_device = _per_device(options.per_device, options.on)
+    if options.address and options.on != "ray":
+        raise ValueError("--address names a Ray cluster and needs --on ray")
+    where = ""
+    if options.on == "ray" and not options.dry:
+        from bench import cluster
+
+        where = f", Ray at {cluster.connect(options.address)}"
+        device = torch.device(cluster.device(options.device))
+    else:
+        device = runner.choose_device(options.device)
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     if options.config:
@@ -239,15 +266,18 @@ def act_run(options: argparse.Namespace) -> int:
                 raise ValueError(f"{flag}: no task of this run takes one")
     if not options.limit > 0:
         raise ValueError("--limit needs more than 0 seconds")
-    run = runner.Run(root, experiments, device, options.on, options.per_device, options.limit)
+    run = runner.Run(root, experiments, device, options.on, per_device, options.limit)
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again
         run.forget()
     config_path = run.save_config()
     jobs = run.train_jobs()
     if options.dry:
+        flags = ["--out", str(root)]
+        flags += ["--cache", options.cache] if options.cache else []
+        flags += ["--device", options.device] if options.device != "auto" else []
         for job in jobs:
-            print(f"python run_bench.py cell {job['id']} --out {root}")
+            print(f"python run_bench.py cell {job['id']} {shlex.join(flags)}")
         return 0
     planned = sum(len(each.cells) for each in experiments)
     for each in experiments:
@@ -256,7 +286,7 @@ def act_run(options: argparse.Namespace) -> int:
             f"[bold]{escape(printable(task.name))}[/bold] ({each.preset}): "
             f"{len(each.settings)} settings, {len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, "
             f"methods {escape(printable(', '.join(each.methods)))}; {task.training.steps} steps of "
-            f"{task.training.batch} per network; on {device}",
+            f"{task.training.batch} per network; on {device}{where}",
             highlight=False,
         )
         for measure, reason in task.missing().items():
@@ -297,7 +327,7 @@ def _continuation(options: argparse.Namespace, config: Path) -> str:
     """The command that continues a run where and as it was running."""
     words = ["python", "run_bench.py", "run", "--config", str(config), "--out", options.out]
     as_usual = parser().parse_args(["run"])
-    for flag in ("device", "on", "per_device", "limit", "cache"):
+    for flag in ("device", "on", "address", "per_device", "limit", "cache"):
         if (value := getattr(options, flag)) != getattr(as_usual, flag):
             words += ["--" + flag.replace("_", "-"), str(value)]
     return shlex.join(words)
@@ -528,6 +558,18 @@ def stopping() -> Iterator[Callable[[], bool]]:
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
+
+
+def _per_device(text: str, on: str) -> int | None:
+    """A number, or None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1 or (int(text) > 1 and on == "here"):
+        raise ValueError(
+            f"--per-device {text}: give auto, or how many cells run at once, which needs "
+            "--on pool or --on ray"
+        )
+    return int(text)
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""Where jobs run: here, one after another, or in a pool of spawned processes.
+"""Where jobs run: here, one after another, or in a pool of spawned processes (and see `cluster`).
 
 A job is a dict of plain values; `work(job, emit, should_stop)` does it and is importable by name.
 A job that fails, or whose process dies, is reported as a `failed` event and the others go on. A
@@ -9,13 +9,15 @@ another run has (`Busy`) is tried again later.
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import math
 import multiprocessing
 import os
 import signal
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
@@ -56,6 +58,49 @@ def attempt(work: Work, job: Job, emit: Emit, should_stop: Callable[[], bool]) -
     else:
         tell({"event": "finished", "job": job["id"]})
     return outcome
+
+
+class Queue:
+    """The jobs that are still to be begun, in order: each once its parent has ended, those that
+    another run has (`postpone`) after the others and not before `RETRY` seconds.
+
+    Whoever `take`s a job says later that it `ended` or postpones it. No call looks at all jobs.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._places = itertools.count()
+        self._ready: list[tuple[int, Job]] = []  # a heap by place, which no two share
+        self._held: dict[str, list[tuple[int, Job]]] = defaultdict(list)  # by their parent's id
+        self._later: deque[tuple[float, Job]] = deque()  # by the time, as each waits equally long
+        self._left = len(jobs)
+        known = {job["id"] for job in jobs}
+        for job in jobs:
+            entry = next(self._places), job
+            parent: Any = job.get("after")
+            (self._held[parent] if parent in known else self._ready).append(entry)
+
+    def __len__(self) -> int:
+        """How many are still to be begun, or begun again."""
+        return self._left
+
+    def take(self) -> Job | None:
+        """The next job that can be begun; None while there is none."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            heapq.heappush(self._ready, (next(self._places), self._later.popleft()[1]))
+        if not self._ready:
+            return None
+        self._left -= 1
+        return heapq.heappop(self._ready)[1]
+
+    def ended(self, job: Job) -> None:
+        """What waited for the job can be begun, however it ended."""
+        for entry in self._held.pop(job["id"], []):
+            heapq.heappush(self._ready, entry)
+
+    def postpone(self, job: Job) -> None:
+        self._left += 1
+        self._later.append((time.monotonic() + RETRY, job))
 
 
 def here(

@@ -60,6 +60,10 @@ class Board:
             self._live.update(self._table())
             self._live.stop()
 
+    def note(self, text: str) -> None:
+        """A line on the whole phase, above the table."""
+        self.console.print(f"{self.title}: {text}", markup=False, highlight=False, soft_wrap=True)
+
     def handle(self, event: dict[str, Any]) -> None:
         row = self.rows[event["job"]]
         kind = event["event"]

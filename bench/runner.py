@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench import executors
+from bench import cluster, executors, packing
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
@@ -435,9 +435,12 @@ class Run:
         experiments: Sequence[Experiment],
         device: torch.device,
         on: str = "here",
-        per_device: int = 1,
+        per_device: int | None = None,
         limit: float = math.inf,
     ) -> None:
+        """on: "here", "pool", or "ray" once `cluster.connect` was called.
+        per_device: jobs at once on a device; None for as many as fit it, see `bench.packing`.
+        """
         self.store = Store(root)
         self.experiments = list(experiments)
         self.device = device
@@ -453,7 +456,7 @@ class Run:
     def open_data(self) -> None:
         """Read all pictures now, so that a bad one is found before any training, and measure
         what a task measures beforehand, so that weights it cannot do without are missed now."""
-        device = torch.device("cpu") if self.on == "pool" else self.device
+        device = self.device if self.on == "here" else torch.device("cpu")
         for each in list(self.experiments):
             try:
                 for split in ("train", each.split):
@@ -494,9 +497,14 @@ class Run:
             **self._common(cell.id, "train", cell_label(cell)),
             "cell": plain(cell_config(cell, preset_name)),
             "after": cell.after and cell.after.id,
+            "uses": [self._place(each) for each in (cell, cell.after) if each],
             "snapshots": list(snapshots),
-            "shared": self.on == "pool" and self.per_device > 1,
+            "shared": False,  # as it is when it is trained; see `execute`
         }
+
+    def _place(self, cell: Cell) -> str:
+        """A cell's folder, as seen from the results folder."""
+        return self.store.folder(cell).relative_to(self.store.root).as_posix()
 
     def record_jobs(self) -> list[dict[str, Any]]:
         """The measurements that are missing, damaged, or made from other weights."""
@@ -517,10 +525,46 @@ class Run:
                     self.failures.append(f"{board.label(event['job'])}: {event['reason']}")
                     self._log_failure(event, by_id[event["job"]])
 
-            if self.on == "pool":
-                executors.pool(jobs, perform, emit, stop, self.per_device, self.limit)
-            else:
+            if self.on == "here":
                 executors.here(jobs, perform, emit, stop, self.limit)
+                return
+            left, count = list(jobs), self.per_device
+            if count is None:
+                peaks = packing.peaks(self.store.root, self.device.type)
+                while (first := packing.unmeasured(left, peaks)) and not stop():
+                    self._together([first], 1, emit, stop)  # alone, to be measured
+                    left.remove(first)
+                    peaks = packing.peaks(self.store.root, self.device.type)
+            if left and not stop():
+                if count is None:
+                    count = self._fitting(left, peaks)
+                    board.note(f"{count} at once on a device, by its memory and cores")
+                self._together(left, count, emit, stop)
+
+    def _fitting(self, jobs: Sequence[dict[str, Any]], peaks: dict[str, int]) -> int:
+        """How many of these jobs fit a device at once; one where nothing like them was measured."""
+        tasks = {packing.task_of(job) for job in jobs}
+        if not tasks <= peaks.keys():
+            return 1
+        kind = self.device.type
+        rooms = cluster.rooms(kind) if self.on == "ray" else [packing.room(kind)]
+        return packing.fitting(max(peaks[task] for task in tasks), rooms, kind) if rooms else 1
+
+    def _together(
+        self,
+        jobs: Sequence[dict[str, Any]],
+        count: int,
+        emit: executors.Emit,
+        stop: Callable[[], bool],
+    ) -> None:
+        """Do the jobs, `count` at once on a device. Those that train know whether they share it."""
+        if self.on == "ray":
+            share = cluster.share(cluster.nodes(), self.device.type, count)
+            jobs = [{**job, "shared": share.crowded and len(jobs) > 1} for job in jobs]
+            cluster.run(jobs, perform, emit, stop, share, self.limit)
+        else:
+            jobs = [{**job, "shared": min(count, len(jobs)) > 1} for job in jobs]
+            executors.pool(jobs, perform, emit, stop, count, self.limit)
 
     def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
         """Keep the trace, and let the report show a measurement that failed."""
@@ -574,6 +618,7 @@ class Run:
                     "method": describe(each_one.method),
                     "setting": list(each_one.setting),
                     "cells": [plain(cell_config(c, each.preset)) for c in each_one.cells],
+                    "uses": [self._place(cell) for cell in each_one.cells],
                     "head": {
                         **head,
                         "kind": each_one.kind,
@@ -597,6 +642,7 @@ class Run:
                     "task": describe(task),
                     "split": each.split,
                     "cells": [],
+                    "uses": [],
                     "head": {
                         **head, "kind": "context", "id": identifier, "method": "context",
                         "seed": 0, "setting": "", "cells": [], "outside": [],

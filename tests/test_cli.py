@@ -96,6 +96,40 @@ def test_dry_lists_cells_and_cell_trains_one(done: Path, tmp_path: Path, capsys)
     assert same(trained, {cell: weights(done)[cell] for cell in trained})
 
 
+def test_printed_commands_run_at_once_and_in_any_order_as_an_array_does(
+    done: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "it's a folder"
+    assert main([*TOY, "--methods", "warm_grid", "--dry", "--out", str(out)]) == 0
+    (tmp_path / "cells.txt").write_text(capsys.readouterr().out)
+    take = 'sed -n "${SLURM_ARRAY_TASK_ID}p" "$CELLS" | bash'  # as in the README
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    common = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    common["CELLS"] = str(tmp_path / "cells.txt")
+    tasks = [
+        subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", take],
+            env={**common, "SLURM_ARRAY_TASK_ID": number},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for number in "32"  # both start from the first, which they then train, once
+    ]
+    outputs = [task.communicate(timeout=300)[0].decode() for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], outputs
+    trained = weights(out)
+    assert len(trained) == 3
+    assert same(trained, {cell: weights(done)[cell] for cell in trained})
+
+
+def test_printed_commands_keep_the_flags_that_matter(tmp_path: Path, capsys) -> None:
+    flags = ["--out", f"{tmp_path}/a b", "--cache", f"{tmp_path}/c", "--device", "cpu"]
+    assert main([*TOY, "--methods", "single_model", "--dry", *flags]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert shlex.split(line)[4:] == flags
+
+
 def test_configurations_replay_runs_and_cells(done: Path, tmp_path: Path, capsys) -> None:
     configs = [path for path in done.glob("configs/*.json") if '"settings"' in path.read_text()]
     config = min(configs, key=lambda path: len(path.read_text()))  # 3 settings, not 5

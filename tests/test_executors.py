@@ -122,3 +122,24 @@ def test_a_busy_job_is_tried_again_after_the_others(monkeypatch: pytest.MonkeyPa
     executors.here(jobs, busy_twice, events.append, lambda: False)
     ends = [(e["job"], e["event"]) for e in events if e["event"] != "started"]
     assert ends == [("a", "busy"), ("b", "failed"), ("a", "busy"), ("a", "failed")]
+
+
+def test_a_queue_keeps_its_order_and_children_behind_their_parents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
+    a, b, c = {"id": "a", "after": None}, {"id": "b", "after": "a"}, {"id": "c", "after": "gone"}
+    queue = executors.Queue([a, b, c])
+    assert [queue.take(), queue.take(), queue.take()] == [a, c, None]
+    assert len(queue) == 1  # b is still to come
+    queue.postpone(a)
+    assert queue.take() is None
+    now[0] = executors.RETRY
+    assert queue.take() is a
+    assert queue.take() is None
+    queue.ended(c)
+    assert queue.take() is None
+    queue.ended(a)
+    assert queue.take() is b
+    assert not queue

@@ -31,6 +31,8 @@ FLOORS = {
     "baselines.*": 8,
     "bench.registry": 7,
     "bench.executors": 7,
+    "bench.packing": 7,
+    "bench.cluster": 8,
     "bench.store": 8,
     "bench.progress": 8,
     "bench.upkeep": 8,

@@ -1,0 +1,116 @@
+"""How many networks share a device: from the memory that finished ones took, and the free cores.
+
+    python run_bench.py run toy --on pool --per-device auto
+
+Packing pays while one small network leaves the device idle; it must never push a network out of
+memory. So each is given the largest peak of its task's finished networks and a margin, and no
+fewer than one core: two processes that wait for each other's threads are slower than one alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.identity import canonical
+from bench.untrusted import read_object
+
+MARGIN = 1.25  # over the measured peak: other methods, and what allocators waste between blocks
+# What a process holds on a GPU beside its tensors: CUDA's context and the libraries' kernels.
+CONTEXT = 600 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What is free for one device's networks: bytes of its memory, and processor cores."""
+
+    free: int
+    cores: float
+
+
+def fitting(peak: int, rooms: Sequence[Room], kind: str) -> int:
+    """How many networks of `peak` bytes fit a device of `kind` ("cpu", "cuda"), at least one.
+
+    The smallest of several rooms decides.
+    """
+    need = peak * MARGIN + (CONTEXT if kind == "cuda" else 0)
+    return max(1, min(min(int(room.cores), int(room.free // need)) for room in rooms))
+
+
+def peaks(root: Path, kind: str) -> dict[str, int]:
+    """The largest `peak_memory_bytes` of the finished networks of each task (see `task_of`) on a
+    device of `kind`. On a CPU that is the peak size of the whole process."""
+    found: dict[str, int] = {}
+    for path in root.glob("runs/*/*/*/done.json"):
+        try:
+            ledger = read_object(path)["ledger"]
+            if ledger["device"] != kind:
+                continue
+            peak = int(ledger["peak_memory_bytes"])
+            task = _key(read_object(path.parent / "config.json")["task"])
+        except (OSError, ValueError, KeyError, TypeError):  # damaged, or a network never trained
+            continue
+        found[task] = max(peak, found.get(task, 0))
+    return found
+
+
+def task_of(job: dict[str, Any]) -> str:
+    """A job's task, as a key of `peaks`."""
+    return _key(job["cell"]["task"] if job["kind"] == "train" else job["task"])
+
+
+def _key(task: dict[str, Any]) -> str:
+    """A described task with all its fields but the number of steps, which takes no memory."""
+    fields = dict(task["fields"])
+    fields["training"] = {k: v for k, v in fields["training"].items() if k != "steps"}
+    return canonical({**task, "fields": fields})
+
+
+def unmeasured(jobs: Sequence[dict[str, Any]], known: dict[str, int]) -> dict[str, Any] | None:
+    """A training of a task of which no network is finished, or what it starts from; it is to run
+    alone. None where all are known."""
+    first = next((j for j in jobs if j["kind"] == "train" and task_of(j) not in known), None)
+    if first is None:
+        return None
+    by_id = {job["id"]: job for job in jobs}
+    while (earlier := by_id.get(first["after"])) is not None:
+        first = earlier
+    return first
+
+
+def room(kind: str) -> Room:
+    """What is free on this machine now, on its current GPU or in its main memory."""
+    cores = _cores()
+    if kind != "cuda":
+        return Room(free=_free_memory(), cores=cores)
+    import torch
+
+    free, _ = torch.cuda.mem_get_info()
+    return Room(free=free, cores=max(1.0, cores / torch.cuda.device_count()))
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _free_memory(
+    meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Bytes that processes may still take, also where a container has fewer than its machine;
+    half of all memory where the system does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" where there is none
+        free = min(free, limit - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(0, free)

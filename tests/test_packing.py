@@ -1,0 +1,152 @@
+"""How many networks share a device: the arithmetic, with stand-ins for what a machine has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import executors, packing, runner
+from bench.packing import CONTEXT, Room, fitting, peaks, task_of, unmeasured
+from bench.runner import Run, experiment
+
+GIB = 2**30
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("peak", "free", "cores", "kind", "count"),
+    [
+        (GIB, 100 * GIB, 2, "cpu", 2),  # never more than cores
+        (GIB, 4 * GIB, 64, "cpu", 3),  # 1.25 GiB each
+        (GIB, 5 * GIB, 64, "cpu", 4),
+        (GIB, GIB, 64, "cpu", 1),  # one always runs
+        (GIB, 0, 1, "cpu", 1),
+        (0, 80 * GIB, 16, "cuda", 16),
+        (4 * GIB, 80 * GIB, 16, "cuda", 14),  # 5 GiB and the context each
+        (4 * GIB, 80 * GIB, 3.5, "cuda", 3),  # eight devices, 28 cores
+    ],
+)
+def test_as_many_as_memory_and_cores_hold(
+    peak: int, free: int, cores: float, kind: str, count: int
+) -> None:
+    assert fitting(peak, [Room(free=free, cores=cores)], kind) == count
+
+
+def test_the_smallest_room_decides_and_a_gpu_holds_contexts() -> None:
+    large, small = Room(free=64 * GIB, cores=8), Room(free=3 * GIB, cores=64)
+    assert fitting(GIB, [large, small], "cpu") == 2
+    assert fitting(0, [Room(free=3 * CONTEXT - 1, cores=9)], "cuda") == 2
+
+
+def stored(root: Path, name: str, task: dict[str, Any], ledger: dict[str, Any] | None) -> None:
+    folder = root / "runs" / "t" / "m" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"task": task}))
+    (folder / "done.json").write_text(json.dumps({"ledger": ledger}) if ledger else "{")
+
+
+def described(**fields: Any) -> dict[str, Any]:
+    training = {"steps": fields.pop("steps", 10), "batch": fields.pop("batch", 8)}
+    return {"class": "bench.x:X", "fields": {"training": training, **fields}}
+
+
+def job(name: str, task: dict[str, Any], after: str | None = None) -> dict[str, Any]:
+    return {"id": name, "kind": "train", "cell": {"task": task}, "after": after}
+
+
+def test_the_largest_finished_network_of_the_task_counts_on_its_kind_of_device(
+    tmp_path: Path,
+) -> None:
+    cpu = {"device": "cpu", "peak_memory_bytes": 5}
+    stored(tmp_path, "a", described(), cpu)
+    stored(tmp_path, "b", described(steps=99), {**cpu, "peak_memory_bytes": 7})
+    stored(tmp_path, "c", described(batch=64), {**cpu, "peak_memory_bytes": 70})
+    stored(tmp_path, "d", described(), {"device": "cuda", "peak_memory_bytes": 700})
+    stored(tmp_path, "never trained", described(), {"steps": 0})
+    stored(tmp_path, "damaged", described(), None)
+    same, other = job("x", described()), job("y", described(batch=64))
+    assert peaks(tmp_path, "cpu") == {task_of(same): 7, task_of(other): 70}
+    assert peaks(tmp_path, "cuda") == {task_of(same): 700}
+    assert task_of({"kind": "measure", "task": described(steps=3)}) == task_of(same)
+
+
+def test_the_first_of_each_unknown_task_runs_alone_after_what_it_starts_from() -> None:
+    jobs = [job("a", described()), job("b", described(batch=2), "a"), job("c", described(batch=2))]
+    jobs.append({"id": "m", "kind": "measure", "task": described(batch=3)})
+    known = {task_of(jobs[0]): 1}
+    assert unmeasured(jobs, {})["id"] == "a"
+    assert unmeasured(jobs, known)["id"] == "a"  # b waits for it
+    assert unmeasured(jobs[1:], known)["id"] == "b"
+    assert unmeasured(jobs, {**known, task_of(jobs[1]): 1}) is None
+
+
+def test_what_a_container_may_take_is_less_than_what_its_machine_has(tmp_path: Path) -> None:
+    meminfo, group = tmp_path / "meminfo", tmp_path / "group"
+    meminfo.write_text("MemTotal: 4000 kB\nMemFree: 1 kB\nMemAvailable:    3000 kB\n")
+    assert packing._free_memory(meminfo, group) == 3000 * 1024
+    group.mkdir()
+    (group / "memory.current").write_text("500\n")
+    (group / "memory.max").write_text("max\n")
+    assert packing._free_memory(meminfo, group) == 3000 * 1024
+    (group / "memory.max").write_text("2500\n")
+    assert packing._free_memory(meminfo, group) == 2000
+    assert packing._free_memory(tmp_path / "none", group) > 2**20
+    assert packing.room("cpu").cores >= 1
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str], set[bool]]]:
+    """What a pool is asked for; the jobs are done here."""
+    asked = []
+
+    def pool(jobs: Any, work: Any, emit: Any, stop: Any, workers: int, limit: float) -> None:
+        asked.append((workers, [each["id"] for each in jobs], {j.get("shared") for j in jobs}))
+        executors.here(jobs, work, emit, stop, limit)
+
+    monkeypatch.setattr(runner.executors, "pool", pool)
+    monkeypatch.setattr(packing, "room", lambda kind: Room(free=100 * GIB, cores=5))
+    return asked
+
+
+def test_auto_measures_the_first_alone_and_packs_the_others(
+    pools: list, tmp_path: Path, capsys: Any
+) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid", "warm_grid"])], CPU, "pool")
+    jobs = run.train_jobs()
+    run.execute(jobs, "training", lambda: False)
+    first, rest = pools
+    assert first == (1, [jobs[0]["id"]], {False})
+    assert rest == (5, [each["id"] for each in jobs[1:]], {True})
+    assert "training: 5 at once on a device" in capsys.readouterr().out
+    assert run.failures == []
+    shared = [
+        json.loads(path.read_text())["ledger"]["shared_device"]
+        for path in tmp_path.glob("runs/*/*/*/done.json")
+    ]
+    assert sorted(shared) == [False, *[True] * (len(jobs) - 1)]
+    run.execute(run.record_jobs(), "measuring", lambda: False)
+    assert pools[2][0] == 5
+
+
+def test_nothing_is_packed_while_nothing_was_measured(
+    pools: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(job: Any, emit: Any, stop: Any) -> None:
+        raise ValueError("no")
+
+    monkeypatch.setattr(runner, "perform", fails)
+    run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid"])], CPU, "pool")
+    run.execute(run.train_jobs(), "training", lambda: False)
+    assert [workers for workers, *_ in pools] == [1, 1, 1]
+    assert len(run.failures) == 3
+
+
+def test_a_number_given_is_taken(pools: list, tmp_path: Path) -> None:
+    found = experiment("toy", "smoke", ["fixed_grid"])
+    run = Run(tmp_path, [found], CPU, "pool", per_device=3)
+    run.execute(run.train_jobs(), "training", lambda: False)
+    assert [(workers, shared) for workers, _, shared in pools] == [(3, {True})]

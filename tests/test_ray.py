@@ -1,0 +1,475 @@
+"""On a real Ray cluster of several nodes on this machine: nothing that is lost changes a result."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import cluster, runner
+from bench.cli import main
+from bench.lease import Lease
+from bench.runner import Run, experiment, perform
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on the loopback
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.xdist_group("ray")
+ROOT = Path(__file__).parent.parent
+PATH = os.pathsep.join([str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+LONG = 1500  # steps: long enough to be in their midst, seconds
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head that runs nothing but this process, and two nodes of one core."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", PATH)  # nodes have what they were started with
+        found = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(2):
+            found.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        cluster.connect(found.address)
+        yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def planned() -> runner.Experiment:
+    """Six networks, one chain among them, that take long enough to be disturbed."""
+    found = experiment("toy", "smoke", ["yoto", "fixed_grid", "warm_grid"])
+    training = replace(found.task.training, steps=LONG)
+    return replace(found, task=replace(found.task, training=training))
+
+
+def watched(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
+    """`perform` with frequent checkpoints, leaving word where it ran and from what it went on."""
+    import bench.train
+
+    bench.train.CHECKPOINT_SECONDS = 0.1
+    root = Path(job["root"])
+    word = {
+        "node": ray.get_runtime_context().get_node_id(),
+        "pid": os.getpid(),
+        "root": job["root"],
+        "begun": any((root / place / "state.pt").exists() for place in job["uses"][:1]),
+    }
+    note = root / "words" / job["id"] / f"{time.time_ns()}"
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(word))
+    perform(job, emit, should_stop)
+
+
+def words(root: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(root.glob("words/*/*")):
+        if text := path.read_text():
+            found.setdefault(path.parent.name, []).append(json.loads(text))
+    return found
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """All that must not differ: weights and records."""
+    paths = [*root.glob("runs/*/*/*/*.safetensors"), *root.glob("records/*/*/*.csv")]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+def go(root: Path, on: str, stop: Callable[[], bool] = lambda: False) -> Run:
+    run = Run(root, [planned()], CPU, on, per_device=1)
+    run.execute(run.train_jobs(), "training", stop)
+    run.execute(run.record_jobs(), "measuring", stop)
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("here")
+    assert go(root, "here").failures == []
+    found = contents(root)
+    assert len([name for name in found if name.endswith(".safetensors")]) == 6
+    assert len([name for name in found if name.endswith(".csv")]) == 13
+    return found
+
+
+def left_clean(root: Path) -> None:
+    left = [*root.glob("**/lease*"), *root.glob("**/*.tmp"), *root.glob(".ray-*")]
+    assert not [*left, *root.glob("**/state.*")]
+
+
+def test_a_node_lost_in_mid_training_changes_no_bit(
+    nodes: Any, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "perform", watched)
+    lost: list[str] = []
+
+    def tick() -> bool:
+        """Once a network has a checkpoint, the node it is on is killed, and another one joins."""
+        for state in tmp_path.glob("runs/*/*/*/state.pt") if not lost else ():
+            told = words(tmp_path).get(state.parent.name)
+            if told and not (state.parent / "done.json").exists():
+                lost.append(state.parent.name)
+                (node,) = [n for n in nodes.worker_nodes if n.node_id == told[-1]["node"]]
+                nodes.remove_node(node)
+                nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+                break
+        return False
+
+    assert go(tmp_path, "ray", tick).failures == []
+    (cell,) = lost
+    first, *again = words(tmp_path)[cell]
+    assert again
+    assert again[-1]["begun"]  # it went on from the checkpoint
+    assert again[-1]["pid"] != first["pid"]
+    assert {word["root"] for told in words(tmp_path).values() for word in told} == {str(tmp_path)}
+    assert len({word["node"] for told in words(tmp_path).values() for word in told}) >= 2
+    assert contents(tmp_path) == undisturbed
+    left_clean(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path of two meanings")
+def test_without_a_shared_folder_the_bytes_come_back(
+    nodes: Any, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This path means another folder in every process that was started elsewhere."""
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    root = Path("/proc/self/cwd/results")
+    monkeypatch.setattr(runner, "perform", watched)
+    assert go(root, "ray").failures == []
+    told = words(tmp_path / "results")
+    assert len(told) == 6 + 13
+    assert not [word for each in told.values() for word in each if word["root"] == str(root)]
+    assert not [w for each in told.values() for w in each if Path(w["root"]).exists()]
+    assert contents(tmp_path / "results") == undisturbed
+    left_clean(tmp_path / "results")
+
+
+def drive(root: str, address: str) -> None:
+    """A driver of its own, until everything is done."""
+    runner.perform = watched  # type: ignore[assignment]
+    cluster.connect(address)
+    run = go(Path(root), "ray")
+    sys.exit(len(run.failures))
+
+
+def driver(root: Path, address: str, command: str = "drive") -> subprocess.Popen:
+    code = f"import sys, test_ray; test_ray.{command}(*sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, str(root), address],
+        env={**os.environ, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_for(there: Callable[[], Any], process: subprocess.Popen) -> None:
+    until = time.monotonic() + 120
+    while not there() and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()[0].decode()
+        time.sleep(0.02)
+    assert there()
+
+
+def test_a_killed_driver_comes_back_and_goes_on(
+    nodes: Any, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    first = driver(tmp_path, nodes.address)
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/*/state.pt")), first)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert len(list(tmp_path.glob("runs/*/*/*/done.json"))) < 6
+    second = driver(tmp_path, nodes.address)
+    output = second.communicate(timeout=300)[0].decode()
+    assert second.returncode == 0, output
+    assert contents(tmp_path) == undisturbed
+    for log in tmp_path.glob("runs/*/*/*/log.jsonl"):  # nobody else trained it meanwhile
+        steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+        assert steps == sorted(set(steps)), log
+    for killed in tmp_path.glob(".ray-*"):  # its token: it could not take it away
+        killed.unlink()
+    left_clean(tmp_path)
+
+
+# Stand-ins for networks
+
+
+def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
+    from bench.train import Interrupted
+
+    mark = Path(job["root"]) / job["id"]
+    before = mark.exists()
+    mark.touch()
+    emit({"event": "step", "job": job["id"], "process": os.getpid()})
+    if job["do"] == "die" or (job["do"] == "die once" and not before):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job["do"] == "fail":
+        raise ValueError("as asked [/x]")
+    until = time.monotonic() + 60
+    while job["do"] in ("wait", "hang") and time.monotonic() < until:
+        if job["do"] == "wait" and should_stop():
+            raise Interrupted("state saved")
+        time.sleep(0.02)
+
+
+def outcomes(
+    root: Path,
+    does: list[str],
+    stop: Callable[[list], bool] = lambda events: False,
+    limit: float = math.inf,
+    **more: Any,
+) -> dict[str, list[dict[str, Any]]]:
+    jobs = [
+        {"id": f"{place} {do}", "do": do, "root": str(root), **more}
+        for place, do in enumerate(does)
+    ]
+    events: list[dict[str, Any]] = []
+    share = cluster.share(cluster.nodes(), "cpu", 1)
+    cluster.run(jobs, work, events.append, lambda: stop(events), share, limit)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        found.setdefault(event["event"], []).append(event)
+    return found
+
+
+def test_a_death_is_tried_again_a_failure_is_not(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    found = outcomes(tmp_path, ["die", "fail", "die once", "work"])
+    assert sorted(e["job"] for e in found["finished"]) == ["2 die once", "3 work"]
+    reasons = {e["job"]: e["reason"] for e in found["failed"]}
+    assert reasons["1 fail"] == "ValueError: as asked [/x]"
+    assert reasons["0 die"].startswith("its process died, 2 times")
+    tried = [e["job"] for e in found["busy"]]
+    assert tried.count("0 die") == 1
+    assert tried.count("2 die once") == 1
+    assert len([e for e in found["started"] if e["job"] == "1 fail"]) == 1
+
+
+def test_one_that_hangs_is_killed_and_the_others_go_on(nodes: Any, tmp_path: Path) -> None:
+    found = outcomes(tmp_path, ["hang", "work", "work"], limit=3)
+    (late,) = found["failed"]
+    assert late["job"] == "0 hang"
+    assert "timeout: not done after 3 seconds" in late["reason"]
+    assert len(found["finished"]) == 2
+    again = outcomes(tmp_path, ["work", "work"])  # and its place is free again
+    assert len(again["finished"]) == 2
+
+
+def test_a_stop_lets_jobs_save_and_begins_no_more(nodes: Any, tmp_path: Path) -> None:
+    begun = lambda events: sum(e["event"] == "step" for e in events) >= 2  # noqa: E731
+    found = outcomes(tmp_path, ["wait"] * 8, begun)
+    assert {e["job"] for e in found["stopped"]} == {"0 wait", "1 wait"}
+    assert len(found["started"]) == 2
+    assert "finished" not in found
+
+
+def test_few_of_many_jobs_are_handed_over_at_once(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, submit = [0], cluster._Driver._submit
+
+    def counted(self: Any, *what: Any) -> None:
+        submit(self, *what)
+        most.append(len(self.flying))
+
+    monkeypatch.setattr(cluster._Driver, "_submit", counted)
+    found = outcomes(tmp_path, ["work"] * 40)
+    assert len(found["finished"]) == 40
+    assert 2 <= max(most) <= 4
+
+
+def test_another_runs_lease_is_kept_where_no_folder_is_shared(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.Path, "touch", lambda *_: None)  # nobody sees the token
+    (tmp_path / "cell").mkdir()
+    other = Lease(tmp_path / "cell" / "lease.json").hold()
+    other.__enter__()
+
+    def released(events: list[dict[str, Any]]) -> bool:
+        if len([e for e in events if e["event"] == "busy"]) == 2:
+            other.__exit__(None, None, None)
+            events.append({"event": "released"})
+        return False
+
+    found = outcomes(tmp_path, ["work"], released, kind="train", uses=["cell"])
+    assert f"process {os.getpid()} on " in found["busy"][0]["reason"]
+    assert len(found["finished"]) == 1
+    assert not (tmp_path / "cell" / "lease.json").exists()
+
+
+def test_a_plug_in_runs_where_it_is_and_is_missed_where_it_is_not(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    found = outcomes(tmp_path, ["work"], task={"class": "/no/where/mine.py:Mine", "fields": {}})
+    assert "the plug-in /no/where/mine.py is not on the node" in found["failed"][0]["reason"]
+    task = tmp_path / "mytask.py"
+    assert main(["new", str(task)]) == 0
+    monkeypatch.chdir(tmp_path)  # nodes are elsewhere, and see the folder all the same
+    run = Run(Path("r"), [experiment(str(task), "smoke", ["fixed_grid"], 1)], CPU, "ray", 1)
+    run.execute(run.train_jobs(), "training", lambda: False)
+    assert run.failures == []
+    assert len(list(tmp_path.glob("r/runs/mytask/fixed_grid/*/done.json"))) == 1
+
+
+def test_every_node_that_can_run_says_what_is_free(nodes: Any) -> None:
+    found = cluster.rooms("cpu")
+    assert [each.cores for each in found] == [1, 1]
+    assert all(each.free > 2**20 for each in found)
+    assert cluster.rooms("cuda") == []
+    assert cluster.device("auto") == "cpu"
+    with pytest.raises(ValueError, match="has no GPU"):
+        cluster.device("cuda")
+    with pytest.raises(ValueError, match="Ray chooses among GPUs"):
+        cluster.device("cuda:1")
+
+
+def test_where_the_code_is_missing_that_is_said(
+    nodes: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "only_here.py").write_text("def work(job, emit, should_stop): pass")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here
+
+    events: list[dict[str, Any]] = []
+    share = cluster.share(cluster.nodes(), "cpu", 1)
+    jobs = [{"id": "a", "root": str(tmp_path)}]
+    cluster.run(jobs, only_here.work, events.append, lambda: False, share)
+    (failed,) = [e for e in events if e["event"] == "failed"]
+    assert "No module named 'only_here'" in failed["reason"]
+    assert "must be installed on every node" in failed["reason"]
+    assert "\n" not in failed["reason"]
+
+
+# From the command line
+
+
+def command(root: str, address: str) -> None:
+    """As a user gives it, on a cluster of its own, with networks that never end by themselves."""
+    from bench.tasks.toy import Toy
+
+    presets = Toy.presets()
+    training = replace(presets["smoke"].task.training, steps=10**6)
+    task = replace(presets["smoke"].task, training=training)
+    Toy.presets = classmethod(lambda cls: {"smoke": replace(presets["smoke"], task=task)})
+    words = ["run", "toy", "--preset", "smoke", "--methods", "yoto,fixed_grid", "--on", "ray"]
+    sys.exit(main([*words, "--address", address, "--out", root]))
+
+
+def test_ctrl_c_reaches_the_terminals_processes_and_everything_is_saved(tmp_path: Path) -> None:
+    process = driver(tmp_path, "local", "command")
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/*/log.jsonl")), process)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+    output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == 130, output
+    assert "Ray at local" in output
+    assert "stopped, everything done so far is kept" in output
+    assert "state saved" in output
+    assert len(list(tmp_path.glob("runs/*/*/*/state.pt"))) == 1  # the first runs alone
+    assert not list(tmp_path.glob("runs/*/*/*/lease*"))
+
+
+def test_what_to_do_without_ray_or_beside_a_broken_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = ["run", "toy", "--preset", "smoke", "--on", "ray", "--out", str(tmp_path / "r")]
+    (tmp_path / "pyarrow").mkdir()
+    (tmp_path / "pyarrow" / "__init__.py").write_text("raise ImportError('needs NumPy 2.0')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "needs NumPy 2.0" in said
+    assert "pip uninstall pyarrow" in said
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(words) == 2
+    assert "pip install 'yoto-bench[ray]'" in capsys.readouterr().err
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    before = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"can be joined at 127\.0\.0\.1:1 .*RAY_ADDRESS"):
+        cluster.connect("127.0.0.1:1")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+    with pytest.raises(RuntimeError, match=r"joined at 127\.0\.0\.1:2"):
+        cluster.connect()
+    assert time.monotonic() - before < 30
+    assert main(["run", "toy", "--address", "h:1", "--out", "x", "--dry"]) == 2
+    assert "needs --on ray" in capsys.readouterr().err
+
+
+# What needs no cluster
+
+
+def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:
+    return {"Alive": alive, "NodeManagerHostname": name, "Resources": resources}
+
+
+def test_shares_of_cores_and_of_gpus() -> None:
+    alike = [node("a", CPU=8), node("b", CPU=8), node("c", alive=False, CPU=2), node("d")]
+    whole = cluster.share(alike, "cpu", 1)
+    assert whole == cluster.Share(cpus=8, gpus=0, threads=8, crowded=False)
+    assert whole.slots(alike) == 2
+    assert cluster.share(alike, "cpu", 3) == cluster.Share(cpus=2, gpus=0, threads=2, crowded=True)
+    many = cluster.share(alike, "cpu", 16)
+    assert (many.cpus, many.threads, many.slots(alike)) == (0.5, 1, 32)
+    assert cluster.share([node("a", CPU=4), node("b", CPU=16)], "cpu", 1).crowded  # four on b
+    assert cluster.share([node("a", CPU=1), node("a", CPU=1)], "cpu", 1).crowded  # one machine
+    gpus = [node("a", CPU=16, GPU=2), node("b", CPU=64)]
+    third = cluster.share(gpus, "cuda", 3)
+    assert third == cluster.Share(cpus=0, gpus=0.3333, threads=2, crowded=True)
+    assert third.slots(gpus) == 6
+    assert cluster.share(gpus, "cuda", 1) == cluster.Share(
+        cpus=0, gpus=1.0, threads=8, crowded=False
+    )
+    with pytest.raises(RuntimeError, match="no node with a GPU"):
+        cluster.share(alike, "cuda", 1)
+
+
+def test_what_says_it_is_whole_is_written_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(cluster, "write_atomic", lambda path, data: order.append(path.name))
+    files = ["runs/t/m/c/done.json", "runs/t/m/c/model.safetensors", "runs/t/m/c/config.json"]
+    records = ["records/t/m/i.json", "records/t/m/i.csv", "records/t/m/i.png"]
+    cluster.write_back(tmp_path, dict.fromkeys([*files, *records], b""), [])
+    assert set(order[-2:]) == {"done.json", "i.json"}
+    for place in ("../x", "/x", "runs/../../x"):
+        with pytest.raises(ValueError, match="no place in a results folder"):
+            cluster.write_back(tmp_path, {place: b""}, [])
+
+
+def test_leases_and_torn_files_are_not_carried(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "t"
+    folder.mkdir(parents=True)
+    for name in ("done.json", ".done.json.7.tmp", "lease.json", "lease.json.a.new", "state.pt"):
+        (folder / name).write_text(name)
+    assert set(cluster.pack(tmp_path, [folder, tmp_path / "none"])) == {
+        "runs/t/done.json",
+        "runs/t/state.pt",
+    }
+    copy = shutil.copytree(folder, tmp_path / "copy" / "runs" / "t")
+    cluster.write_back(tmp_path / "copy", {}, ["runs/t/state.pt", "../runs/t/done.json"])
+    assert not (copy / "state.pt").exists()
+    assert (folder / "done.json").exists()
