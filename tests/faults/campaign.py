@@ -80,16 +80,16 @@ def kill_at_random_moments(lab: Lab) -> Count:
     """kill -9 at random times over whole runs, each restarted until done; with the report, but in
     a quick campaign."""
     count = Count(name="kill -9 at a random moment")
-    undisturbed_seconds = run(
-        lab.folder(), words=command(lab.folder(), "long"), report=True
-    ).seconds
+    report, root = not lab.quick, lab.folder()
+    usual = run(root, words=command(root, "long"), report=report).seconds
+    clear_away(root)
     wanted = 3 if lab.quick else 50
     while count.tried < wanted:
         root, kills, most = lab.folder(), 0, 8
         while True:
             child = Child(*command(root, "long"), report=report)
             if kills < most and count.tried < wanted:
-                time.sleep(lab.chance.uniform(0, undisturbed_seconds))
+                time.sleep(lab.chance.uniform(0, usual))
                 child.send(signal.SIGKILL)
             ended = child.wait()
             if ended.code != -signal.SIGKILL:
