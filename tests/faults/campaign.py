@@ -77,18 +77,19 @@ def import_everything(work: Path) -> None:
 
 
 def kill_at_random_moments(lab: Lab) -> Count:
-    """kill -9 at random times over whole runs, report included, each restarted until done."""
+    """kill -9 at random times over whole runs, each restarted until done; with the report, but in
+    a quick campaign."""
     count = Count(name="kill -9 at a random moment")
-    undisturbed_seconds = run(
-        lab.folder(), words=command(lab.folder(), "long"), report=True
-    ).seconds
+    report, root = not lab.quick, lab.folder()
+    usual = run(root, words=command(root, "long"), report=report).seconds
+    clear_away(root)
     wanted = 3 if lab.quick else 50
     while count.tried < wanted:
         root, kills, most = lab.folder(), 0, 8
         while True:
-            child = Child(*command(root, "long"), report=True)
+            child = Child(*command(root, "long"), report=report)
             if kills < most and count.tried < wanted:
-                time.sleep(lab.chance.uniform(0, undisturbed_seconds))
+                time.sleep(lab.chance.uniform(0, usual))
                 child.send(signal.SIGKILL)
             ended = child.wait()
             if ended.code != -signal.SIGKILL:
@@ -98,7 +99,7 @@ def kill_at_random_moments(lab: Lab) -> Count:
         if ended.code != 0:
             count.blame("lost", f"after {kills} kills: {ended.output[-1500:]}")
         count.compare(root, lab.long, f"after {kills} kills")
-        if not (root / "report" / "index.html").exists():
+        if report and not (root / "report" / "index.html").exists():
             count.blame("lost", "the report")
         clear_away(root)
     return count
@@ -329,7 +330,7 @@ def damaged_results(lab: Lab) -> Count:
         damage(path, how, lab.chance)
         count.tried += 1
         where = f"{path.relative_to(root)}, {how}"
-        examine(count, root, path, expected, where)
+        examine(count, root, path, expected, where, report=not lab.quick)
         again = run(root)
         count.expect_clear(again, f"{where}, run")
         if again.code == 0 and numbers(root) != expected:
@@ -343,10 +344,10 @@ def damaged_results(lab: Lab) -> Count:
     return count
 
 
-def examine(count: Count, root: Path, path: Path, expected: Any, where: str) -> None:
+def examine(count: Count, root: Path, path: Path, expected: Any, where: str, report: bool) -> None:
     """What `report`, `status` and `merge` make of it: no number but the right one."""
     for words in (["report", str(root)], ["status", str(root)]):
-        ended = run(root, words=words, report=True)
+        ended = run(root, words=words, report=report)
         count.expect_clear(ended, f"{where}, {words[0]}")
     try:
         found = numbers(root)
