@@ -303,37 +303,45 @@ def show(each: Measured, operations: Sequence[tuple[str, float]], device: torch.
 
 
 def draw(found: Sequence[Measured], device: torch.device, path: Path) -> None:
-    """FLOP/s against FLOPs per byte, under the roofs that were measured."""
+    """GFLOP/s against FLOPs per byte, under the roofs that were measured."""
     import matplotlib.pyplot as plt
     import seaborn as sns
-    from matplotlib import style
+    from matplotlib import style, ticker
 
     from bench.report.style import DPI, SINGLE, STYLE
 
     def roof(which: str) -> float:
         return max(v for each in found for name, v in each.ceilings.items() if which in name)
 
+    def number(axis: Any) -> None:
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+
+    giga = 1e-9
     colours = sns.color_palette("colorblind")
-    slope = roof("copy")
+    slope = giga * roof("copy")
     with style.context(["default", sns.axes_style("ticks"), STYLE]):
         figure, axes = plt.subplots(figsize=(1.35 * SINGLE, 0.95 * SINGLE), layout="constrained")
         intensity = [each.step.flops / each.step.moved for each in found]
-        left, right = min(*intensity, 1.0) / 2, 8 * roof("bf16") / slope
+        left = min(*intensity, 1.0) / 2
+        right = 4 * max(*intensity, giga * roof("bf16") / slope)
         for which, colour in (("fp32", "black"), ("bf16", "0.55")):
-            top = roof(which)
+            top = giga * roof(which)
             axes.plot([left, top / slope, right], [left * slope, top, top], color=colour, lw=1.2)
-            axes.annotate(f"{which} {top / 1e9:.0f} GFLOP/s", (right, top), (0, 3),
+            axes.annotate(f"{which}, {top:.3g}", (right, top), (-2, 3),
                           textcoords="offset points", ha="right", color=colour)  # fmt: skip
         for place, (each, x) in enumerate(zip(found, intensity, strict=True)):
-            y = each.step.flops / statistics.median(each.seconds)
-            limit = min(x * slope, statistics.median(each.flops))
-            axes.plot([x, x], [y, limit], color=colours[place], lw=0.8, ls=":")
-            axes.plot(x, y, "osD^vP"[place % 6], color=colours[place], label=each.step.name)
+            y = giga * each.step.flops / statistics.median(each.seconds)
+            limit = min(x * slope, giga * statistics.median(each.flops))
+            look = {"color": colours[place % len(colours)], "marker": "osD^vP"[place % 6]}
+            axes.plot([x, x], [y, limit], color=look["color"], lw=0.9, ls=":")
+            axes.plot(x, y, **look, ls="none", label=f"{each.step.name} ({100 * y / limit:.0f} %)")
         axes.set(xscale="log", yscale="log", xlim=(left, right))
-        axes.set_xlabel("FLOPs per byte moved, operation by operation")
-        axes.set_ylabel("FLOP/s")
-        axes.set_title(f"{device_name(device)}, copy {slope / 1e9:.0f} GB/s", loc="left")
-        axes.legend(loc="lower right")
+        number(axes.xaxis)
+        number(axes.yaxis)
+        axes.set_xlabel("FLOPs per byte moved, counted operation by operation")
+        axes.set_ylabel("GFLOP/s")
+        axes.set_title(f"{device_name(device)}; copies at {slope:.3g} GB/s", loc="left")
+        axes.legend(loc="lower right", title="share of the attainable", title_fontsize=7)
         sns.despine(figure)
         figure.savefig(path, dpi=DPI)
         plt.close(figure)
