@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import artefacts
+from bench.cost import count_flops
 from bench.method import Cell, build
 from bench.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method, preset
@@ -141,13 +142,17 @@ def slices(device: torch.device) -> nn.Module:
     return Slices().to(device)
 
 
-def harness(cell: Cell, device: torch.device) -> float:
-    """Seconds per step, without what is done once."""
+def harness(cell: Cell, device: torch.device) -> dict[str, Any]:
+    """The ledger of a training of all steps."""
     draw = functools.partial(cell.method.draw, cell)
     with tempfile.TemporaryDirectory() as folder:
-        ledger = fit(cell.task, build(cell), draw, 0, device, Path(folder), log_every=10)
+        return fit(cell.task, build(cell), draw, 0, device, Path(folder), log_every=10)
+
+
+def per_step(ledger: dict[str, Any]) -> float:
+    """Seconds of one step, without what is done once."""
     seconds = ledger["seconds"]
-    return float(seconds["data"] + seconds["train"]) / cell.task.training.steps
+    return float(seconds["data"] + seconds["train"]) / float(ledger["steps"])
 
 
 def measure(task: Style, device: torch.device, rounds: int) -> list[rows.Row]:
@@ -167,9 +172,14 @@ def measure(task: Style, device: torch.device, rounds: int) -> list[rows.Row]:
     loops: dict[str, Callable[[], float]] = {
         "published loop": lambda: published(task, cell(), device, loader),
         "published loop, pictures in memory": lambda: published(task, cell(), device, kept),
-        ours: lambda: harness(cell(), device),
-        "harness, bf16": lambda: harness(cell(precision="bf16"), device),
+        ours: lambda: per_step(harness(cell(), device)),
+        "harness, bf16": lambda: per_step(harness(cell(precision="bf16"), device)),
     }
+    one, two = (
+        count_flops(functools.partial(published, task, cell(), device, kept[:1] * steps))
+        for steps in (1, 2)
+    )
+    theirs, own = two - one, harness(cell(), device)["flops_per_step"]
     for loop in loops.values():
         loop()  # warm up
     seconds = alternate(loops, rounds)
@@ -183,6 +193,10 @@ def measure(task: Style, device: torch.device, rounds: int) -> list[rows.Row]:
             "ms per step": lambda s: f"{1000 * s:.1f}",
             "examples/s": lambda s: f"{task.training.batch / s:.1f}",
         },
+    )
+    print(
+        f"FLOPs of one step: {theirs / 1e9:.2f} G in the published loop, {own / 1e9:.2f} G in the "
+        f"harness, {theirs / own:.3f} times fewer: at one rate of arithmetic, what sharing can save"
     )
     return [
         rows.row(
