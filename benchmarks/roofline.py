@@ -5,9 +5,10 @@
 
 For each case, TASK or TASK/PRESET: the FLOPs of one step (forward and backward, two per
 multiply-add) and its bytes, the device's own ceilings, measured in alternation with the step, the
-time those allow, max(FLOPs / matmul ceiling, bytes / copy ceiling), and the share of it achieved.
-The ceiling of matmul is the higher of that at 2048 x 2048 and that at the shape of the task's
-largest convolution, at the precision the task trains with.
+time those allow, max(FLOPs / ceiling of arithmetic, bytes / ceiling of copying), and the share of
+it achieved. The ceiling of arithmetic is the highest of three, at the precision the task trains
+with: a matrix product of 2048 x 2048, one of the shape of the task's largest convolution, and a
+large convolution, since on some processors convolutions run twice as fast as matrix products.
 
 Bytes are counted operation by operation: every tensor that one reads or writes counts once, views
 and uninitialised memory are free, and a broadcast tensor counts as what is stored. Parameters,
@@ -46,6 +47,7 @@ from benchmarks import rows
 
 CASES = ("compression", "compression/small", "style", "beta_vae_scenes")
 SQUARE = 2048  # side of the matrices of the ceiling
+CHANNELS, PLACES = 256, 64  # of the large convolution: 3 x 3, channels in and out, side
 COPIED = {"cpu": 2**28, "cuda": 2**30}  # bytes; several times the largest caches
 SHOWN = 6  # operations in the table of what holds the rest
 ATEN = torch.ops.aten
@@ -197,19 +199,35 @@ def timed(work: Callable[[], object], times: int, device: torch.device) -> float
 
 
 def matmul(shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> float:
-    """FLOP/s of one matrix product, the best of three: a ceiling is what can be reached."""
+    """FLOP/s of an (M, N, K) matrix product."""
     m, n, k = shape
     a, b = (torch.randn(size, device=device, dtype=dtype) for size in ((m, k), (k, n)))
     out = torch.empty(m, n, device=device, dtype=dtype)
-    times = max(1, int(2e10 / (2 * m * n * k)))
-    return 2 * m * n * k / min(timed(lambda: torch.mm(a, b, out=out), times, device) for _ in "123")
+    return rate(lambda: torch.mm(a, b, out=out), 2 * m * n * k, device)
+
+
+@torch.no_grad()
+def convolution(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP/s of a convolution that suits its library: many channels, stored last."""
+    count = 1 if device.type == "cpu" else 64
+    layer = torch.nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, device=device, dtype=dtype)
+    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(count, CHANNELS, PLACES, PLACES, device=device, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return rate(lambda: layer(x), 2 * x.numel() * CHANNELS * 9, device)
+
+
+def rate(work: Callable[[], object], flops: int, device: torch.device) -> float:
+    """FLOP/s, the best of four: a ceiling is what can be reached."""
+    times = max(1, int((5e9 if device.type == "cpu" else 5e12) / flops))
+    return flops / min(timed(work, times, device) for _ in range(4))
 
 
 def copy(device: torch.device) -> float:
-    """Bytes/s read and written by a copy, the best of three."""
+    """Bytes/s read and written by a copy, the best of four."""
     source = torch.ones(COPIED[device.type] // 4, device=device)
     target = torch.empty_like(source)
-    seconds = min(timed(lambda: target.copy_(source), 1, device) for _ in "1234")
+    seconds = min(timed(lambda: target.copy_(source), 1, device) for _ in range(4))
     return 2 * source.nbytes / seconds
 
 
@@ -245,6 +263,7 @@ def measure(step: Step, device: torch.device, steps: int, rounds: int) -> Measur
         for shape in (square, step.largest):
             name = f"{short} {' x '.join(map(str, shape))}"
             loops[name] = functools.partial(matmul, shape, dtype, device)
+        loops[f"{short} convolution"] = functools.partial(convolution, dtype, device)
     step.run()
     found = alternate(loops, rounds)
     own = "bf16" if step.dtype == torch.bfloat16 else "fp32"
@@ -314,6 +333,8 @@ def draw(found: Sequence[Measured], device: torch.device, path: Path) -> None:
         return max(v for each in found for name, v in each.ceilings.items() if which in name)
 
     def number(axis: Any) -> None:
+        axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(ticker.NullLocator())
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
 
     giga = 1e-9
