@@ -28,15 +28,19 @@ from benchmarks import rows
 PAIRS = {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"}
 
 
-def inference(task: Task, device: torch.device, calls: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of the losses' forward pass through a plain and a folded network, by round."""
+def models(task: Task) -> dict[str, nn.Module]:
+    """A plain network, and a conditioned one that is folded for the same setting."""
     (setting,) = task.space.grid(1)
-    models: dict[str, Any] = {
+    return {
         "plain": build(
             Cell(task=task, method=method("fixed_grid"), seed=0, trained_for=(setting,))
         ).model,
         "folded": build(Cell(task=task, method=method("yoto"), seed=0)).at(setting),
     }
+
+
+def inference(task: Task, device: torch.device, calls: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of the losses' forward pass through a plain and a folded network, by round."""
     batch = task.data("train").to(device).batch(task.training.batch, torch.Generator())
 
     def loop(model: nn.Module) -> Callable[[], float]:
@@ -53,7 +57,7 @@ def inference(task: Task, device: torch.device, calls: int, rounds: int) -> dict
 
         return once
 
-    loops = {name: loop(model) for name, model in models.items()}
+    loops = {name: loop(model) for name, model in models(task).items()}
     for each in loops.values():
         each()  # warm up
     return alternate(loops, rounds)
