@@ -15,7 +15,14 @@ from compressai.models import ScaleHyperprior
 from PIL import Image
 
 from bench import measures
-from bench.tasks.compression import CODECS, Compression, components, in_full_precision, pad
+from bench.tasks.compression import (
+    CODECS,
+    Compression,
+    components,
+    in_full_precision,
+    pad,
+    remembering,
+)
 
 SMOKE = Compression.presets()["smoke"].task
 
@@ -79,6 +86,61 @@ def test_pictures_of_any_size_are_coded_and_decoded(codec: str, size: tuple[int,
     )  # whole bytes
     if min(size) <= 160:
         assert values["ms_ssim"].isnan()
+
+
+def test_a_transform_is_computed_once_for_equal_inputs_and_never_stale() -> None:
+    codec = model().eval()
+    calls = []
+    codec.g_a[0].register_forward_hook(lambda *_: calls.append(1))
+    x = torch.rand(1, 3, 64, 64)
+    plain = codec.g_a(x)
+    assert len(calls) == 1
+    with torch.no_grad(), remembering(codec):
+        first = codec.g_a(x)
+        first.zero_()  # a caller that changes its result in place does not change the next one's
+        assert torch.equal(codec.g_a(x.clone()), plain)
+        assert len(calls) == 2
+        x[0, 0, 0, 0] += 1  # the same tensor, another picture
+        changed = codec.g_a(x)
+        assert len(calls) == 3
+        assert not torch.equal(changed, plain)
+        codec.g_a(x[..., :32])  # another size
+        assert len(calls) == 4
+    assert torch.equal(codec.g_a(x), changed)
+    assert torch.equal(codec.g_a(x), changed)
+    assert len(calls) == 6  # outside, nothing is remembered
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_measures_are_those_of_coding_decoding_and_forward_computed_apart(codec: str) -> None:
+    task = replace(SMOKE, codec=codec)
+    made = model(task).eval()
+    task.ready(made)
+    picture = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(1))
+    calls = []
+    made.g_s[0].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        values = task.measure(made, picture)
+        assert len(calls) == 1
+        coded = made.compress(picture)
+        decoded = made.decompress(coded["strings"], coded["shape"])["x_hat"]
+        written = sum(len(string) for part in coded["strings"] for string in part)
+        estimated = task.losses(made, picture)["bpp"]
+        fidelity = task.fidelity(decoded, picture)
+    assert values["bpp"].item() == pytest.approx(8 * written / 192**2)
+    assert torch.equal(values["bpp_estimated"], estimated)
+    assert all(torch.equal(values[name], value) for name, value in fidelity.items())
+
+
+def test_a_decoder_that_does_not_repeat_the_encoders_arithmetic_is_found() -> None:
+    made = model().eval()
+    SMOKE.ready(made)
+    made.h_s[-1].register_forward_hook(
+        lambda layer, inputs, out: out * torch.empty_like(out).uniform_(0.2, 5)
+    )
+    torch.manual_seed(0)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="use --device cpu"):
+        SMOKE.measure(made, torch.rand(1, 3, 64, 64))
 
 
 def test_coded_and_estimated_bits_agree_on_a_large_picture() -> None:

@@ -1,0 +1,99 @@
+"""What conditioning costs: in a training step, and in inference once it is folded.
+
+    python -m benchmarks.conditioning
+    python -m benchmarks.conditioning --task style
+
+A bare hand-written loop, the harness on a fixed network and the harness on a conditioned one, as
+`python run_bench.py time`; then the forward pass of a plain network and of a conditioned one whose
+scales and shifts are folded into its layers, on a training batch.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bench.method import Cell, build
+from bench.registry import method, preset, task_class
+from bench.runner import choose_device
+from bench.task import Task
+from bench.timing import alternate, compare, show, wait
+from benchmarks import rows
+
+PAIRS = {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"}
+
+
+def models(task: Task) -> dict[str, nn.Module]:
+    """A plain network, and a conditioned one that is folded for the same setting."""
+    (setting,) = task.space.grid(1)
+    return {
+        "plain": build(
+            Cell(task=task, method=method("fixed_grid"), seed=0, trained_for=(setting,))
+        ).model,
+        "folded": build(Cell(task=task, method=method("yoto"), seed=0)).at(setting),
+    }
+
+
+def inference(task: Task, device: torch.device, calls: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of the losses' forward pass through a plain and a folded network, by round."""
+    batch = task.data("train").to(device).batch(task.training.batch, torch.Generator())
+
+    def loop(model: nn.Module) -> Callable[[], float]:
+        model.to(device).eval()
+
+        @torch.no_grad()
+        def once() -> float:
+            wait(device)
+            begin = time.perf_counter()
+            for _ in range(calls):
+                task.losses(model, batch)
+            wait(device)
+            return (time.perf_counter() - begin) / calls
+
+        return once
+
+    loops = {name: loop(model) for name, model in models(task).items()}
+    for each in loops.values():
+        each()  # warm up
+    return alternate(loops, rounds)
+
+
+def measure(task: Any, device: torch.device, steps: int, rounds: int) -> list[rows.Row]:
+    """The rows, printed as tables, too."""
+    title = f"{task.name}, batch {task.training.batch}"
+    seconds = compare(task, device, steps, rounds)
+    folded = inference(task, device, steps, rounds)
+    show(
+        f"{title}, inference, {device}", folded, {"folded": "plain"},
+        {"ms per batch": lambda value: f"{1000 * value:.2f}"},
+    )  # fmt: skip
+    return [
+        rows.row(
+            f"{title}, {kind}", device, what, against, (values[what], values[against]),
+            1000 * statistics.median(values[what]), "ms",
+        )
+        for kind, values, pairs in (
+            ("training step", seconds, PAIRS), ("inference", folded, {"folded": "plain"})
+        )
+        for what, against in pairs.items()
+    ]  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
+    parser = rows.parser("conditioning", __doc__, steps=30)
+    parser.add_argument("--task", default="compression", help="its name or file (compression)")
+    parser.add_argument("--preset", default="quick", help="size of the task (quick)")
+    options = parser.parse_args(arguments)
+    task = preset(task_class(options.task), options.preset).task
+    made = measure(task, choose_device(options.device), options.steps, options.rounds)
+    rows.append(options.out, made)
+    return made
+
+
+if __name__ == "__main__":
+    main()
