@@ -1,0 +1,1 @@
+"""Programs that measure the suite itself; `python -m benchmarks.NAME` runs one."""
