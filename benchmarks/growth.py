@@ -415,8 +415,7 @@ def peak() -> float:
 
 def inside(series: str, step: str, size: int, root: Path) -> dict[str, float]:
     """One step, in this process."""
-    import torch  # noqa: F401  # what every step imports sooner or later is not its memory
-    from bench import report, runner  # noqa: F401
+    from bench import report, runner  # noqa: F401  # imported sooner or later: not its memory
 
     before = peak()
     with contextlib.redirect_stdout(io.StringIO()):

@@ -153,9 +153,7 @@ class Compression(Task):
         return {
             "smoke": size(smoke, 2, (0,), "seconds, for tests"),
             "quick": size(quick, 5, (0,), "minutes on two CPU cores"),
-            "small-cpu": size(
-                quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores"
-            ),
+            "small-cpu": size(quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores"),
             "small": size(small, 5, three, "under an hour on one GPU"),
             "paper": size(paper, 8, three, "width 128/192, days on one GPU"),
             "paper-wide": size(
