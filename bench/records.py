@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +51,7 @@ def loads(text: str, source: str) -> list[Record]:
     for number, row in enumerate(rows, 2):
         try:
             *names, value = row
+            names = [sys.intern(name) for name in names]  # a million rows repeat a few names
             task, preset, experiment, method, seed, cell, setting, example, measure = names
             records.append(
                 Record(
