@@ -114,10 +114,12 @@ def here(
 
     A job that is still stepping after `limit` seconds is stopped, and fails with `timeout`.
     """
-    waiting, refused = deque(jobs), 0
-    while waiting and not should_stop():
-        job = waiting.popleft()
-        held = any(job.get("after") == other["id"] for other in waiting)
+    queue = Queue(jobs)
+    while queue and not should_stop():
+        job = queue.take()
+        if job is None:  # other runs have all that is left
+            time.sleep(min(RETRY, 0.2))
+            continue
         until = time.monotonic() + limit
 
         def late(until: float = until) -> bool:
@@ -128,13 +130,10 @@ def here(
                 event = {**event, "event": "failed", "trace": "", "reason": timeout(limit)}
             emit(event)
 
-        if not held and attempt(work, job, tell, lambda: should_stop() or late()) != "busy":
-            refused = 0
-            continue
-        waiting.append(job)
-        refused += 1
-        if refused >= len(waiting):
-            time.sleep(RETRY)
+        if attempt(work, job, tell, lambda: should_stop() or late()) == "busy":
+            queue.postpone(job)
+        else:
+            queue.ended(job)
 
 
 def timeout(limit: float) -> str:
@@ -185,33 +184,28 @@ def pool(
     """
     context = multiprocessing.get_context("spawn")
     stop = context.RawValue("b", 0)
-    waiting = list(jobs)
-    workers = min(workers, len(waiting))
+    queue = Queue(jobs)
+    workers = min(workers, len(queue))
     threads = max(1, (os.cpu_count() or 1) // max(1, workers))
     crew: list[_Worker] = []
-    later: dict[str, float] = {}  # when a job that was busy elsewhere is tried again
 
     def employ() -> None:
         """Give waiting jobs to idle workers, and new workers to the empty places."""
         while not stop.value:
-            open_ids = {job["id"] for job in waiting} | {w.job["id"] for w in crew if w.job}
-            now = time.monotonic()
-            free = (job for job in waiting if job.get("after") not in open_ids)
-            job = next((job for job in free if later.get(job["id"], 0.0) <= now), None)
+            idle = next((worker for worker in crew if worker.job is None), None)
+            if idle is None and len(crew) == workers:
+                return
+            job = queue.take()
             if job is None:
                 return
-            idle = next((worker for worker in crew if worker.job is None), None)
             if idle is None:
-                if len(crew) == workers:
-                    return
                 idle = _Worker(context, work, stop, threads)
                 crew.append(idle)
-            waiting.remove(job)
             idle.give(job)
 
     try:
         employ()
-        while any(worker.job for worker in crew) or (waiting and not stop.value):
+        while any(worker.job for worker in crew) or (queue and not stop.value):
             if should_stop():
                 stop.value = 1
             at_work = {worker.pipe: worker for worker in crew if worker.job is not None}
@@ -230,8 +224,9 @@ def pool(
                     event = {"event": "failed", "job": worker.job["id"], "reason": reason}
                     event["trace"] = ""
                 if event["event"] == "busy":
-                    later[worker.job["id"]] = time.monotonic() + RETRY
-                    waiting.append(worker.job)
+                    queue.postpone(worker.job)
+                elif event["event"] in ENDS:
+                    queue.ended(worker.job)
                 if event["event"] in ENDS:
                     worker.job = None
                 emit(event)
@@ -240,6 +235,7 @@ def pool(
                 worker.process.kill()
                 worker.process.join()
                 crew.remove(worker)
+                queue.ended(worker.job)
                 event = {"event": "failed", "job": worker.job["id"], "trace": ""}
                 emit({**event, "reason": timeout(limit)})
             employ()

@@ -37,20 +37,26 @@ class Cell:
 
     @functools.cached_property
     def id(self) -> str:
+        before = None
+        for earlier in self.chain[:-1]:  # from the first on: long chains do not nest
+            before = earlier.id
         return content_id(
             {
                 "task": self.task.identity,
                 "method": self.method.identity,
                 "seed": self.seed,
                 "trained_for": self.trained_for,
-                "after": self.after and self.after.id,
+                "after": before,
             }
         )
 
     @property
     def chain(self) -> list[Cell]:
         """The cells to train for this one, in order, itself last."""
-        return [*(self.after.chain if self.after is not None else []), self]
+        found = [self]
+        while (before := found[-1].after) is not None:
+            found.append(before)
+        return found[::-1]
 
 
 class Method(ABC):
@@ -73,6 +79,9 @@ class Method(ABC):
         """Which of the planned cells the model at `setting` is made from: all, or the nearest."""
         if not all(cell.trained_for for cell in cells):
             return list(cells)
+        for cell in cells:  # as nearly always, and much faster than distances
+            if cell.trained_for[0] == setting:
+                return [cell]
         return [min(cells, key=lambda c: task.space.distance(c.trained_for[0], setting))]
 
     def model(self, task: Task) -> nn.Module:
@@ -101,7 +110,7 @@ class Method(ABC):
         (network,) = networks
         return network.at(setting)
 
-    @property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         return {
             "name": self.name,

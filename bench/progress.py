@@ -5,7 +5,9 @@ The loops never print; they send events, and this is the only place that shows t
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +18,7 @@ from rich.text import Text
 
 from bench.untrusted import printable, printable_lines
 
-LONGEST = 12  # rows of the live table; finished jobs beyond are counted, not listed
+LONGEST = 12  # rows of the live table; jobs beyond are counted, not listed, the oldest first
 
 
 def clock(seconds: float) -> str:
@@ -43,6 +45,10 @@ class Board:
             }
             for job in jobs
         }
+        # Looked after event by event, so that no event and no redrawing looks at all rows.
+        self._running: dict[str, dict[str, Any]] = {}
+        self._last: deque[dict[str, Any]] = deque(maxlen=LONGEST)  # those that ended
+        self._ended = 0
         self._live: Live | None = None
 
     def label(self, job: str) -> str:
@@ -51,14 +57,15 @@ class Board:
     def __enter__(self) -> Board:
         self.begun = time.monotonic()
         if self.console.is_terminal and self.rows:
-            self._live = Live(self._table(), console=self.console, refresh_per_second=4)
+            self._live = Live(
+                get_renderable=self._table, console=self.console, refresh_per_second=4
+            )
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.update(self._table())
-            self._live.stop()
+            self._live.stop()  # draws it once more
 
     def note(self, text: str) -> None:
         """A line on the whole phase, above the table."""
@@ -73,24 +80,26 @@ class Board:
             row |= event
         elif kind == "started":
             row |= {"state": "running", "begun": time.monotonic()}
+            self._running[event["job"]] = row
         elif kind == "busy":
             told = row.get("note") == event["reason"]
             row |= {"state": "waiting", "note": event["reason"]}
+            self._running.pop(event["job"], None)
             if told:
                 return
         else:
             row |= {"state": kind, "took": time.monotonic() - row["begun"]}
             if kind in ("failed", "stopped"):
                 row["note"] = event["reason"]
-        if self._live is not None:
-            self._live.update(self._table())
-        else:
+            self._running.pop(event["job"], None)
+            self._last.append(row)
+            self._ended += 1
+        if self._live is None:
             self._say(kind, row)
 
     def _say(self, kind: str, row: dict[str, Any]) -> None:
         """Plain lines: every end, and a sign of life each ten seconds."""
-        done = sum(r["state"] in ("finished", "failed", "stopped") for r in self.rows.values())
-        head = f"{self.title} {done}/{len(self.rows)} {row['label']}:"
+        head = f"{self.title} {self._ended}/{len(self.rows)} {row['label']}:"
         if kind == "step":
             if time.monotonic() - row["said"] < 10 or "step" not in row:
                 return
@@ -111,20 +120,22 @@ class Board:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        done = sum(r["state"] in ("finished", "failed", "stopped") for r in self.rows.values())
         elapsed = clock(time.monotonic() - self.begun)
         table = Table(
-            title=f"{self.title}: {done} of {len(self.rows)}, {elapsed}",
+            title=f"{self.title}: {self._ended} of {len(self.rows)}, {elapsed}",
             title_justify="left",
             box=None,
             pad_edge=False,
         )
         for name in ("job", "state", "step", "loss", "examples/s", "left"):
             table.add_column(name, justify="left" if name in ("job", "state") else "right")
-        rows = list(self.rows.values())
-        active = [r for r in rows if r["state"] != "waiting"] or rows[:1]
-        hidden = max(0, len(active) - LONGEST)
-        for row in active[hidden:]:
+        running = list(self._running.values())
+        waiting = len(self.rows) - self._ended - len(running)
+        if waiting == len(self.rows):
+            running = list(itertools.islice(self.rows.values(), 1))
+        active = [*self._last, *running][-LONGEST:]
+        hidden = max(0, self._ended + len(running) - LONGEST)
+        for row in active:
             state = row["state"]
             if state in ("finished", "failed", "stopped"):
                 state = f"{state} {clock(row['took'])}"
@@ -140,7 +151,6 @@ class Board:
             if "note" in row:
                 state += f" ({row['note'][:60]})"
             table.add_row(Text(printable(row["label"])), Text(printable(state)), *cells)
-        waiting = sum(r["state"] == "waiting" for r in rows)
         if waiting or hidden:
             table.add_row(f"… {hidden} above, {waiting} waiting", "", "", "", "", "", style="dim")
         return table

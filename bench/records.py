@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import secrets
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +63,7 @@ def loads(text: str, source: str) -> list[Record]:
             raise ValueError(f"no record file: its first line is {printable(header)[:200]}")
         for row in rows:
             *names, value = row if as_written else map(unguarded, row)
+            names = [sys.intern(name) for name in names]  # a million rows repeat a few names
             task, preset, experiment, method, seed, cell, setting, example, measure = names
             records.append(
                 Record(

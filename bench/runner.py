@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +80,20 @@ class Experiment:
         )
 
     @functools.cached_property
+    def plans(self) -> dict[tuple[int, str], list[Cell]]:
+        """What every method plans, by seed and label."""
+        return {
+            (seed, label): each.plan(self.task, self.settings, seed)
+            for seed in self.seeds
+            for label, each in self.methods.items()
+        }
+
+    @functools.cached_property
     def measurements(self) -> list[Measurement]:
         found = []
         for seed in self.seeds:
             for label, each in self.methods.items():
-                cells = each.plan(self.task, self.settings, seed)
+                cells = self.plans[seed, label]
                 asked = [(setting, "method", 1.0) for setting in self.settings]
                 if each.swept and seed == self.seeds[0] and self.split == "test":
                     between = self.task.space.sweep(self.settings)
@@ -108,13 +117,7 @@ class Experiment:
     @functools.cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, also where several methods use it, after the one it starts from."""
-        planned = [
-            cell
-            for seed in self.seeds
-            for each in self.methods.values()
-            for last in each.plan(self.task, self.settings, seed)
-            for cell in last.chain
-        ]
+        planned = (cell for plan in self.plans.values() for last in plan for cell in last.chain)
         return list({cell.id: cell for cell in planned}.values())
 
     def measurement_id(self, measurement: Measurement) -> str:
@@ -508,12 +511,14 @@ class Run:
 
     def record_jobs(self) -> list[dict[str, Any]]:
         """The measurements that are missing, damaged, or made from other weights."""
-        return [
-            job
-            for each in self.experiments
-            for job in self._record_jobs(each)
-            if not self._recorded(job, each)
-        ]
+        jobs = []
+        for each in self.experiments:
+            cells = {cell.id: cell for cell in each.cells}
+            missing = each.task.missing()
+            jobs += [
+                job for job in self._record_jobs(each) if not self._recorded(job, cells, missing)
+            ]
+        return jobs
 
     def execute(self, jobs: Sequence[dict[str, Any]], title: str, stop: Callable[[], bool]) -> None:
         by_id = {job["id"]: job for job in jobs}
@@ -655,7 +660,9 @@ class Run:
         """Whether the snapshots it needs are there; cells of another run may have none."""
         return all(weights_digest(self.store.result(c) or {}, one.share) for c in one.cells)
 
-    def _recorded(self, job: dict[str, Any], each: Experiment) -> bool:
+    def _recorded(
+        self, job: dict[str, Any], cells: dict[str, Cell], missing: Iterable[str]
+    ) -> bool:
         path = Path(job["path"])
         table = path.with_suffix(".csv")
         if not path.exists() or not table.exists():
@@ -664,14 +671,13 @@ class Run:
             head = read_json(path)
         except Damaged:
             return False
-        cells = {cell.id: cell for cell in each.cells}
         used = [cells[config["id"]] for config in job["cells"]]
         return (
             head.get("status") in ("done", "diverged")
             and head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
             and picture_is_whole(path, head)
             and head.get("models") == models(self.store, used, job["head"].get("share", 1.0))
-            and not set(head.get("missing", [])) - set(each.task.missing())
+            and not set(head.get("missing", [])) - set(missing)
         )
 
 

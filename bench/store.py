@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import shutil
 import time
 import warnings
@@ -178,7 +179,10 @@ class Store:
 
     def find(self, identifier: str) -> Path:
         """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""
-        found = [path.parent for path in self.root.glob(f"runs/*/*/{identifier}*/config.json")]
+        for ending in ("", "*"):  # a whole id needs no look at the other cells
+            places = self.root.glob(f"runs/*/*/{identifier}{ending}/config.json")
+            if found := [path.parent for path in places]:
+                break
         if len(found) != 1:
             raise ValueError(
                 f"{len(found)} cells in {self.root} have an id that begins with {identifier!r}: "
@@ -218,7 +222,19 @@ def weights_digest(done: dict[str, Any], share: float = 1.0) -> str | None:
 
 
 def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
-    """A cell as plain values: all a worker needs besides the results folder."""
+    """A cell as plain values: all a worker needs besides the results folder.
+
+    `before` goes back through the cells it starts from, and leaves out a task or method that is
+    the later one's: a long chain is a long list, neither deep nor large.
+    """
+    before = []
+    for later, one in itertools.pairwise(reversed(cell.chain)):
+        part = {"id": one.id, "seed": one.seed, "trained_for": one.trained_for}
+        if one.task is not later.task:
+            part["task"] = describe(one.task)
+        if one.method is not later.method:
+            part["method"] = describe(one.method)
+        before.append(part)
     return {
         "kind": "cell",
         "id": cell.id,
@@ -227,26 +243,36 @@ def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
         "method": describe(cell.method),
         "seed": cell.seed,
         "trained_for": cell.trained_for,
-        "after": cell.after and cell_config(cell.after, preset),
+        "before": before,
     }
 
 
 def cell_from(config: dict[str, Any]) -> Cell:
     """The inverse of `cell_config`. ValueError where code or data changed since."""
     try:
-        cell = Cell(
-            task=revive(config["task"], Task),  # type: ignore[type-abstract]
-            method=revive(config["method"], Method),  # type: ignore[type-abstract]
-            seed=config["seed"],
-            trained_for=tuple(tuple(setting) for setting in config["trained_for"]),
-            after=config["after"] and cell_from(config["after"]),
-        )
-        expected, found = config["id"], cell.id
+        parts = [config]
+        for part in config["before"]:
+            parts.append({**parts[-1], **part})
+        made: dict[int, Any] = {}  # by the description, which cells of a chain share
+        cell: Cell | None = None
+        for part in reversed(parts):
+            for name, base in (("task", Task), ("method", Method)):
+                if id(part[name]) not in made:
+                    made[id(part[name])] = revive(part[name], base)
+            cell = Cell(
+                task=made[id(part["task"])],
+                method=made[id(part["method"])],
+                seed=part["seed"],
+                trained_for=tuple(tuple(setting) for setting in part["trained_for"]),
+                after=cell,
+            )
+            expected, found = part["id"], cell.id
+            if found != expected:
+                raise ValueError(
+                    f"cell {expected} cannot be made again: its task, method or training data "
+                    f"changed since (they now give {found}); plan it anew with `run`"
+                )
     except UNFIT as error:
         raise ValueError(f"this is no cell's configuration: {error!r}") from error
-    if found != expected:
-        raise ValueError(
-            f"cell {expected} cannot be made again: its task, method or training data changed "
-            f"since (they now give {found}); plan it anew with `run`"
-        )
+    assert cell is not None
     return cell
