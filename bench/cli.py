@@ -407,7 +407,7 @@ def act_status(options: argparse.Namespace) -> int:
     rows = upkeep.status(Path(options.folder))
     for row in rows:
         row.task, row.method = printable(row.task), printable(row.method)
-    names = ("done", "running", "begun", "missing", "failed")
+    names = ("done", "running", "begun", "missing", "failed", "diverged")
     heads = (*names, "trained", "left")
     wide = [max([len("task"), *(len(row.task) for row in rows)])]
     wide.append(max([len("method"), *(len(row.method) for row in rows)]))

@@ -572,11 +572,13 @@ class Run:
             executors.pool(jobs, perform, emit, stop, count, self.limit)
 
     def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
-        """Keep the trace, and let the report show a measurement that failed."""
+        """Keep the trace, and let `status` and the report show what failed."""
         reason, trace = (printable_lines(event[name]) for name in ("reason", "trace"))
         try:
             append_line(self.store.root / "failures.log", f"{job['label']}: {reason}\n{trace}")
-            if job["kind"] != "train":
+            if job["kind"] == "train":
+                self.store.note_failure(self.store.root / job["uses"][0], reason)
+            else:
                 head = {**job["head"], "status": "failed", "reason": reason}
                 self.store.write_records(Path(job["path"]), head, [])
         except OSError as error:  # the run says what failed in any case, and goes on

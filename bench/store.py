@@ -1,7 +1,8 @@
 """Run folders: what is stored, what is finished, what is missing.
 
     DIR/runs/<task>/<method>/<cell id>/   config.json log.jsonl state.pt model.safetensors done.json
-                                          (and model-<share>.safetensors, its snapshots)
+                                          (and model-<share>.safetensors, its snapshots;
+                                          failed.json where the last try ended in an error)
     DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
     DIR/configs/<id>.json                 every `run` as it was asked for
 
@@ -74,6 +75,7 @@ class Store:
 
         A configuration is written before there is a lease, perhaps by another run just now.
         """
+        (self.folder(cell) / "failed.json").unlink(missing_ok=True)
         for torn in self.folder(cell).glob(".*.tmp"):
             if not torn.name.startswith(".config.json."):
                 torn.unlink(missing_ok=True)
@@ -131,6 +133,10 @@ class Store:
         weights = save(state)
         write_atomic(self.folder(cell) / weights_file(share), weights)
         return hashlib.sha256(weights).hexdigest()
+
+    def note_failure(self, folder: Path, reason: str) -> None:
+        """Say in a cell's folder that its training ended in an error; the next one takes it out."""
+        write_atomic(folder / "failed.json", sealed({"reason": reason, "time": time.time()}))
 
     def give_up(self, cell: Cell, preset: str, reason: str, ledger: dict[str, Any]) -> None:
         """Record a diverged training: a result, shown in the report and not tried again."""

@@ -26,7 +26,7 @@ from bench.untrusted import files_in, read_object, read_ordinary
 
 MOST = 1e12  # seconds or steps
 LOG_BYTES = 64 * 2**20  # a line a hundredth of a run, or every hundred steps
-LEFT_BEHIND = ("state.pt", "*.damaged", ".*.tmp", "lease.json", "lease.json.*")
+LEFT_BEHIND = ("state.pt", "failed.json", "*.damaged", ".*.tmp", "lease.json", "lease.json.*")
 
 
 @dataclass(kw_only=True)
@@ -40,7 +40,8 @@ class Progress:
     running: int = 0
     begun: int = 0  # a checkpoint, and nobody at work
     missing: int = 0
-    failed: int = 0  # diverged and the like: results, not tried again
+    failed: int = 0  # ended by an error: tried again by the next run
+    diverged: int = 0  # a result, not tried again
     seconds: float = 0.0
     left: float | None = 0.0
 
@@ -71,7 +72,7 @@ def status(root: Path) -> list[Progress]:
             if result.get("status") == "done":
                 row.done += 1
             else:
-                row.failed += 1
+                row.diverged += 1
             if took and steps:
                 paces[key].append(took / steps)
                 paces[key[:1]].append(took / steps)
@@ -79,6 +80,8 @@ def status(root: Path) -> list[Progress]:
         holder = lease.read(folder / "lease.json")
         if holder is not None and lease.alive(folder / "lease.json", holder):
             row.running += 1
+        elif (folder / "failed.json").exists():
+            row.failed += 1
         elif (folder / "state.pt").exists():
             row.begun += 1
         else:

@@ -49,13 +49,13 @@ def test_status_counts_what_there_is(tmp_path: Path, capsys) -> None:
     with Lease(store.folder(left[2]) / "lease.json").hold():
         rows = {row.method: row for row in status(tmp_path)}
     counts = {
-        method: (row.done, row.running, row.begun, row.missing, row.failed)
+        method: (row.done, row.running, row.begun, row.missing, row.failed, row.diverged)
         for method, row in rows.items()
     }
     assert counts == {
-        "fixed_grid": (2, 0, 1, 0, 0),
-        "yoto": (0, 0, 0, 0, 1),
-        "unconditioned": (0, 1, 0, 0, 0),
+        "fixed_grid": (2, 0, 1, 0, 0, 0),
+        "yoto": (0, 0, 0, 0, 0, 1),
+        "unconditioned": (0, 1, 0, 0, 0, 0),
     }
     grid, other = rows["fixed_grid"], rows["unconditioned"]
     pace = grid.seconds / 600
@@ -63,8 +63,24 @@ def test_status_counts_what_there_is(tmp_path: Path, capsys) -> None:
     assert other.left > 0  # at the task's pace: it has none of its own
     assert rows["yoto"].seconds == 3.0
     assert main(["status", str(tmp_path)]) == 0
-    assert "5 networks: 2 done, 0 running, 1 begun, 1 missing, 1 failed" in capsys.readouterr().out
+    counted = "5 networks: 2 done, 0 running, 1 begun, 1 missing, 0 failed, 1 diverged"
+    assert counted in capsys.readouterr().out
     assert main(["status", str(tmp_path / "none")]) == 2
+
+
+def test_status_counts_what_failed_until_it_is_tried_again(tmp_path: Path) -> None:
+    found = experiment("toy", "smoke", ["yoto"])
+    run = Run(tmp_path, [found], CPU)
+    (job,) = run.train_jobs()
+    broken = {**job, "cell": {**job["cell"], "id": "another"}}
+    run.execute([broken], "training", lambda: False)
+    assert len(run.failures) == 1
+    (row,) = status(tmp_path)
+    assert (row.failed, row.missing, row.done) == (1, 0, 0)
+    run.execute([job], "training", lambda: False)
+    (row,) = status(tmp_path)
+    assert (row.failed, row.missing, row.done) == (0, 0, 1)
+    assert not list(tmp_path.glob("runs/*/*/*/failed.json"))
 
 
 def test_folders_of_two_machines_become_one(whole: Path, tmp_path: Path, capsys) -> None:
