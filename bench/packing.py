@@ -101,7 +101,7 @@ def _cores() -> int:
 def _free_memory(
     meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
 ) -> int:
-    """Bytes that processes may still take, also where a container has fewer than its machine;
+    """Bytes that processes may still take, also in a container (cgroup v2) that has fewer;
     half of all memory where the system does not say."""
     try:
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())

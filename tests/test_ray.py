@@ -323,6 +323,7 @@ def test_a_plug_in_runs_where_it_is_and_is_missed_where_it_is_not(
     task = tmp_path / "mytask.py"
     assert main(["new", str(task)]) == 0
     monkeypatch.chdir(tmp_path)  # nodes are elsewhere, and see the folder all the same
+    monkeypatch.setattr(cluster._Driver, "_send_along", None)
     run = Run(Path("r"), [experiment(str(task), "smoke", ["fixed_grid"], 1)], CPU, "ray", 1)
     run.execute(run.train_jobs(), "training", lambda: False)
     assert run.failures == []
