@@ -179,6 +179,7 @@ def test_a_snapshot_damaged_before_its_network_was_done_is_not_taken_for_the_res
     path = Store(tmp_path).folder(found.cells[0]) / "model-0.5.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     perform(job, lambda event: None, lambda: False)
+    assert set((Store(tmp_path).result(found.cells[0]) or {})["snapshots"]) == {"0.5"}
     with pytest.raises(Damaged, match=r"model-0\.5\.safetensors is damaged"):
         Store(tmp_path).network(found.cells[0], 0.5)
 

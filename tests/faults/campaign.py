@@ -207,14 +207,7 @@ def full_disk_and_a_failure(lab: Lab) -> Count:
 
     ended = run(root, prepare=lambda: watch(root, act), environment={"FAULT": "memory"})
     count.tried += 1
-    count.expect_clear(ended, "failures.log")
-    if "out of memory" not in ended.output:
-        count.blame("unclear", f"what failed is not said: {ended.output[-1500:]}")
-    again = run(root)
-    count.compare(root, lab.whole, "after it")
-    if again.code != 0:
-        count.blame("lost", again.output[-1500:])
-    clear_away(root)
+    others_go_on(count, lab, root, ended, "out of memory", "failures.log")
     return count
 
 
