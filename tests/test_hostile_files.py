@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 import tarfile
@@ -28,7 +29,7 @@ from rich.console import Console
 from bench import artefacts, lease
 from bench.cli import main
 from bench.records import Record, dumps, loads, write_atomic
-from bench.report import build, csv_of, load_results, terminal_tables
+from bench.report import build, compare, csv_of, load_results, plots, terminal_tables
 from bench.report.text import escape, latex, latex_table, markdown_table
 from bench.runner import Run, experiment
 from bench.store import Damaged, Store, cell_from, read_json
@@ -38,6 +39,7 @@ from bench.upkeep import clean, merge, status
 from tests.faults import fuzz
 
 CPU = torch.device("cpu")
+FIGURES = plots.figures
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "＝1")
 quickly = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -405,6 +407,30 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
     assert {path.name for path in (root / "report").iterdir()} == {"index.html", built.folder.name}
     merge([root], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"runs", "records"}
+
+
+def test_no_name_of_a_measure_decides_how_a_figure_is_called(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change(head: dict[str, Any]) -> None:
+        measures = head["display"]["measures"]
+        measures["../../../evil"] = measures["loss"]
+        head["display"]["fronts"] = [["../../../evil", "loss"]]
+
+    changed_heads(root, change)
+    for path in root.glob("records/*/*/*.csv"):
+        rows = loads(path.read_text(), "a table")
+        rows += [row._replace(measure="../../../evil") for row in rows if row.measure == "loss"]
+        path.write_bytes(dumps(rows).encode())
+        head = json.loads(path.with_suffix(".json").read_bytes())
+        head["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps(head))
+    (run,) = load_results(root).runs
+    monkeypatch.setattr(plots, "_saved", lambda figure: {"svg": b"", "png": b""})
+    frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
+    drawn = FIGURES(run, *frames, compare.quality_compute(run))
+    assert any(name.startswith("front_") for name in drawn)
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in drawn)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a":' * 5000 + "0" + "}" * 5000])
