@@ -9,7 +9,6 @@ from anybody: links are not followed out of them, and no name in a file decides 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import shutil
@@ -150,9 +149,9 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
     counts = {True: 0, False: 0}
     for place, last in chosen.items():
         target, is_cell = out / place, last.name == "done.json"
-        found = (
-            last.parent.iterdir() if is_cell else last.parent.glob(f"{glob.escape(last.stem)}.*")
-        )
+        # By their names: to look for a record's files among all records takes as long as these are.
+        beside = (last.with_suffix(ending) for ending in (".csv", ".png"))
+        found = last.parent.iterdir() if is_cell else beside
         target.parent.mkdir(parents=True, exist_ok=True)
         for path in found:
             if path.is_file() and not path.is_symlink() and path != last and _keeps(path):

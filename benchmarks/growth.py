@@ -8,7 +8,7 @@
 Nothing is trained: the toy task's cells are "done" by storing an untrained network, its records
 are made up, and a worker returns at once. All of it goes through the suite's own functions and
 formats. Every step runs in a process of its own, so that its peak memory is its own; the seconds
-leave out what imports and preparation took.
+leave out what imports and preparation took. `TMPDIR=/dev/shm` takes the disk out of it, too.
 
 The exponent is the slope of log(seconds) over log(size) between a tenth of the largest size and
 the largest: 1 is proportional, 2 is quadratic. That of memory counts what came on top of the
@@ -24,8 +24,8 @@ import functools
 import io
 import json
 import math
+import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -413,33 +413,38 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def inside(series: str, step: str, size: int, root: Path) -> dict[str, float]:
-    """One step, in this process."""
-    from bench import report, runner  # noqa: F401  # imported sooner or later: not its memory
-
+def inside(pipe: Any, series: str, step: str, size: int, root: Path) -> None:
+    """One step, in this process; what it took goes down the pipe."""
     before = peak()
-    with contextlib.redirect_stdout(io.StringIO()):
-        run = SERIES[series][2][step](root, size)
-        start, worked = time.perf_counter(), time.process_time()
-        left_out = run()
-        seconds, busy = time.perf_counter() - start, time.process_time() - worked
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            run = SERIES[series][2][step](root, size)
+            start, worked = time.perf_counter(), time.process_time()
+            left_out = run()
+            seconds, busy = time.perf_counter() - start, time.process_time() - worked
+    except Exception as error:
+        pipe.send({"failed": f"{type(error).__name__}: {error}"})
+        return
     if isinstance(left_out, float):
         seconds -= left_out
-    return {"seconds": seconds, "processor": busy, "peak": peak(), "added": peak() - before}
+    pipe.send({"seconds": seconds, "processor": busy, "peak": peak(), "added": peak() - before})
 
 
 def outside(series: str, step: str, size: int, root: Path) -> dict[str, Any]:
-    """The same in a process of its own."""
-    words = [sys.executable, "-m", "benchmarks.growth", series, "--sizes", str(size)]
-    words += ["--step", step, "--folder", str(root)]
-    row = {"series": series, "step": step, "size": size}
+    """The same in a process of its own, forked from one that has done the imports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bench.report", "bench.runner"])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=inside, args=(theirs, series, step, size, root))
+    process.start()
+    theirs.close()
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST)
-    except subprocess.TimeoutExpired:
-        return {**row, "failed": f"not done after {LONGEST:g} seconds"}
-    if done.returncode:
-        return {**row, "failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
-    return {**row, **json.loads(done.stdout.splitlines()[-1])}
+        found = ours.recv() if ours.poll(LONGEST) else {"failed": f"over {LONGEST:g} seconds"}
+    except EOFError:
+        found = {"failed": "its process died"}
+    process.kill()
+    process.join()
+    return {"series": series, "step": step, "size": size, **found}
 
 
 def exponent(rows: Sequence[dict[str, Any]], column: str) -> float:
@@ -502,16 +507,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sizes", metavar="N,N", help="other sizes than the series' own")
     parser.add_argument("--step", action="append", help="only this step, and those before it")
     parser.add_argument("--out", metavar="FILE.json", help="keep the numbers")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     for name in options.series:
         if name not in SERIES:
             parser.error(f"no series is called {name!r}: there are {', '.join(SERIES)}")
     sizes = [int(part) for part in options.sizes.split(",")] if options.sizes else None
-    if options.folder:
-        (name,), (step,), (size,) = options.series, options.step, sizes or [0]
-        print(json.dumps(inside(name, step, size, options.folder)))
-        return 0
     every: list[dict[str, Any]] = []
     for name in options.series or SERIES:
         _, usual, steps = SERIES[name]

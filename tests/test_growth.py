@@ -22,6 +22,7 @@ from bench.progress import LONGEST, Board
 from bench.records import Record, dumps, loads
 from bench.registry import method, preset, task_class
 from bench.store import Store, cell_config, cell_from
+from bench.upkeep import merge
 from benchmarks import growth
 
 TOY = preset(task_class("toy"), "smoke").task
@@ -195,6 +196,20 @@ def test_a_whole_id_is_found_without_listing_the_cells(
     assert str(store.folder(cell).parent) in listed
     with pytest.raises(ValueError, match="20 cells in"):
         store.find("")
+
+
+def test_merging_lists_each_folder_of_records_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = growth.grid(tmp_path / "one", 20)
+    growth.stored(run)
+    growth.measured(run, run.record_jobs(), examples=1, measures=2)
+    listed = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(str(path)) or real(path))
+    assert merge([tmp_path / "one"], tmp_path / "two") == (20, 20)
+    assert listed.count(str(tmp_path / "one/records/toy/fixed_grid")) == 1
+    assert len(list((tmp_path / "two").glob("records/toy/fixed_grid/*.csv"))) == 20
 
 
 def chain(count: int) -> list[Cell]:
