@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from bench import cluster, executors, packing
+from bench.heap import keep_freed_memory
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
@@ -225,6 +226,7 @@ def experiment(
 
 def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[], bool]) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
+    keep_freed_memory()
     store, device = Store(Path(job["root"])), torch.device(job["device"])
     try:
         _perform(job, store, device, emit, should_stop)

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.heap import keep_freed_memory
 from bench.method import Cell, build
 from bench.registry import method
 from bench.space import Setting
@@ -29,6 +30,7 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
 
     Always in eager mode: the three loops then differ in nothing but what is compared.
     """
+    keep_freed_memory()  # as `run` does
     log_every = max(1, min(task.training.steps // 100, 100))  # as in a whole run
     short = dataclasses.replace(task.training, steps=steps, compile=False)
     task = dataclasses.replace(task, training=short)  # type: ignore[type-var]

@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from bench.heap import keep_freed_memory
 from bench.tasks.compression import Compression
 from bench.timing import alternate, show
 from benchmarks import rows
@@ -105,37 +106,38 @@ def ours(task: Compression, network: Path) -> Values:
     return {name: sum(each[name].item() for each in found) / len(found) for name in MEASURES}
 
 
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def begin_worker(threads: int) -> None:
+    """Make a process what one is that runs the harness's jobs."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
 
 
 def compare(
-    task: WithoutLpips, networks: Sequence[Path], files: Sequence[Path], rounds: int, cores: int,
-    workers: Executor,
+    task: WithoutLpips, networks: Sequence[Path], files: Sequence[Path], rounds: int,
+    alone: Executor, workers: Executor,
 ) -> tuple[dict[str, list[float]], dict[str, list[Values]]]:  # fmt: skip
     """Pictures per second of each way, one number a round, and what it found for each network."""
     whole = Compression(**{field.name: getattr(task, field.name) for field in fields(task)})
     found: dict[str, list[Values]] = {}
 
-    def spread(of: Compression) -> list[Values]:
-        return list(workers.map(ours, [of] * len(networks), networks))
+    def harness(of: Compression, by: Executor) -> list[Values]:
+        return list(by.map(ours, [of] * len(networks), networks))
 
-    ways: dict[str, tuple[int, Callable[[], list[Values]]]] = {
-        LIBRARY: (1, lambda: [theirs(network, files) for network in networks]),
-        "one process": (cores, lambda: [ours(task, network) for network in networks]),
-        "a process per core": (1, lambda: spread(task)),
+    ways: dict[str, Callable[[], list[Values]]] = {
+        LIBRARY: lambda: [theirs(network, files) for network in networks],
+        "one process": lambda: harness(task, alone),
+        "a process per core": lambda: harness(task, workers),
     }
     if not whole.missing():
-        ways["a process per core, with LPIPS"] = (1, lambda: spread(whole))
+        ways["a process per core, with LPIPS"] = lambda: harness(whole, workers)
 
     def timed(name: str) -> float:
-        threads, evaluate = ways[name]
-        torch.set_num_threads(threads)
         begin = time.perf_counter()
-        found[name] = evaluate()
+        found[name] = ways[name]()
         return len(networks) * len(files) / (time.perf_counter() - begin)
 
     before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the library's program sets it when it starts
     try:
         for name in ways:
             timed(name)  # warm up
@@ -160,8 +162,6 @@ def measure(
     preset: str, pictures: str, count: int, settings: int, rounds: int, cores: int
 ) -> list[rows.Row]:
     """The rows, printed as a table, too. RuntimeError where bytes, PSNR or MS-SSIM differ."""
-    import compressai.utils.eval_model.__main__  # noqa: F401  now, since it sets the threads
-
     task: Any = Compression.presets()[preset].task
     given = {field.name: getattr(task, field.name) for field in fields(task)}
     with tempfile.TemporaryDirectory() as place:
@@ -172,8 +172,11 @@ def measure(
         networks = save_networks(task, settings, folder)
         task = WithoutLpips(**{**given, "test_data": str(folder / "pictures")})
         spawn = get_context("spawn")
-        with ProcessPoolExecutor(cores, spawn, initializer=one_thread) as workers:
-            speeds, found = compare(task, networks, files, rounds, cores, workers)
+        with (
+            ProcessPoolExecutor(1, spawn, begin_worker, (cores,)) as alone,
+            ProcessPoolExecutor(cores, spawn, begin_worker, (1,)) as workers,
+        ):
+            speeds, found = compare(task, networks, files, rounds, alone, workers)
     if wrong := differences(found):
         raise RuntimeError("the values differ, so the speeds mean nothing: " + "; ".join(wrong))
     title = f"evaluation, {len(files)} pictures at {settings} settings, {cores} cores"

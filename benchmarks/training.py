@@ -9,7 +9,8 @@ batch, crop, peak rate and number of steps. The documented loop decodes and crop
 example, in a data loader's own processes, has a second Adam for the bottleneck's quantiles (with a
 loss of its own), a constant rate, and computes in fp32. The harness keeps the pictures in memory as
 bytes, solves for the quantiles when the network is measured, and has the preset's memory format,
-precision and schedule. The loss on held-out crops after the last step is compared, too: in units of
+precision and schedule; it runs in a process of its own, whose heap keeps freed memory, as a job
+of `run` does. The loss on held-out crops after the last step is compared, too: in units of
 the documented loop's, so that more than one is worse.
 """
 
@@ -20,7 +21,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ from bench.tasks.compression import Compression, in_full_precision
 from bench.timing import alternate, show, wait
 from bench.train import fit
 from benchmarks import rows
+from benchmarks.evaluation import begin_worker
 
 DOCUMENTED = "documented loop"
 HELD_OUT = 32  # crops of test pictures
@@ -202,10 +206,10 @@ def held_out_loss(cell: Cell, codec: Any) -> float:
 
 
 def compare(
-    task: Compression, device: torch.device, rounds: int, workers: int, parts: bool
+    task: Compression, device: torch.device, rounds: int, workers: int, parts: bool, by: Executor
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Examples per second and held-out losses of each loop, one number a round, each round from
-    its own seed."""
+    its own seed. `by` runs the harness."""
     losses: dict[str, list[float]] = {}
     seeds: dict[str, int] = {}
 
@@ -223,7 +227,7 @@ def compare(
         name: loop(name, lambda cell, c=choices: documented(cell, device, c, workers))  # type: ignore[misc]
         for name, choices in chosen.items()
     }
-    loops["harness"] = loop("harness", lambda cell: harness(cell, device))
+    loops["harness"] = loop("harness", lambda cell: by.submit(harness, cell, device).result())
     for each in loops.values():
         each()  # warm up
     losses.clear()
@@ -234,7 +238,9 @@ def measure(
     task: Compression, device: torch.device, rounds: int, workers: int, parts: bool
 ) -> list[rows.Row]:
     """The rows, printed as tables, too."""
-    speeds, losses = compare(task, device, rounds, workers, parts)
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, get_context("spawn"), begin_worker, (threads,)) as by:
+        speeds, losses = compare(task, device, rounds, workers, parts, by)
     training = task.training
     title = f"training, {task.width}/{task.latents}, crop {task.crop}, batch {training.batch}"
     names = [name for name in speeds if name != DOCUMENTED]

@@ -55,7 +55,7 @@ def test_the_harness_finds_the_bytes_and_psnr_of_eval_model(
     networks = evaluation.save_networks(task, 2, tmp_path)
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as workers:
-        speeds, found = evaluation.compare(task, networks, files, 1, threads, workers)
+        speeds, found = evaluation.compare(task, networks, files, 1, workers, workers)
     assert torch.get_num_threads() == threads
     assert evaluation.differences(found) == []
     assert all(len(values) == 1 for values in speeds.values())

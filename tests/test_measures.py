@@ -93,6 +93,8 @@ def test_ms_ssim_is_the_librarys(size: tuple[int, int]) -> None:
     theirs = pytorch_msssim.ms_ssim(x, y, data_range=1.0, size_average=False)
     # The same bits where the convolution adds up in the library's order, as on the CPUs we tried.
     torch.testing.assert_close(measures.ms_ssim(x, y), theirs, rtol=2e-6, atol=0)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(measures.ms_ssim(channels_last, y), measures.ms_ssim(x, y))
 
 
 def test_ms_ssim_of_a_small_picture_is_nan():
