@@ -60,8 +60,8 @@ def unguarded(text: str) -> str:
 def sealed(content: dict[str, Any]) -> str:
     """The JSON text of an object that says itself when it was changed: one flipped bit in a
     ledger or a setting would else be another number, and still JSON."""
-    seal = _seal(json.loads(json.dumps(content)))
-    return json.dumps({**content, SEAL: seal}, indent=1) + "\n"
+    plain = json.loads(json.dumps({name: content[name] for name in content if name != SEAL}))
+    return json.dumps({**plain, SEAL: _seal(plain)}, indent=1) + "\n"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -191,9 +191,19 @@ def measured(run: Any, jobs: list[dict[str, Any]], examples: int, measures: int)
         (place,) = parse_setting(head["setting"]).values() if head["setting"] else (1.0,)
         values = hardness[:, None] * place / (1 + place)
         values = values * (1 + 0.1 * generator.random((examples, measures)))
-        start = [head[n] for n in ("task", "preset", "experiment", "method", "seed")]
         rows = [
-            Record(*start, ",".join(head["cells"]), head["setting"], f"{i}.png", name, value)
+            Record(
+                head["task"],
+                head["preset"],
+                head["experiment"],
+                head["method"],
+                head["seed"],
+                ",".join(head["cells"]),
+                head["setting"],
+                f"{i}.png",
+                name,
+                value,
+            )
             for i, row in enumerate(values.tolist())
             for name, value in zip(names, row, strict=True)
         ]

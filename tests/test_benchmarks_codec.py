@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where `python -m benchmarks.NAME` runs
 
 from bench.tasks.compression import Compression
 from bench.tasks.toy import Toy

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # where `python -m benchmarks.NAME` runs
 
 from bench.cost import count_flops
 from bench.tasks import style as task_style

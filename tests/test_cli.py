@@ -166,7 +166,7 @@ def test_the_command_to_continue_says_where_and_how_it_ran() -> None:
     assert said[:2] == ["python", "run_bench.py"]
     again = parser().parse_args(said[2:])
     assert (again.config, again.out, again.on) == ("c.json", "my results", "pool")
-    assert again.per_device == 2
+    assert again.per_device == "2"
     assert "--limit" not in said
 
 

@@ -42,6 +42,8 @@ FLOORS = {
     "bench.report.*": 9,
     "bench.cli": 10,
     "run_bench": 11,
+    "benchmarks": 11,
+    "benchmarks.*": 11,
 }
 SAME_FLOOR = {
     ("bench.cost", "bench.identity"),
@@ -49,8 +51,14 @@ SAME_FLOOR = {
     ("bench.yoto", "bench.registry"),
     ("baselines.*", "baselines.*"),
     ("bench.report.*", "bench.report.*"),
+    ("benchmarks.*", "benchmarks.*"),
 }
-FILES = [*ROOT.glob("bench/**/*.py"), *ROOT.glob("baselines/*.py"), ROOT / "run_bench.py"]
+FILES = [
+    *ROOT.glob("bench/**/*.py"),
+    *ROOT.glob("baselines/*.py"),
+    *ROOT.glob("benchmarks/*.py"),
+    ROOT / "run_bench.py",
+]
 
 
 def module_name(path: Path) -> str:
@@ -79,7 +87,11 @@ def imported(path: Path) -> set[str]:
                 whole = f"{node.module}.{alias.name}"
                 inside = (ROOT / (whole.replace(".", "/") + ".py")).exists()
                 names.add(whole if inside else str(node.module))
-    return {name for name in names if name.split(".")[0] in ("bench", "baselines", "run_bench")}
+    return {
+        name
+        for name in names
+        if name.split(".")[0] in ("bench", "baselines", "benchmarks", "run_bench")
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

@@ -34,7 +34,7 @@ from bench.report.text import escape, latex, latex_table, markdown_table
 from bench.runner import Run, experiment
 from bench.store import Damaged, Store, cell_from, read_json
 from bench.train import MAGIC, load_state
-from bench.untrusted import files_in, guarded, printable, read_object, unguarded
+from bench.untrusted import files_in, guarded, printable, read_object, sealed, unguarded
 from bench.upkeep import clean, merge, status
 from tests.faults import fuzz
 
@@ -99,7 +99,7 @@ def test_the_fuzzer_notices(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------ nothing is run
 
 
-def sealed(data: bytes) -> bytes:
+def as_checkpoint(data: bytes) -> bytes:
     return MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
 
 
@@ -136,15 +136,15 @@ def test_a_payload_is_run_nowhere(root: Path, tmp_path: Path, capsys) -> None:
     for place in places:
         by_torch = place.name in ("state.pt", "model.safetensors")
         for data in forms if by_torch else forms[:1]:
-            place.write_bytes(sealed(data) if place.name == "state.pt" else data)
+            place.write_bytes(as_checkpoint(data) if place.name == "state.pt" else data)
             if place.name == "model.safetensors":
                 digest = {"model_sha256": hashlib.sha256(data).hexdigest()}
-                done.write_text(json.dumps(json.loads(sound[done]) | digest))
+                done.write_text(sealed(json.loads(sound[done]) | digest))
                 with pytest.raises(Damaged):
                     Store(root).network(cell_from(json.loads(sound[folder / "config.json"])))
             if place.suffix == ".csv":
                 digest = {"sha256": hashlib.sha256(data).hexdigest()}
-                record.write_text(json.dumps(json.loads(sound[record]) | digest))
+                record.write_text(sealed(json.loads(sound[record]) | digest))
             for words in commands:
                 assert main(words) in (0, 2)
             if not by_torch:
@@ -188,7 +188,7 @@ def test_a_class_named_in_a_foreign_folder_is_not_imported(root: Path, tmp_path:
     for path in [*root.glob("runs/*/*/*/config.json"), *root.glob("configs/*.json")]:
         text = path.read_text().replace('"bench.tasks.toy:Toy"', json.dumps(f"{plugin}:Toy"))
         assert str(plugin) in text
-        path.write_text(text)
+        path.write_text(sealed(json.loads(text)))
     before = set(sys.modules)
     status(root)
     merge([root], tmp_path / "out")
@@ -383,7 +383,7 @@ def changed_heads(root: Path, change: Callable[[dict[str, Any]], Any]) -> None:
             rows = [row._replace(**{name: head[name] for name in same}) for row in rows]
             table.write_bytes(dumps(rows).encode())
             head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
-        path.write_text(json.dumps(head))
+        path.write_text(sealed(head))
 
 
 @pytest.mark.parametrize("name", ["../../../evil", "/tmp/evil", "..", "a/b", "x" * 3000, ""])
@@ -424,7 +424,7 @@ def test_no_name_of_a_measure_decides_how_a_figure_is_called(
         path.write_bytes(dumps(rows).encode())
         head = json.loads(path.with_suffix(".json").read_bytes())
         head["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_suffix(".json").write_text(json.dumps(head))
+        path.with_suffix(".json").write_text(sealed(head))
     (run,) = load_results(root).runs
     monkeypatch.setattr(plots, "_saved", lambda figure: {"svg": b"", "png": b""})
     frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
@@ -572,7 +572,7 @@ def test_a_formula_is_a_text_in_every_csv(root: Path, text: str, tmp_path: Path)
     assert f"'{text}" in raw
     assert text not in raw
     head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
-    record.write_text(json.dumps(head))
+    record.write_text(sealed(head))
     found = load_results(root).records
     assert set(found.loc[found["entry"] == head["id"], "example"]) == {text}
 

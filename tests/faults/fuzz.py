@@ -63,6 +63,7 @@ with instrumented:
     from bench.runner import Run, experiment, experiment_from
     from bench.store import Store, cell_from, read_json
     from bench.train import MAGIC, STATE, load_state
+    from bench.untrusted import SEAL, sealed
 
 HANG = 10  # seconds
 MEMORY = 8 * 2**30  # bytes, above which an allocation fails
@@ -106,6 +107,12 @@ def results() -> Path:
 
 def files(pattern: str, count: int = 2) -> list[bytes]:
     return [path.read_bytes() for path in sorted(results().glob(pattern))[:count]]
+
+
+def unsealed(pattern: str) -> list[bytes]:
+    """Such files without their seal, so that what is changed in them is read."""
+    objects = [json.loads(content) for content in files(pattern)]
+    return [json.dumps({k: v for k, v in o.items() if k != SEAL}).encode() for o in objects]
 
 
 def states() -> list[bytes]:
@@ -219,7 +226,7 @@ def report_on(content: bytes, folder: Path, name: str) -> None:
         {"head": head, "table": table, "done": done}[name].write_bytes(content)
         if name == "table":
             digest = {"sha256": hashlib.sha256(content).hexdigest()}
-            head.write_text(json.dumps(json.loads(before[head]) | digest))
+            head.write_text(sealed(json.loads(before[head]) | digest))
         for run in load_results(root).runs:
             assert run.folder
             assert "/" not in run.folder
@@ -243,7 +250,7 @@ def read_weights(content: bytes, folder: Path) -> object:
     (cell / "model.safetensors").write_bytes(content)
     done = json.loads((cell / "done.json").read_bytes())
     done["model_sha256"] = hashlib.sha256(content).hexdigest()
-    (cell / "done.json").write_text(json.dumps(done))
+    (cell / "done.json").write_text(sealed(done))
     return Store(root).network(cell_from(read_json(cell / "config.json")))
 
 
@@ -259,22 +266,26 @@ def read_picture(content: bytes, folder: Path) -> None:
 
 READERS: dict[str, Reader] = {
     "record": Reader(read_records, rows),
-    "cell": Reader(read_cell, lambda: files("runs/*/*/*/config.json"), True),
-    "run": Reader(read_run, lambda: files("configs/*.json"), True),
+    "cell": Reader(read_cell, lambda: unsealed("runs/*/*/*/config.json"), True),
+    "run": Reader(read_run, lambda: unsealed("configs/*.json"), True),
     "report-head": Reader(
-        functools.partial(report_on, name="head"), lambda: files("records/toy/yoto/*.json"), True
+        functools.partial(report_on, name="head"), lambda: unsealed("records/toy/yoto/*.json"), True
     ),
     "report-table": Reader(
         functools.partial(report_on, name="table"), lambda: files("records/toy/yoto/*.csv", 1)
     ),
     "report-cell": Reader(
-        functools.partial(report_on, name="done"), lambda: files("runs/toy/yoto/*/done.json"), True
+        functools.partial(report_on, name="done"),
+        lambda: unsealed("runs/toy/yoto/*/done.json"),
+        True,
     ),
     "status-config": Reader(
-        functools.partial(look_after, "config.json"), lambda: files("runs/*/*/*/config.json"), True
+        functools.partial(look_after, "config.json"),
+        lambda: unsealed("runs/*/*/*/config.json"),
+        True,
     ),
     "status-done": Reader(
-        functools.partial(look_after, "done.json"), lambda: files("runs/*/*/*/done.json"), True
+        functools.partial(look_after, "done.json"), lambda: unsealed("runs/*/*/*/done.json"), True
     ),
     "status-log": Reader(
         functools.partial(look_after, "log.jsonl"), lambda: files("runs/*/*/*/log.jsonl")
