@@ -165,7 +165,7 @@ class _Worker:
         self.job: Job | None = None
 
     def give(self, job: Job) -> None:
-        self.job, self.since = job, time.monotonic()
+        self.job, self.since = job, math.inf  # until it says that it began
         self.pipe.send(job)
 
 
@@ -223,7 +223,9 @@ def pool(
                     reason = f"its process died (exit code {code}); was memory short?"
                     event = {"event": "failed", "job": worker.job["id"], "reason": reason}
                     event["trace"] = ""
-                if event["event"] == "busy":
+                if event["event"] == "started":
+                    worker.since = time.monotonic()
+                elif event["event"] == "busy":
                     queue.postpone(worker.job)
                 elif event["event"] in ENDS:
                     queue.ended(worker.job)
