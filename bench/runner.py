@@ -19,8 +19,7 @@ from typing import Any
 
 import torch
 
-from bench import cluster, executors, packing
-from bench.heap import keep_freed_memory
+from bench import cluster, executors, heap, packing
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
@@ -226,7 +225,7 @@ def experiment(
 
 def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[], bool]) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
-    keep_freed_memory()
+    heap.keep_freed_memory()
     store, device = Store(Path(job["root"])), torch.device(job["device"])
     try:
         _perform(job, store, device, emit, should_stop)
@@ -237,6 +236,8 @@ def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[],
             "out of memory; the batch is part of the experiment and stays as it is: free the "
             f"device, run fewer at once (--per-device), or take a smaller preset ({error})"
         ) from error
+    finally:
+        heap.give_back()
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -35,3 +35,12 @@ def test_freed_memory_stays_unless_the_user_has_set_the_heap(kept: bool, own: bo
     )
     mebibytes = float(done.stdout)
     assert mebibytes > 200 if kept and not own else mebibytes < 50
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's heap")
+def test_the_end_of_a_job_gives_it_back() -> None:
+    code = PROBE.format(call="keep_freed_memory()").replace(
+        "del tensor", "del tensor; from bench.heap import give_back; give_back()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 50
