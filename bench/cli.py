@@ -219,14 +219,7 @@ def act_run(options: argparse.Namespace) -> int:
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")
-    where = ""
-    if options.on == "ray" and not options.dry:
-        from bench import cluster
-
-        where = f", Ray at {cluster.connect(options.address)}"
-        device = torch.device(cluster.device(options.device))
-    else:
-        device = runner.choose_device(options.device)
+    device = torch.device("cpu") if options.on == "ray" else runner.choose_device(options.device)
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     if options.config:
@@ -237,7 +230,7 @@ def act_run(options: argparse.Namespace) -> int:
             raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
         config = read_json(Path(options.config))
         if config.get("kind") == "cell":
-            return _train_config(config, root, device)
+            return _train_config(config, root, runner.choose_device(options.device))
         if config.get("kind") != "run":
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
         listed = config.get("experiments")
@@ -266,6 +259,12 @@ def act_run(options: argparse.Namespace) -> int:
                 raise ValueError(f"{flag}: no task of this run takes one")
     if not options.limit > 0:
         raise ValueError("--limit needs more than 0 seconds")
+    where = ""
+    if options.on == "ray" and not options.dry:  # last: no cluster is started for a misspelt name
+        from bench import cluster
+
+        where = f", Ray at {cluster.connect(options.address)}"
+        device = torch.device(cluster.device(options.device))
     run = runner.Run(root, experiments, device, options.on, per_device, options.limit)
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again

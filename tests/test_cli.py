@@ -380,3 +380,15 @@ def test_list_shows_everything_with_a_line(capsys) -> None:
     text = capsys.readouterr().out
     assert all(f"{name}: " in text for name in TASKS)
     assert all(f"    {name} " in text for name in METHODS)
+
+
+def test_no_cluster_is_started_for_a_misspelt_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench import cluster
+
+    asked: list[object] = []
+    monkeypatch.setattr(cluster, "connect", asked.append)
+    assert main(["run", "toyy", "--on", "ray", "--out", str(tmp_path)]) == 2
+    assert "did you mean toy" in capsys.readouterr().err
+    assert asked == []
