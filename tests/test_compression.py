@@ -59,6 +59,21 @@ def test_the_entropy_models_equal_the_librarys_with_the_same_noise() -> None:
     assert theirs.state_dict().keys() == ours.state_dict().keys()
 
 
+def test_scales_have_the_places_in_the_coders_table_that_the_library_gives_them() -> None:
+    codec = ScaleHyperprior(8, 12)
+    codec.update()
+    theirs = codec.gaussian_conditional
+    ours = copy.deepcopy(codec)
+    in_full_precision(ours)
+    table = theirs.scale_table
+    beside = [torch.nextafter(table, torch.full_like(table, end)) for end in (0.0, math.inf)]
+    scales = torch.cat([table, *beside, torch.tensor([-1.0, 0.0, 1e-9, 1e9]), torch.rand(999) * 80])
+    found = ours.gaussian_conditional.build_indexes(scales)
+    assert found.dtype == torch.int32
+    assert torch.equal(found, theirs.build_indexes(scales))
+    assert set(found.tolist()) == set(range(len(table)))
+
+
 def test_the_loss_is_compressais_for_one_lambda() -> None:
     codec, batch = model().eval(), torch.rand(2, 3, 64, 64)
     with torch.no_grad():

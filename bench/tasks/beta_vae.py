@@ -52,7 +52,7 @@ MEASURES = {
         worst=10_000.0,
     ),
     "elbo": Measure(label="ELBO", unit="nats", better="higher", digits=1, margin="2"),
-    "active_units": Measure(label="active units", digits=0),
+    "active_units": Measure(label="active units", relative=False, digits=1),
 }
 
 
@@ -328,7 +328,7 @@ class WithFactors(BetaVae):
 
     measures: ClassVar[dict[str, Measure]] = {
         **MEASURES,
-        "mig": Measure(label="mutual information gap", better="higher"),
+        "mig": Measure(label="mutual information gap", better="higher", relative=False),
     }
 
     channels: ClassVar[tuple[int, ...]] = (8, 16, 32, 64)

@@ -330,7 +330,8 @@ def in_full_precision(codec: nn.Module) -> None:
 
     The factorized bottleneck's forward is written anew with the same result and, for contiguous
     input, the same random numbers: the library's builds a permutation on the device and reads it
-    back, which waits for the device in every step and breaks a compiled graph.
+    back, which waits for the device in every step and breaks a compiled graph. The scales' places
+    in the coder's table are searched for, with the same result as the library's loop over it.
     """
     for module in codec.modules():
         for plain, ours in _fp32_entropy_models():
@@ -365,6 +366,10 @@ def _fp32_entropy_models() -> list[tuple[type, type]]:
             with torch.autocast(inputs.device.type, enabled=False):
                 means = None if means is None else means.float()
                 return super().forward(inputs.float(), scales.float(), means, training)
+
+        def build_indexes(self, scales: Tensor) -> Tensor:
+            steps = self.scale_table[:-1].to(scales)
+            return torch.bucketize(self.lower_bound_scale(scales), steps, out_int32=True)
 
     return [(EntropyBottleneck, Fp32Bottleneck), (GaussianConditional, Fp32Conditional)]
 
