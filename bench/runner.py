@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bench import cluster, executors, heap, packing
 from bench.identity import content_id, plain
@@ -29,7 +30,7 @@ from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, tas
 from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
 from bench.task import Task, weighted
-from bench.train import Diverged, fit
+from bench.train import Diverged, fit, out_of_memory
 from bench.untrusted import printable_lines
 
 REFERENCE = "fixed_grid"  # the method that all are compared with
@@ -240,13 +241,6 @@ def perform(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[],
         heap.give_back()
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory was short: torch's CPU allocator says so in a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
 def _perform(
     job: dict[str, Any],
     store: Store,
@@ -292,56 +286,44 @@ def train(
         lease.check()  # before anything is saved: it would be over the new holder's
         return should_stop()
 
-    with lease.hold():
-        if store.result(cell) is None:  # nobody finished it meanwhile
-            store.tidy(cell)
-            store.prepare(cell, preset_name, snapshots)
-            _train(store, cell, preset_name, device, shared, progress, stop, snapshots, folder)
-
-
-def _train(
-    store: Store,
-    cell: Cell,
-    preset_name: str,
-    device: torch.device,
-    shared: bool,
-    progress: Callable[[dict[str, Any]], None],
-    should_stop: Callable[[], bool],
-    snapshots: Sequence[float],
-    folder: Path,
-) -> None:
-    before = None
-    if cell.after is not None:
-        earlier = store.result(cell.after)
-        if earlier is None:
-            raise RuntimeError(
-                f"it starts from {cell_label(cell.after)}, which is not trained yet: first run "
-                f"python run_bench.py cell {cell.after.id}"
-            )
-        if earlier["status"] == "diverged":
-            nothing = dict.fromkeys(("steps", "examples", "flops", "bytes"), 0)
-            reason = f"what it starts from diverged: {earlier['reason']}"
-            store.give_up(cell, preset_name, reason, nothing)
-            progress({"note": reason})
-            return
-        before = store.network(cell.after).model
-    network = build(cell, before)
     draw = functools.partial(cell.method.draw, cell)
     steps = cell.task.training.steps
     shares = {max(1, round(share * steps)): share for share in snapshots}
     keep = {step: functools.partial(store.keep, cell, share=shares[step]) for step in shares}
-    try:
-        ledger = fit(
-            cell.task, network, draw, cell.seed, device, folder, progress, should_stop, shared,
-            snapshots=keep,
-        )  # fmt: skip
-    except Diverged as error:
-        store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
-        progress({"note": f"diverged: {error}"})
-        return
-    ledger["constants"] = cell.task.constants()
-    kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
-    store.finish(cell, preset_name, network, ledger, kept)
+    with lease.hold():
+        if store.result(cell) is not None:  # somebody finished it meanwhile
+            return
+        store.tidy(cell)
+        store.prepare(cell, preset_name, snapshots)
+        try:
+            network = build(cell, _before(store, cell))
+            ledger = fit(
+                cell.task, network, draw, cell.seed, device, folder, progress, stop, shared,
+                snapshots=keep,
+            )  # fmt: skip
+        except Diverged as error:
+            store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
+            progress({"note": f"diverged: {error}"})
+            return
+        ledger["constants"] = cell.task.constants()
+        kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
+        store.finish(cell, preset_name, network, ledger, kept)
+
+
+def _before(store: Store, cell: Cell) -> nn.Module | None:
+    """The model that a cell starts from, where it starts from another's; Diverged if that did."""
+    if cell.after is None:
+        return None
+    earlier = store.result(cell.after)
+    if earlier is None:
+        raise RuntimeError(
+            f"it starts from {cell_label(cell.after)}, which is not trained yet: first run "
+            f"python run_bench.py cell {cell.after.id}"
+        )
+    if earlier["status"] == "diverged":
+        nothing = dict.fromkeys(("steps", "examples", "flops"), 0)
+        raise Diverged(f"what it starts from diverged: {earlier['reason']}", nothing)
+    return store.network(cell.after).model
 
 
 # Real coding needs the same bits in encoder and decoder, and a reference needs fp32 to be fp32.

@@ -50,6 +50,13 @@ class Diverged(RuntimeError):
         self.ledger = ledger
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was short: torch's CPU allocator says so in a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 class Interrupted(RuntimeError):
     """Training was asked to stop; its state is saved."""
 
@@ -309,10 +316,10 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
             state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
             if isinstance(state, dict) and state.keys() >= STATE:
                 return state
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # nothing that we wrote, whatever it raises; weights_only runs nothing
-            pass
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            # Else it is nothing that we wrote, whatever it raises; weights_only runs nothing.
     path.replace(path.with_suffix(".damaged"))
     warnings.warn(
         f"the checkpoint {path} is damaged: it is kept as state.damaged and this training "

@@ -13,10 +13,10 @@ import torch
 from bench.method import build
 from bench.records import picture_is_whole
 from bench.report.load import load_results
-from bench.runner import Run, experiment, out_of_memory, perform
+from bench.runner import Run, experiment, perform
 from bench.space import Axis, Space
 from bench.store import Damaged, Store, weights_digest
-from bench.train import Interrupted, fit
+from bench.train import Interrupted, fit, out_of_memory
 from bench.untrusted import read_object
 
 CPU = torch.device("cpu")

@@ -83,6 +83,21 @@ def test_a_damaged_checkpoint_is_noticed_and_put_aside(tmp_path: Path) -> None:
     assert (tmp_path / "state.damaged").exists()
 
 
+def test_a_sound_checkpoint_stays_where_memory_is_short(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(Interrupted):
+        run(cell(), tmp_path, should_stop=lambda: True)
+    state = tmp_path / "state.pt"
+
+    def short(*_: object, **__: object) -> None:
+        torch.empty(1 << 50)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", short)
+        with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
+            load_state(state, CPU)
+    assert load_state(state, CPU) is not None
+
+
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
     import hashlib
     import io

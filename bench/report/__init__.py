@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.records import write_atomic
 from bench.report import compare, costs, tables
@@ -263,23 +263,5 @@ def _bullets(sentences: Iterable[str]) -> list[str]:
 
 
 def _provenance(run: Run) -> list[str]:
-    """With what the numbers were made: every differing value is listed."""
-    sources: list[dict[str, Any]] = [*run.measured["provenance"], *run.cells["provenance"]]
-
-    def every(name: str) -> list[str]:
-        return list(dict.fromkeys(one_line(s[name]) for s in sources if s.get(name)))
-
-    packages: dict[str, set[str]] = {}
-    for source in sources:
-        for name, version in source.get("packages", {}).items():
-            packages.setdefault(name, set()).add(str(version))
-    devices = sorted({one_line(name) for name in run.cells["device_name"].dropna()})
-    facts = {
-        "commit": every("commit"),
-        "trained on": devices,
-        "platform": every("platform"),
-        "packages": [f"{name} {' and '.join(sorted(v))}" for name, v in sorted(packages.items())],
-        "command": every("command"),
-        "experiment": [run.experiment],
-    }
-    return [f"- {name}: {escape(', '.join(found) or 'unknown')}" for name, found in facts.items()]
+    facts = tables.origin(run).items()
+    return [f"- {name}: {escape(', '.join(found) or 'unknown')}" for name, found in facts]

@@ -28,7 +28,7 @@ from bench.report.costs import GRID
 from bench.report.load import Results, Run, file_name
 from bench.report.markup import Html, data_uri, embedded, joined, listing, tag
 from bench.report.sliders import Knob, Previews, knob_of
-from bench.report.tables import Sheet, gap_title, sheets, size_line
+from bench.report.tables import Sheet, gap_title, origin, sheets, size_line
 from bench.report.text import (
     NOTHING,
     estimate,
@@ -269,27 +269,8 @@ def _gallery(plates: list[Plate]) -> Html:
 
 
 def _origin(run: Run) -> Html:
-    """With what the numbers were made: every differing value."""
-    sources = [*run.measured["provenance"], *run.cells["provenance"]]
-
-    def every(name: str) -> list[str]:
-        return list(dict.fromkeys(one_line(s[name]) for s in sources if s.get(name)))
-
-    packages: dict[str, set[str]] = {}
-    for source in sources:
-        for name, version in source.get("packages", {}).items():
-            packages.setdefault(name, set()).add(str(version))
-    facts = {
-        "commit": every("commit"),
-        "trained on": sorted({one_line(name) for name in run.cells["device_name"].dropna()}),
-        "platform": every("platform"),
-        "seeds": [str(seed) for seed in run.seeds],
-        "packages": [f"{name} {' and '.join(sorted(v))}" for name, v in sorted(packages.items())],
-        "experiment": [run.experiment],
-        "command": every("command"),
-    }
     pairs = []
-    for name, found in facts.items():
+    for name, found in origin(run).items():
         text = ", ".join(found) or "unknown"
         exact = name in ("commit", "experiment", "command") and found
         pairs += [tag("dt", name), tag("dd", tag("code", text) if exact else text)]

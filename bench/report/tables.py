@@ -383,6 +383,29 @@ def setting_labels(run: Run) -> dict[str, str]:
     return {s: label + (" †" if s in outside else "") for s, label in run.labels().items()}
 
 
+def origin(run: Run) -> dict[str, list[str]]:
+    """With what the numbers were made: every differing value, as one line each."""
+    sources = [*run.measured["provenance"], *run.cells["provenance"]]
+
+    def every(name: str) -> list[str]:
+        return list(dict.fromkeys(one_line(s[name]) for s in sources if s.get(name)))
+
+    packages: dict[str, set[str]] = {}
+    for source in sources:
+        for name, version in source.get("packages", {}).items():
+            packages.setdefault(name, set()).add(str(version))
+    devices = run.cells["device_name"].dropna()
+    return {
+        "commit": every("commit"),
+        "trained on": sorted({one_line(name) for name in devices}),
+        "platform": every("platform"),
+        "seeds": [str(seed) for seed in run.seeds],
+        "packages": [f"{n} {' and '.join(sorted(found))}" for n, found in sorted(packages.items())],
+        "experiment": [run.experiment],
+        "command": every("command"),
+    }
+
+
 def size_line(run: Run) -> str:
     """`4 methods, 5 settings, 1 seed, 6 pictures`."""
     counts = [len(run.methods), len(run.settings), len(run.seeds)]
