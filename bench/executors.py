@@ -30,6 +30,7 @@ Emit = Callable[[Event], None]
 Work = Callable[[Job, Emit, Callable[[], bool]], None]
 
 RETRY = 1.0  # seconds before a job that another run has is tried again
+STARTING = 120.0  # seconds that a process may take to begin a job before its limit counts
 ENDS = ("finished", "failed", "stopped", "busy")
 
 
@@ -165,7 +166,7 @@ class _Worker:
         self.job: Job | None = None
 
     def give(self, job: Job) -> None:
-        self.job, self.since = job, math.inf  # until it says that it began
+        self.job, self.since = job, time.monotonic() + STARTING  # until it says that it began
         self.pipe.send(job)
 
 
@@ -180,7 +181,7 @@ def pool(
     """Run the jobs in `workers` spawned processes, each with its share of the CPU's threads.
 
     A process that has not done its job after `limit` seconds is killed, and the job fails with
-    `timeout`.
+    `timeout`. It begins `STARTING` seconds after it was given the job at the latest.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.RawValue("b", 0)

@@ -86,6 +86,22 @@ def test_a_job_that_hangs_times_out_and_the_others_go_on(on: str) -> None:
     assert ends["b"]["event"] == "finished"
 
 
+class Hanging:
+    """Work that a process never finishes loading."""
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return time.sleep, (60,)
+
+
+def test_a_process_that_hangs_before_it_begins_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "STARTING", 0.5)
+    events: list[dict[str, Any]] = []
+    jobs = [{"id": "0", "do": "work"}]
+    executors.pool(jobs, Hanging(), events.append, lambda: False, workers=1, limit=0.5)
+    assert [event["event"] for event in events] == ["failed"]
+    assert "timeout" in events[0]["reason"]
+
+
 def test_asked_twice_a_pool_ends_at_once_though_a_worker_hangs() -> None:
     begun: list[str] = []
 
