@@ -124,10 +124,11 @@ class Share:
     gpus: float
     threads: int
     crowded: bool
+    memory: int = 0  # bytes kept for it in a node's main memory
 
     def slots(self, nodes: Sequence[dict[str, Any]]) -> int:
         """How many such jobs the nodes hold."""
-        wants = {"CPU": self.cpus, "GPU": self.gpus}
+        wants = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
         return sum(
             min(int(resources.get(name, 0) / want + 1e-9) for name, want in wants.items() if want)
             for resources in (node["Resources"] for node in nodes if node["Alive"])
@@ -138,10 +139,11 @@ def nodes() -> list[dict[str, Any]]:
     return list(_ray().nodes())
 
 
-def share(nodes: Sequence[dict[str, Any]], kind: str, per_device: int) -> Share:
+def share(nodes: Sequence[dict[str, Any]], kind: str, per_device: int, memory: int = 0) -> Share:
     """The part of a GPU, or of the smallest node's cores, that each of `per_device` jobs gets.
 
-    A node with more cores runs more of them. RuntimeError where no node can run any.
+    A node with more cores runs more of them, as far as it has `memory` bytes for each on a CPU (or,
+    where a node has less, what it has). RuntimeError where no node can run any.
     """
     wanted = "GPU" if kind == "cuda" else "CPU"
     able = [node for node in nodes if node["Alive"] and node["Resources"].get(wanted, 0) > 0]
@@ -155,7 +157,9 @@ def share(nodes: Sequence[dict[str, Any]], kind: str, per_device: int) -> Share:
     cpus = _part(min(each["CPU"] for each in found) / per_device)
     beside = len({node["NodeManagerHostname"] for node in able}) < len(able)
     crowded = beside or max(each["CPU"] for each in found) >= 2 * cpus
-    return Share(cpus=cpus, gpus=0, threads=max(1, int(cpus)), crowded=crowded)
+    memory = int(min([memory, *(each.get("memory", memory) for each in found)]))
+    threads = max(1, int(cpus))
+    return Share(cpus=cpus, gpus=0, threads=threads, crowded=crowded, memory=memory)
 
 
 def _part(amount: float) -> float:
@@ -194,9 +198,10 @@ def rooms(kind: str) -> list[Room]:
 
 @dataclass(kw_only=True)
 class _Flight:
-    """A job that was handed to Ray. `held` has its lease where no folder is shared."""
+    """A job that was handed to Ray. Where no folder is shared, its `lease` is `held` here."""
 
     job: Job
+    lease: Lease | None = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     since: float = math.inf  # when it began
 
@@ -278,6 +283,7 @@ class _Driver:
             .remote()
         )
         options = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus, "max_retries": 0}
+        options |= {"memory": self.share.memory} if self.share.memory else {}
         self.serve = ray.remote(**options, scheduling_strategy="SPREAD")(serve)
         return self
 
@@ -366,7 +372,11 @@ class _Driver:
             self._send_along(flight)
             return
         try:
+            if flight.lease is not None:
+                flight.lease.check()  # or it would be over the new holder's
             write_back(self.root, files, gone)
+        except Busy as busy:
+            event = {"event": "busy", "job": flight.job["id"], "reason": str(busy)}
         except (OSError, ValueError) as error:
             event = self._failed(flight, f"{type(error).__name__}: {error}")
         finally:
@@ -386,7 +396,8 @@ class _Driver:
         places = [self.root / place for place in flight.job.get("uses", [])]
         try:
             if flight.job.get("kind") == "train":
-                flight.held.enter_context(Lease(places[0] / "lease.json").hold())
+                flight.lease = Lease(places[0] / "lease.json")
+                flight.held.enter_context(flight.lease.hold())
             self._submit(flight, pack(self.root, places))
         except Busy as busy:
             self.queue.postpone(flight.job)
@@ -453,8 +464,6 @@ def serve(
 
     torch.set_num_threads(around["threads"])
     post = _Post(mailbox)
-    if post.stop:  # it waited for its turn until too late
-        return {"event": "unbegun", "job": job["id"]}, {}, []
 
     def emit(event: Event) -> None:
         nonlocal ended
@@ -473,6 +482,8 @@ def serve(
         work(job, emit, should_stop)
 
     try:
+        if post.stop:  # it waited for its turn until too late
+            return {"event": "unbegun", "job": job["id"]}, {}, []
         if sent is None:
             attempt(checked, job, emit, lambda: post.stop)
             return ended, {}, []

@@ -13,7 +13,6 @@ import heapq
 import itertools
 import math
 import multiprocessing
-import os
 import signal
 import time
 import traceback
@@ -23,6 +22,7 @@ from multiprocessing import connection
 from typing import Any
 
 from bench.lease import Busy
+from bench.packing import cores
 
 Job = dict[str, Any]
 Event = dict[str, Any]
@@ -187,7 +187,7 @@ def pool(
     stop = context.RawValue("b", 0)
     queue = Queue(jobs)
     workers = min(workers, len(queue))
-    threads = max(1, (os.cpu_count() or 1) // max(1, workers))
+    threads = max(1, cores() // max(1, workers))
     crew: list[_Worker] = []
 
     def employ() -> None:

@@ -9,6 +9,8 @@ fewer than one core: two processes that wait for each other's threads are slower
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.identity import canonical
-from bench.untrusted import read_object
+from bench.untrusted import files_in, read_object
 
 MARGIN = 1.25  # over the measured peak: other methods, and what allocators waste between blocks
 # What a process holds on a GPU beside its tensors: CUDA's context and the libraries' kernels.
 CONTEXT = 600 * 2**20
+MOST = 2**50  # bytes; a peak beyond is none
+GROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) says what a container may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,22 +40,30 @@ def fitting(peak: int, rooms: Sequence[Room], kind: str) -> int:
 
     The smallest of several rooms decides.
     """
-    need = peak * MARGIN + (CONTEXT if kind == "cuda" else 0)
-    return max(1, min(min(int(room.cores), int(room.free // need)) for room in rooms))
+    each = need(peak, kind)
+    return max(1, min(min(int(room.cores), room.free // each) for room in rooms))
+
+
+def need(peak: int, kind: str) -> int:
+    """The bytes to keep for a network of `peak` bytes on a device of `kind`."""
+    return math.ceil(peak * MARGIN) + (CONTEXT if kind == "cuda" else 0)
 
 
 def peaks(root: Path, kind: str) -> dict[str, int]:
     """The largest `peak_memory_bytes` of the finished networks of each task (see `task_of`) on a
     device of `kind`. On a CPU that is the peak size of the whole process."""
     found: dict[str, int] = {}
-    for path in root.glob("runs/*/*/*/done.json"):
+    for path in files_in(root, "runs/*/*/*/done.json"):
         try:
             ledger = read_object(path)["ledger"]
             if ledger["device"] != kind:
                 continue
             peak = int(ledger["peak_memory_bytes"])
+            if not 0 < peak < MOST:
+                continue
             task = _key(read_object(path.parent / "config.json")["task"])
-        except (OSError, ValueError, KeyError, TypeError):  # damaged, or a network never trained
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError):
+            # damaged, or a network never trained
             continue
         found[task] = max(peak, found.get(task, 0))
     return found
@@ -83,24 +95,28 @@ def unmeasured(jobs: Sequence[dict[str, Any]], known: dict[str, int]) -> dict[st
 
 def room(kind: str) -> Room:
     """What is free on this machine now, on its current GPU or in its main memory."""
-    cores = _cores()
+    there = cores()
     if kind != "cuda":
-        return Room(free=_free_memory(), cores=cores)
+        return Room(free=_free_memory(), cores=there)
     import torch
 
     free, _ = torch.cuda.mem_get_info()
-    return Room(free=free, cores=max(1.0, cores / torch.cuda.device_count()))
+    return Room(free=free, cores=max(1.0, there / torch.cuda.device_count()))
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def cores(group: Path = GROUP) -> int:
+    """The processor cores that this process may use: those it is bound to, and in a container no
+    more than its share of time."""
+    known = hasattr(os, "sched_getaffinity")
+    there = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    try:
+        share, period = (group / "cpu.max").read_text().split()  # "max" where there is no limit
+        return max(1, min(there, math.ceil(int(share) / int(period))))
+    except (OSError, ValueError, ZeroDivisionError):
+        return there
 
 
-def _free_memory(
-    meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
-) -> int:
+def _free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = GROUP) -> int:
     """Bytes that processes may still take, also in a container (cgroup v2) that has fewer;
     half of all memory where the system does not say."""
     try:
@@ -110,7 +126,10 @@ def _free_memory(
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
         limit = int((group / "memory.max").read_text())  # "max" where there is none
-        free = min(free, limit - int((group / "memory.current").read_text()))
+        used = int((group / "memory.current").read_text())
     except (OSError, ValueError):
-        pass
-    return max(0, free)
+        return max(0, free)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # pages of files that can be dropped
+        kinds = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used -= int(kinds["inactive_file"])
+    return max(0, min(free, limit - used))

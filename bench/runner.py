@@ -518,7 +518,7 @@ class Run:
             if self.on == "here":
                 executors.here(jobs, perform, emit, stop, self.limit)
                 return
-            left, count = list(jobs), self.per_device
+            left, count, memory = list(jobs), self.per_device, 0
             if count is None:
                 peaks = packing.peaks(self.store.root, self.device.type)
                 while (first := packing.unmeasured(left, peaks)) and not stop():
@@ -527,18 +527,19 @@ class Run:
                     peaks = packing.peaks(self.store.root, self.device.type)
             if left and not stop():
                 if count is None:
-                    count = self._fitting(left, peaks)
+                    count, memory = self._fitting(left, peaks)
                     board.note(f"{count} at once on a device, by its memory and cores")
-                self._together(left, count, emit, stop)
+                self._together(left, count, emit, stop, memory)
 
-    def _fitting(self, jobs: Sequence[dict[str, Any]], peaks: dict[str, int]) -> int:
-        """How many of these jobs fit a device at once; one where nothing like them was measured."""
+    def _fitting(self, jobs: Sequence[dict[str, Any]], peaks: dict[str, int]) -> tuple[int, int]:
+        """How many of these jobs fit a device at once, and the bytes that each is to have; one, and
+        0 for unknown, where nothing like them was measured."""
         tasks = {packing.task_of(job) for job in jobs}
         if not tasks <= peaks.keys():
-            return 1
-        kind = self.device.type
+            return 1, 0
+        kind, peak = self.device.type, max(peaks[task] for task in tasks)
         rooms = cluster.rooms(kind) if self.on == "ray" else [packing.room(kind)]
-        return packing.fitting(max(peaks[task] for task in tasks), rooms, kind) if rooms else 1
+        return packing.fitting(peak, rooms, kind) if rooms else 1, packing.need(peak, kind)
 
     def _together(
         self,
@@ -546,10 +547,12 @@ class Run:
         count: int,
         emit: executors.Emit,
         stop: Callable[[], bool],
+        memory: int = 0,
     ) -> None:
-        """Do the jobs, `count` at once on a device. Those that train know whether they share it."""
+        """Do the jobs, `count` at once on a device, each with `memory` bytes, where that is known.
+        Those that train know whether they share it."""
         if self.on == "ray":
-            share = cluster.share(cluster.nodes(), self.device.type, count)
+            share = cluster.share(cluster.nodes(), self.device.type, count, memory)
             jobs = [{**job, "shared": share.crowded and len(jobs) > 1} for job in jobs]
             cluster.run(jobs, perform, emit, stop, share, self.limit)
         else:

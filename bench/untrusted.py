@@ -112,7 +112,11 @@ def files_in(root: Path, pattern: str) -> Iterator[Path]:
     for path in sorted(root.glob(pattern)):
         if path.parent not in inside:
             inside[path.parent] = path.parent.resolve().is_relative_to(top)
-        if inside[path.parent] and stat.S_ISREG(path.lstat().st_mode):
+        try:
+            ordinary = stat.S_ISREG(path.lstat().st_mode)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        if inside[path.parent] and ordinary:
             yield path
         else:
             left.append(path)

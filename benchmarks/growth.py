@@ -25,13 +25,16 @@ import io
 import json
 import math
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from bench.cost import peak_memory
 
 # Prepares, and returns what is timed; that may return seconds to leave out.
 Step = Callable[[Path, int], Callable[[], object]]
@@ -42,19 +45,19 @@ PER_GRID = 20  # settings of the stub grid; more cells are more seeds
 CHAIN = 10  # cells of one dependency chain
 MEASURES = 6
 MEBI = 2**20
+# What the steps import, so that none is charged for it.
+PRELOAD = ["bench.report.page", "bench.report.plots", "bench.runner", "bench.cli", "bench.upkeep"]
 
 
 # Cells: a fixed grid of PER_GRID settings and as many seeds as it takes.
 
 
 def grid(root: Path, count: int) -> Any:
-    """A run of `count` cells of the toy task, nothing opened yet."""
+    """A run of about `count` cells of the toy task (a multiple of `PER_GRID`), nothing opened."""
     return run_of(root, ["fixed_grid"], min(count, PER_GRID), max(1, count // PER_GRID))
 
 
 def run_of(root: Path, methods: list[str], settings: int, seeds: int) -> Any:
-    import torch
-
     from bench.runner import Run, experiment
 
     found = experiment("toy", "smoke", methods, settings, range(seeds))
@@ -77,7 +80,13 @@ def dry(root: Path, count: int) -> Callable[[], object]:
     settings, seeds = min(count, PER_GRID), max(1, count // PER_GRID)
     words = ["run", "toy", "--preset", "smoke", "--methods", "fixed_grid", "--dry"]
     words += ["--settings", str(settings), "--out", str(root)]
-    return lambda: main([*words, "--seeds", ",".join(map(str, range(seeds)))])
+
+    def call() -> None:
+        code = main([*words, "--seeds", ",".join(map(str, range(seeds)))])
+        if code:
+            raise RuntimeError(f"it ended with exit status {code}")
+
+    return call
 
 
 def chained(jobs: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
@@ -304,7 +313,6 @@ def by_seeds(root: Path, count: int) -> Callable[[], object]:
 def pictures(root: Path, count: int, side: int = 512) -> Callable[[], object]:
     """Decode `count` pictures and draw a batch."""
     import numpy as np
-    import torch
     from PIL import Image
 
     from bench.data import Pictures
@@ -324,8 +332,6 @@ def side(root: Path, count: int) -> Callable[[], object]:
 
 def coded(root: Path, count: int) -> Callable[[], object]:
     """Measure one picture of `count` x `count` pixels with the quick codec, LPIPS aside."""
-    import torch
-
     from bench.registry import preset, task_class
 
     task = preset(task_class("compression"), "quick").task
@@ -345,8 +351,6 @@ def coded(root: Path, count: int) -> Callable[[], object]:
 
 def fidelity(root: Path, count: int) -> Callable[[], object]:
     """LPIPS and the other measures of a decoded picture of `count` x `count` pixels."""
-    import torch
-
     from bench.registry import preset, task_class
 
     task = preset(task_class("compression"), "quick").task
@@ -420,7 +424,7 @@ SERIES: dict[str, tuple[str, tuple[int, ...], dict[str, Step]]] = {
 
 def peak() -> float:
     """The most memory this process has ever held, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory(torch.device("cpu")) / MEBI
 
 
 def inside(pipe: Any, series: str, step: str, size: int, root: Path) -> None:
@@ -443,7 +447,7 @@ def inside(pipe: Any, series: str, step: str, size: int, root: Path) -> None:
 def outside(series: str, step: str, size: int, root: Path) -> dict[str, Any]:
     """The same in a process of its own, forked from one that has done the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bench.report", "bench.runner"])
+    context.set_forkserver_preload(PRELOAD)
     ours, theirs = context.Pipe()
     process = context.Process(target=inside, args=(theirs, series, step, size, root))
     process.start()
@@ -521,13 +525,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.series:
         if name not in SERIES:
             parser.error(f"no series is called {name!r}: there are {', '.join(SERIES)}")
-    sizes = [int(part) for part in options.sizes.split(",")] if options.sizes else None
+    sizes = sorted({int(part) for part in options.sizes.split(",")}) if options.sizes else None
     every: list[dict[str, Any]] = []
     for name in options.series or SERIES:
         _, usual, steps = SERIES[name]
-        rows = []
-        for row in measure(name, sizes or usual, list(steps)):
-            if not options.step or row["step"] in options.step:
+        rows, wanted = [], list(steps)
+        if options.step:
+            if unknown := set(options.step) - set(wanted):
+                parser.error(f"{name} has no step {min(unknown)!r}: there are {', '.join(wanted)}")
+            wanted = wanted[: 1 + max(map(wanted.index, options.step))]
+        for row in measure(name, sizes or usual, wanted):
+            if not options.step or row["step"] in options.step or "failed" in row:
                 rows.append(row)
                 said = row.get("failed") or f"{row['seconds']:.3g} s, {row['peak']:.0f} MiB"
                 print(f"{name} {row['size']:,} {row['step']}: {said}", file=sys.stderr, flush=True)

@@ -37,6 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.cost import count_flops, device_name
+from bench.heap import keep_freed_memory
 from bench.method import Cell, build
 from bench.registry import method, preset, task_class
 from bench.runner import choose_device
@@ -62,7 +63,7 @@ WRITE_ONLY = {ATEN.copy_, ATEN.fill_, ATEN.zero_, ATEN.normal_, ATEN.uniform_}
 class Traffic(TorchDispatchMode):
     """Counts the bytes that operations read and write, and lists convolutions as matrix products.
 
-    total: bytes. products: FLOPs of each (M, N, K) that a forward convolution amounts to.
+    total: bytes. products: how often each (M, N, K) occurs that a forward convolution amounts to.
     """
 
     def __init__(self) -> None:
@@ -279,6 +280,7 @@ def measure(step: Step, device: torch.device, steps: int, rounds: int) -> Measur
 
 def shares(step: Step, device: torch.device, steps: int) -> list[tuple[str, float]]:
     """The operations that a step's time on the device goes to, by their share of it."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.type == "cuda"
@@ -287,6 +289,8 @@ def shares(step: Step, device: torch.device, steps: int) -> list[tuple[str, floa
         timed(step.run, steps, device)
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
+        if event.device_type != DeviceType.CPU or event.is_user_annotation:
+            continue  # a kernel's time is also that of the operation which launched it
         own = event.self_device_time_total if cuda else event.self_cpu_time_total
         spent[event.key.removeprefix("aten::")] += own
     whole = sum(spent.values()) or 1
@@ -374,6 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw the roofline")
     options = parser.parse_args(arguments)
     device = choose_device(options.device)
+    keep_freed_memory()  # as `run` does
     found, made = [], []
     for case in options.cases or CASES:
         each = measure(prepare(case, device), device, options.steps, options.rounds)

@@ -8,8 +8,9 @@ to relu4_3. The published loop (pytorch/examples, fast_neural_style) reads, scal
 picture in every step and computes all four layers for the output and for the photograph; it is
 timed a second time with its pictures already in memory, which tells the reading apart. The harness
 keeps the pictures, computes the photograph's features no deeper than the content layer, and does
-what the loop does not: a third loss, clipping, a schedule. It runs at the preset's precision and
-once more in bfloat16, which changes the numbers and needs a processor that has it.
+what the loop does not: a third loss, clipping, a schedule. It runs in a process of its own, whose
+heap keeps freed memory, as a job of `run` does; at the preset's precision, and once more in
+bfloat16, which changes the numbers and needs a processor that has it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +41,7 @@ from bench.tasks.style import CONTENT_LAYERS, PAINTING, STYLE_LAYERS, Style
 from bench.timing import alternate, show, wait
 from bench.train import fit
 from benchmarks import rows
+from benchmarks.evaluation import begin_worker
 
 ENDS = (4, 9, 16, 23)  # of torchvision's `features`: relu1_2, relu2_2, relu3_3, relu4_3
 CONTENT_WEIGHT, STYLE_WEIGHT = 1e5, 1e10  # the example's own
@@ -149,14 +153,16 @@ def harness(cell: Cell, device: torch.device) -> dict[str, Any]:
         return fit(cell.task, build(cell), draw, 0, device, Path(folder), log_every=10)
 
 
-def per_step(ledger: dict[str, Any]) -> float:
-    """Seconds of one step, without what is done once."""
+def per_step(cell: Cell, device: torch.device) -> float:
+    """Seconds of one step of the harness, without what is done once."""
+    ledger = harness(cell, device)
     seconds = ledger["seconds"]
     return float(seconds["data"] + seconds["train"]) / float(ledger["steps"])
 
 
-def measure(task: Style, device: torch.device, rounds: int) -> list[rows.Row]:
-    """The table and its rows. The steps of a round are those of the task's training."""
+def measure(task: Style, device: torch.device, rounds: int, by: Executor) -> list[rows.Row]:
+    """The table and its rows. The steps of a round are those of the task's training; `by` runs the
+    harness."""
     (setting,) = task.settings(1)
 
     def cell(**training: object) -> Cell:
@@ -172,8 +178,8 @@ def measure(task: Style, device: torch.device, rounds: int) -> list[rows.Row]:
     loops: dict[str, Callable[[], float]] = {
         "published loop": lambda: published(task, cell(), device, loader),
         "published loop, pictures in memory": lambda: published(task, cell(), device, kept),
-        ours: lambda: per_step(harness(cell(), device)),
-        "harness, bf16": lambda: per_step(harness(cell(precision="bf16"), device)),
+        ours: lambda: by.submit(per_step, cell(), device).result(),
+        "harness, bf16": lambda: by.submit(per_step, cell(precision="bf16"), device).result(),
     }
     one, two = (
         count_flops(functools.partial(published, task, cell(), device, kept[:1] * steps))
@@ -219,7 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
         content_layer=options.content_layer or task.content_layer,
         train_data=options.train_data,
     )
-    made = measure(task, choose_device(options.device), options.rounds)
+    device, spawn = choose_device(options.device), get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, begin_worker, (torch.get_num_threads(),)) as by:
+        made = measure(task, device, options.rounds, by)
     rows.append(options.out, made)
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def test_the_largest_finished_network_of_the_task_counts_on_its_kind_of_device(
     stored(tmp_path, "d", described(), {"device": "cuda", "peak_memory_bytes": 700})
     stored(tmp_path, "never trained", described(), {"steps": 0})
     stored(tmp_path, "damaged", described(), None)
+    for place, peak in enumerate([math.inf, 0, -1, 10**400, "many", None, []]):
+        stored(tmp_path, f"odd {place}", described(), {**cpu, "peak_memory_bytes": peak})
+    stored(tmp_path, "odd task", {"class": "x", "fields": {"training": []}}, cpu)
     same, other = job("x", described()), job("y", described(batch=64))
     assert peaks(tmp_path, "cpu") == {task_of(same): 7, task_of(other): 70}
     assert peaks(tmp_path, "cuda") == {task_of(same): 700}
@@ -94,8 +98,16 @@ def test_what_a_container_may_take_is_less_than_what_its_machine_has(tmp_path: P
     assert packing._free_memory(meminfo, group) == 3000 * 1024
     (group / "memory.max").write_text("2500\n")
     assert packing._free_memory(meminfo, group) == 2000
+    (group / "memory.stat").write_text("anon 100\ninactive_file 300\n")  # can be dropped
+    assert packing._free_memory(meminfo, group) == 2300
     assert packing._free_memory(tmp_path / "none", group) > 2**20
     assert packing.room("cpu").cores >= 1
+    there = packing.cores(tmp_path / "none")
+    for text, cores in (("max 100000", there), ("100000 100000", 1), ("1000 100000", 1)):
+        (group / "cpu.max").write_text(text + "\n")
+        assert packing.cores(group) == cores
+    (group / "cpu.max").write_text(f"{100_000 * (there + 7)} 100000\n")
+    assert packing.cores(group) == there
 
 
 @pytest.fixture

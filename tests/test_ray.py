@@ -436,6 +436,10 @@ def test_shares_of_cores_and_of_gpus() -> None:
     assert (many.cpus, many.threads, many.slots(alike)) == (0.5, 1, 32)
     assert cluster.share([node("a", CPU=4), node("b", CPU=16)], "cpu", 1).crowded  # four on b
     assert cluster.share([node("a", CPU=1), node("a", CPU=1)], "cpu", 1).crowded  # one machine
+    unlike = [node("a", CPU=8, memory=16e9), node("b", CPU=64, memory=16e9)]
+    four = cluster.share(unlike, "cpu", 4, memory=int(4e9))
+    assert (four.cpus, four.memory, four.slots(unlike)) == (2, int(4e9), 8)  # four on each
+    assert cluster.share(unlike, "cpu", 1, memory=int(99e9)).slots(unlike) == 2  # one always runs
     gpus = [node("a", CPU=16, GPU=2), node("b", CPU=64)]
     third = cluster.share(gpus, "cuda", 3)
     assert third == cluster.Share(cpus=0, gpus=0.3333, threads=2, crowded=True)

@@ -145,10 +145,11 @@ def kill_at_every_step(lab: Lab) -> Count:
             where = f"{what}, time {occurrence}"
             root, report = lab.folder(), " report" in what
             ended = run(root, prepare=die_at(root, what, occurrence), report=report)
-            count.tried += 1
             if ended.code != -signal.SIGKILL:  # it came less often than in the first run
                 count.compare(root, lab.whole, f"{where}, not killed")
+                clear_away(root)
                 continue
+            count.tried += 1
             again = run(root, report=report)
             if again.code != 0:
                 count.blame("lost", f"{where}: {again.output[-1500:]}")
@@ -188,6 +189,8 @@ def full_disk(lab: Lab) -> Count:
                 report = " report" in what
                 ended = run(root, prepare=prepare, report=report)
                 count.expect_clear(ended, where)
+                if ended.code == 0 and list(differences(root, lab.whole)):
+                    count.blame("wrong", f"{where}: says that it is done")
                 free()
                 again = run(root, report=report)
                 if again.code != 0:
@@ -251,8 +254,8 @@ def read_only_folder(lab: Lab) -> Count:
     for done in root.glob("runs/*/*/*/done.json"):
         (done.parent / "state.pt").touch()  # something to clean
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    bound = mount("--bind", str(root), str(root))
-    bound = bound and mount("-o", "remount,ro,bind", str(root))
+    mounted = mount("--bind", str(root), str(root))
+    bound = mounted and mount("-o", "remount,ro,bind", str(root))
 
     def refuse(now: str, path: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
@@ -268,7 +271,7 @@ def read_only_folder(lab: Lab) -> Count:
             if ended.code == 0 and words[0] != "report":
                 count.blame("wrong", f"{words[0]} says it did what it cannot have done")
     finally:
-        if bound:
+        if mounted:
             subprocess.run(["umount", "-l", str(root)], check=False)
     if before != {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}:
         count.blame("wrong", "files changed")
@@ -339,9 +342,12 @@ def damaged_results(lab: Lab) -> Count:
 
 def examine(count: Count, root: Path, path: Path, expected: Any, where: str, report: bool) -> None:
     """What `report`, `status` and `merge` make of it: no number but the right one."""
-    for words in (["report", str(root)], ["status", str(root)]):
+    merged = root.with_name(f"{root.name}-merged")
+    looks = [["status", str(root)], ["merge", str(root), "--out", str(merged)]]
+    for words in [*([["report", str(root)]] if report else []), *looks]:
         ended = run(root, words=words, report=report)
         count.expect_clear(ended, f"{where}, {words[0]}")
+    clear_away(merged)
     try:
         found = numbers(root)
     except (ValueError, OSError) as error:
@@ -423,6 +429,7 @@ def damaged_half_run(lab: Lab) -> Count:
             [] if "-*" in pattern and "warm_grid" in folder.parts else sorted(folder.glob(pattern))
         )
         if not found:
+            clear_away(root)
             continue
         damage(found[0], how, lab.chance)
         count.tried += 1
@@ -474,9 +481,6 @@ def jumping_clock(lab: Lab) -> Count:
             seconds = json.loads(done.read_bytes())["ledger"]["seconds"]
             if not all(0 <= value <= passed for value in seconds.values()):
                 count.blame("wrong", f"{done}: {seconds}")
-        trained = sum(ended.output.count("training") for ended in ends)
-        if trained == 0:
-            count.blame("wrong", "nothing was trained")
         clear_away(root)
     return count
 

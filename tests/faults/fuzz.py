@@ -93,9 +93,15 @@ class Finding:
 
 
 @functools.cache
+def place() -> tempfile.TemporaryDirectory[str]:
+    """Goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="fuzz-")
+
+
+@functools.cache
 def results() -> Path:
     """A small run's results folder."""
-    root = Path(tempfile.mkdtemp(prefix="fuzz-")) / "results"
+    root = Path(place().name) / "results"
     run = Run(root, [experiment("toy", "smoke", ["fixed_grid", "yoto"])], CPU)
     with contextlib.redirect_stdout(io.StringIO()):
         run.execute(run.train_jobs(), "training", lambda: False)
@@ -143,7 +149,7 @@ def archives(kind: str) -> list[bytes]:
 
 def pickles() -> list[bytes]:
     content = {"net": {"a": np.arange(6.0).reshape(2, 3), "b": [np.float32([1, 2]), "text", 3]}}
-    return [pickle.dumps(content, protocol=protocol) for protocol in (2, 3, 4)]
+    return [pickle.dumps(content, protocol=protocol) for protocol in (3, 4)]
 
 
 def pictures() -> list[bytes]:
@@ -208,7 +214,7 @@ def read_lease(content: bytes, folder: Path) -> None:
 @functools.cache
 def reported() -> Path:
     """A results folder of one method's records, in which one file at a time is exchanged."""
-    root = Path(tempfile.mkdtemp(prefix="fuzz-")) / "results"
+    root = Path(place().name) / "reported"
     shutil.copytree(results() / "records/toy/yoto", root / "records/toy/yoto")
     for done in results().glob("runs/toy/yoto/*/done.json"):
         (root / done.relative_to(results())).parent.mkdir(parents=True)
@@ -269,7 +275,9 @@ READERS: dict[str, Reader] = {
     "cell": Reader(read_cell, lambda: unsealed("runs/*/*/*/config.json"), True),
     "run": Reader(read_run, lambda: unsealed("configs/*.json"), True),
     "report-head": Reader(
-        functools.partial(report_on, name="head"), lambda: unsealed("records/toy/yoto/*.json"), True
+        functools.partial(report_on, name="head"),
+        lambda: unsealed("records/toy/yoto/*.json")[:1],  # that of the table which is there
+        True,
     ),
     "report-table": Reader(
         functools.partial(report_on, name="table"), lambda: files("records/toy/yoto/*.csv", 1)
@@ -436,9 +444,10 @@ def plain(name: str, count: int | None, seconds: float, seed: int) -> tuple[int,
     """Seeded changes, `count` of them or for so many seconds; (how many, different findings)."""
     chance, found, tried = random.Random(f"{name} {seed}"), {}, 0
     until = time.monotonic() + seconds
-    for content in READERS[name].seeds():  # what is sound must be read
-        if finding := attempt(name, content):
-            raise AssertionError(f"{name}: a sound file is not read\n{finding.trace}")
+    for content in READERS[name].seeds():  # what is sound must be read: this raises what is wrong
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            READERS[name].read(content, Path(folder))
     while time.monotonic() < until and (count is None or tried < count):
         finding, tried = attempt(name, changed(READERS[name], chance)), tried + 1
         if finding:
@@ -455,7 +464,7 @@ def where(finding: Finding) -> str:
 def guided(name: str, seconds: float, seed: int, folder: Path) -> None:
     """Let atheris lead; does not come back. Its runs are counted on the standard error."""
     corpus = folder / "corpus"
-    corpus.mkdir()
+    corpus.mkdir(exist_ok=True)
     for place, content in enumerate(READERS[name].seeds()):
         (corpus / str(place)).write_bytes(content)
     known: set[str] = set()
@@ -469,7 +478,7 @@ def guided(name: str, seconds: float, seed: int, folder: Path) -> None:
                 report(finding, folder)
 
     options = [f"-max_total_time={max(1, int(seconds))}", f"-seed={seed + 1}", "-rss_limit_mb=8192"]
-    options += [f"-timeout={3 * HANG}", "-max_len=65536", f"-artifact_prefix={folder}/crash-"]
+    options += ["-max_len=65536", f"-artifact_prefix={folder}/crash-"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], one)
     atheris.Fuzz()
 
@@ -505,7 +514,7 @@ def main() -> int:
         within.mkdir(parents=True, exist_ok=True)
         log = within / "log.txt"
         work = functools.partial(single, name, options.seconds / len(names), options.seed, within)
-        crashed = apart(work, log)
+        crashed = apart(work, log, options.seconds / len(names) + 10 * HANG)
         said = log.read_text(errors="replace")
         count = 2 * sum(map(int, re.findall(r"Done (\d+) runs", said)))  # each once as it is
         count += sum(map(int, re.findall(r"^tried (\d+)", said, re.M)))
@@ -520,8 +529,9 @@ def main() -> int:
     return 1 if bad else 0
 
 
-def apart(work: Callable[[], None], log: Path) -> bool:
-    """Do it in a process of its own, whose output goes to a file; whether it crashed."""
+def apart(work: Callable[[], None], log: Path, limit: float) -> bool:
+    """Do it in a process of its own, whose output goes to a file; whether it crashed, or did not
+    end in `limit` seconds (a hang in C code hears no signal of Python's)."""
     sys.stdout.flush()
     child = os.fork()
     if not child:
@@ -536,7 +546,12 @@ def apart(work: Callable[[], None], log: Path) -> bool:
             os._exit(1)
         sys.stdout.flush()
         os._exit(0)
-    return os.waitpid(child, 0)[1] != 0
+    until = time.monotonic() + limit
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.1)
+    return ended[1] != 0
 
 
 def single(name: str, seconds: float, seed: int, folder: Path) -> None:
@@ -544,8 +559,9 @@ def single(name: str, seconds: float, seed: int, folder: Path) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if LED:
         guided(name, seconds, seed, folder)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    if (statm := Path("/proc/self/statm")).exists():
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     tried, findings = plain(name, None, seconds, seed)
     for finding in findings:
         report(finding, folder)
