@@ -1,11 +1,11 @@
-"""Coded bytes and measures of test pictures at five settings: the harness against CompressAI's own
+"""Coded bytes and measures of test pictures at six settings: the harness against CompressAI's own
 `compressai.utils.eval_model`, in pictures per second.
 
     python -m benchmarks.evaluation
     python -m benchmarks.evaluation --pictures KODAK --count 6
 
-Both load the same five networks, build the coder's tables and read the same files, cut to
-multiples of 64 pixels, since the two pad differently. The library's program goes through them on
+Both load the same networks (six, which two or three cores share evenly), build the coder's tables
+and read the same files, cut to multiples of 64 pixels, since the two pad differently. The library's program goes through them on
 one thread, as it sets itself. The harness does so in one process with a thread per core, and in a
 process per core with one thread each, which is `run --on pool --per-device CORES`. LPIPS, which the
 library does not measure, is left out but for the last row. Bytes, PSNR and MS-SSIM are compared,
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser.add_argument("--preset", default="quick", help="size of the task (quick)")
     parser.add_argument("--pictures", default="", metavar="DIR", help="scikit-image's by default")
     parser.add_argument("--count", type=int, default=4, help="pictures at most (4)")
-    parser.add_argument("--settings", type=int, default=5, help="networks (5)")
+    parser.add_argument("--settings", type=int, default=6, help="networks (6)")
     parser.add_argument("--rounds", type=int, default=5, help="alternations (5)")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to use (all)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="append the rows to this CSV file")
