@@ -5,11 +5,11 @@
     python -m benchmarks.evaluation --pictures KODAK --count 6
 
 Both load the same networks (six, which two or three cores share evenly), build the coder's tables
-and read the same files, cut to multiples of 64 pixels, since the two pad differently. The library's program goes through them on
-one thread, as it sets itself. The harness does so in one process with a thread per core, and in a
-process per core with one thread each, which is `run --on pool --per-device CORES`. LPIPS, which the
-library does not measure, is left out but for the last row. Bytes, PSNR and MS-SSIM are compared,
-too, and a difference is an error.
+and read the same files, cut to multiples of 64 pixels, since the two pad differently. The library's
+program goes through them on one thread, as it sets itself. The harness does so in one process with
+a thread per core, and in a process per core with one thread each, which is `run --on pool
+--per-device CORES`. LPIPS, which the library does not measure, is left out but for the last row.
+Bytes, PSNR and MS-SSIM are compared, too, and a difference is an error.
 """
 
 from __future__ import annotations
