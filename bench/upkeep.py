@@ -132,7 +132,10 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
             is_cell = last.name == "done.json"
             digest = (content.get("status"), content.get("model_sha256" if is_cell else "sha256"))
             if not is_cell and _digest(last.with_suffix(".csv")) != digest[1]:
-                raise ValueError(f"{last.with_suffix('.csv')} is not what was measured")
+                raise ValueError(
+                    f"{last.with_suffix('.csv')} is not what was measured: delete it, and run "
+                    "again where it was made"
+                )
             if place in known and known[place][0] != digest:
                 conflicts.append(f"{known[place][1]} and {last}")
             elif place not in known:
