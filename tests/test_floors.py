@@ -32,7 +32,7 @@ FLOORS = {
     "baselines.*": 8,
     "bench.registry": 7,
     "bench.executors": 7,
-    "bench.packing": 7,
+    "bench.packing": 1,
     "bench.cluster": 8,
     "bench.store": 8,
     "bench.progress": 8,
