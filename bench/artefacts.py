@@ -368,21 +368,60 @@ def _limited(data: bytes, name: str) -> bytes:
 
 class _ArraysOnly(pickle.Unpickler):
     """Reads containers, numbers, strings and numpy arrays; refuses every other class or function,
-    so that a pickle cannot run anything."""
+    so that a pickle cannot run anything. numpy's own classes are no part of it: what they are told
+    by a pickle they believe, and the process dies."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
         if (module, name) == ("numpy", "dtype"):
-            return np.dtype
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty_array
+            return _Kind
+        reconstruct = module in ("numpy.core.multiarray", "numpy._core.multiarray")
+        if (module, name) == ("numpy", "ndarray") or (reconstruct and name == "_reconstruct"):
+            return _Array
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no numpy array: refused")
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """What numpy's pickles call first; shape, type and content are set after it."""
-    return np.empty(shape, np.int8)
+NUMBERS = {"b1", "f2", "f4", "f8", *(f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8))}
+
+
+class _Kind:
+    """Stands for a numpy dtype of numbers."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code not in NUMBERS:
+            raise pickle.UnpicklingError(f"it has an array of {code!r}, no numbers: refused")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for a numpy array: shape, type and content are set after it was made."""
+
+    value: np.ndarray | None = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: Sequence[Any]) -> None:
+        _, shape, kind, by_column, content = state
+        if isinstance(content, str):  # Python 2 had no bytes
+            content = content.encode("latin1")
+        flat = np.frombuffer(content, kind.dtype)
+        self.value = flat.reshape(shape, order="F" if by_column else "C").copy()
+
+
+def _arrays_in(value: Any) -> Any:
+    """What was unpickled, with arrays where something stands for them."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise pickle.UnpicklingError("it has an array without content")
+        return value.value
+    if isinstance(value, dict):
+        return {key: _arrays_in(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_arrays_in(each) for each in value)
+    return value
 
 
 def arrays_only(data: bytes) -> Any:
@@ -392,7 +431,7 @@ def arrays_only(data: bytes) -> Any:
             # A table of so many entries is made at once: gigabytes for a few bytes.
             if "PUT" in code.name and isinstance(place, int) and place > len(data):
                 raise pickle.UnpicklingError(f"it wants a table of {place:,} entries: refused")
-        return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
+        return _arrays_in(_ArraysOnly(io.BytesIO(data), encoding="latin1").load())
     except pickle.UnpicklingError:
         raise
     except Exception as error:  # the opcodes of a damaged one may ask for anything

@@ -214,7 +214,7 @@ def read_lease(content: bytes, folder: Path) -> None:
 @functools.cache
 def reported() -> Path:
     """A results folder of one method's records, in which one file at a time is exchanged."""
-    root = Path(place().name) / "reported"
+    root = Path(tempfile.mkdtemp(dir=place().name)) / "results"  # one for every forked process
     shutil.copytree(results() / "records/toy/yoto", root / "records/toy/yoto")
     for done in results().glob("runs/toy/yoto/*/done.json"):
         (root / done.relative_to(results())).parent.mkdir(parents=True)
