@@ -181,7 +181,7 @@ def pool(
     """Run the jobs in `workers` spawned processes, each with its share of the CPU's threads.
 
     A process that has not done its job after `limit` seconds is killed, and the job fails with
-    `timeout`. It begins `STARTING` seconds after it was given the job at the latest.
+    `timeout`. They are counted from `STARTING` seconds after it was given the job at the latest.
     """
     context = multiprocessing.get_context("spawn")
     stop = context.RawValue("b", 0)
