@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from baselines.fixed_grid import FixedGrid
+from baselines.fixed_grid import Fixed, FixedGrid
 from bench.conditioning import Network
 from bench.method import Cell
 from bench.space import Setting, Space
@@ -26,7 +26,7 @@ from bench.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolation(FixedGrid):
+class Interpolation(Fixed):
     name: ClassVar[str] = "interpolation"
     line: ClassVar[str] = "weights mixed between fixed networks at the ends of the range"
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from baselines.fixed_grid import FixedGrid
+from baselines.fixed_grid import Fixed, FixedGrid
 from bench.method import Cell
 from bench.space import Setting
 from bench.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleModel(FixedGrid):
+class SingleModel(Fixed):
     name: ClassVar[str] = "single_model"
     line: ClassVar[str] = "the grid's middle network at every setting: the floor"
 

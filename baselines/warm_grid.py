@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from baselines.fixed_grid import FixedGrid
+from baselines.fixed_grid import Fixed
 from baselines.single_model import SingleModel
 from bench.method import Cell
 from bench.space import Setting
@@ -20,7 +20,7 @@ from bench.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmGrid(FixedGrid):
+class WarmGrid(Fixed):
     """share: of the task's steps in every fine-tuning. rate: of its peak learning rate there."""
 
     name: ClassVar[str] = "warm_grid"

@@ -298,6 +298,23 @@ class FiLM(Modulating):
         return found
 
 
+class KnownScale(Modulating):
+    """Sites scaled by a product of powers of the coefficients, each relative to the middle of its
+    range: by site, one exponent per axis (`Task.scaling`). Nothing is learned."""
+
+    powers: Tensor
+
+    def __init__(self, space: Space, prior: Mapping[str, Sequence[float]]) -> None:
+        super().__init__()
+        self.sites, self.encoding = list(prior), Encoding(space, "log")
+        rows = torch.tensor([list(exponents) for exponents in prior.values()])
+        self.register_buffer("powers", rows, persistent=False)
+
+    def forward(self, coefficients: Tensor) -> list[Modulation]:
+        factors = (self.encoding.from_middle(coefficients) @ self.powers.T).exp()
+        return [(factor[:, None], None) for factor in factors.unbind(1)]
+
+
 @torch.no_grad()
 def _normal(weight: Tensor, fan_in: int) -> Tensor:
     """Fill with a normal cut at two standard deviations, of variance 2 / fan_in after the cut."""

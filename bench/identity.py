@@ -20,6 +20,10 @@ from typing import Any
 
 from bench.untrusted import printable
 
+# Fields marked so came later than stored results: at its default such a field is no part of an id,
+# so that what was trained before there was a choice still counts.
+ADDED = {"added": True}
+
 PACKAGES = ("torch", "torchvision", "compressai", "numpy", "lpips", "pytorch-msssim")
 
 
@@ -38,6 +42,21 @@ def plain(value: Any, where: str = "value") -> Any:
         f"{where} is a {type(value).__name__}: only numbers, strings, truth values, None, tuples "
         "and dataclasses of these can be part of an experiment"
     )
+
+
+def identifying(plugin: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are part of an id, as JSON's own types; see `ADDED`. Raises
+    TypeError as `plain`."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(plugin):
+        value = getattr(plugin, field.name)
+        if field.metadata.get("location") or (
+            field.metadata.get("added") and value == field.default
+        ):
+            continue
+        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
+        found[field.name] = identifying(value) if nested else plain(value, field.name)
+    return found
 
 
 def canonical(value: Any) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.conditioning import Balance, Conditioner, Network
-from bench.identity import content_id, plain
+from bench.identity import content_id, identifying
 from bench.space import Setting
 from bench.task import Task, source_digest
 
@@ -116,7 +116,7 @@ class Method(ABC):
             "name": self.name,
             "version": self.version,
             "source": source_digest(type(self)),
-            "fields": plain(self),
+            "fields": identifying(self),
         }
 
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from bench.identity import file_digest, plain
+from bench.identity import file_digest, identifying, plain
 from bench.space import Setting, Space
 
 # Fields marked so are where things lie on this machine; their content enters ids by its digest.
@@ -236,11 +236,7 @@ class Task(ABC):
 
     def fields(self) -> dict[str, Any]:
         """The plain fields that are part of the experiment (locations are not)."""
-        return {
-            f.name: plain(getattr(self, f.name), f.name)
-            for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if not f.metadata.get("location")
-        }
+        return identifying(self)
 
     def locations(self) -> dict[str, Any]:
         """The fields that say where data lies on this machine."""
