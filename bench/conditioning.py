@@ -25,6 +25,7 @@ Modulation = tuple[Tensor | None, Tensor | None]  # scale, shift of a site: (B, 
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+HALF = (torch.bfloat16, torch.float16)
 BEFORE = "before:"  # prefix of a site that scales what goes into a layer, not what comes out
 
 
@@ -40,19 +41,25 @@ class Modulated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.before is not None:
-            x = x * self._spread(self.before, x)
+            x = (x * self._spread(self.before, x)).to(x.dtype)
         y = self.layer(x)
         scale, shift = (part if part is None else self._spread(part, y) for part in self.after)
+        if scale is None and shift is None:
+            return y
+        # Not in bf16, whose steps around a scale of one are 2^-7; the sum is rounded, once.
+        wide = y.float() if y.dtype in HALF else y
         if scale is None:
-            return y if shift is None else y + shift
-        return y * scale if shift is None else torch.addcmul(shift, y, scale)
+            wide = wide + shift
+        else:
+            wide = wide * scale if shift is None else torch.addcmul(shift, wide, scale)
+        return wide.to(y.dtype)
 
     def _spread(self, part: Tensor, x: Tensor) -> Tensor:
-        """(B, C) in the shape that multiplies x."""
+        """(B, C) in the shape that multiplies x, in its precision but no less than fp32."""
         ones = (1,) * (x.dim() - 2)
         last = isinstance(self.layer, nn.Linear)  # where channels come last
         shape = (len(part), *ones, part.shape[1]) if last else (*part.shape, *ones)
-        return part.to(x.dtype).reshape(shape)
+        return (part if x.dtype in HALF else part.to(x.dtype)).reshape(shape)
 
 
 def modulate(model: nn.Module, sites: Sequence[str]) -> list[Modulated]:

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -115,11 +116,29 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
+def accelerator() -> dict[str, str]:
+    """The versions of CUDA, cuDNN and the driver, where torch is loaded and sees a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    try:
+        driver = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        driver = ""
+    number = re.search(r"\d+(\.\d+)+", driver)
+    return {
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": number[0] if number else "unknown",
+    }
+
+
 def provenance() -> dict[str, Any]:
     """Where and with what a result was made; never part of an id."""
     return {
         "commit": commit(),
-        "packages": package_versions(),
+        "packages": package_versions() | accelerator(),
         "platform": platform.platform(),
         "processor": processor(),
         "command": printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import io
 import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -76,6 +77,30 @@ def rate_at(training: Training, step: int) -> float:
     return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
+@contextlib.contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """While it lasts, a GPU's fp32 products are fp32 where `precision` says so, and TF32 (10 bits
+    of mantissa) otherwise, whatever a library's default is."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = precision != "fp32"
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+def in_its_precision(training: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a task, called under the arithmetic of the task's training."""
+
+    @functools.wraps(training)
+    def called(task: Task, *args: Any, **options: Any) -> Any:
+        with arithmetic(task.training.precision):
+            return training(task, *args, **options)
+
+    return called
+
+
 def objective(
     task: Task, network: Network, batch: Any, coefficients: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,6 +139,7 @@ def step_flops(
         return count_flops(lambda: objective(task, twin, batch, coefficients)[0].backward())
 
 
+@in_its_precision
 def fit(
     task: Task,
     network: Network,

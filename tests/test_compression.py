@@ -14,7 +14,8 @@ from compressai.losses import RateDistortionLoss
 from compressai.models import ScaleHyperprior
 from PIL import Image
 
-from bench import measures
+from bench import measures, registry
+from bench.method import build
 from bench.tasks.compression import (
     CODECS,
     Compression,
@@ -181,9 +182,40 @@ def test_the_start_is_a_codec_already() -> None:
     assert terms["bpp"].mean() < 1.5
 
 
-def test_the_start_is_the_same_every_time_and_for_every_method() -> None:
-    one, other = model().state_dict(), model().state_dict()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+def test_the_start_is_the_same_every_time_and_for_every_method_but_not_for_every_seed() -> None:
+    def start(label: str, seed: int) -> dict[str, torch.Tensor]:
+        (cell,) = registry.method(label).plan(SMOKE, [(0.018,)], seed)
+        return build(cell).model.state_dict()
+
+    fixed, other = start("fixed_grid", 1), start("vbr", 1)
+    shared = [name for name in fixed if name.startswith(("g_a.", "g_s."))]
+    assert all(torch.equal(fixed[name], other[name]) for name in shared)
+    again = start("fixed_grid", 1)
+    assert all(torch.equal(fixed[name], again[name]) for name in fixed)
+    # Of 8 channels all are components; of 16, the 12 of a block of colour pixels are.
+    wide = replace(SMOKE, width=16)
+    noise = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        codec = wide.model()
+        wide.initialise(codec)
+        noise.append(codec.g_a[0].weight)
+    assert torch.equal(noise[0][:12], noise[1][:12])
+    assert not torch.equal(noise[0][12:], noise[1][12:])
+
+
+def test_what_is_rounded_or_shown_stays_fp32_under_bf16() -> None:
+    codec = model().train()
+    seen: dict[str, torch.dtype] = {}
+    for name in ("g_a", "g_s", "h_a", "h_s"):
+        hook = lambda _, __, out, name=name: seen.update({name: out.dtype})  # noqa: E731
+        getattr(codec, name).register_forward_hook(hook)
+    first: list[torch.dtype] = []
+    codec.g_a[0].register_forward_hook(lambda _, __, out: first.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        codec(torch.rand(1, 3, 64, 64))
+    assert first == [torch.bfloat16]
+    assert set(seen.values()) == {torch.float32}
 
 
 def test_components_are_orthonormal_and_sorted() -> None:

@@ -47,6 +47,19 @@ def test_a_folded_layer_equals_scale_and_shift(name: str) -> None:
         torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_under_bf16_scales_near_one_are_not_rounded_to_its_steps() -> None:
+    """bf16 has nothing between 1 and 1 + 2^-7: a scale there is multiplied in fp32."""
+    layer = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    model = nn.Sequential(layer)
+    (wrapper,) = modulate(model, ["0"])
+    wrapper.after = (torch.full((1, 1), 1 + 3 / 1024), torch.full((1, 1), -1.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = model(torch.ones(1, 1, 2, 2))
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), torch.full((1, 1, 2, 2), 3 / 1024))
+
+
 @pytest.mark.parametrize("name", ["conv", "transposed", "linear"])
 def test_a_scale_before_a_layer_folds_exactly(name: str) -> None:
     torch.manual_seed(0)

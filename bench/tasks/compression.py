@@ -49,6 +49,7 @@ class Compression(Task):
     """
 
     name: ClassVar[str] = "compression"
+    version: ClassVar[int] = 2  # 1: the start's noise was the same for every seed
     line: ClassVar[str] = "Ballé et al.'s codec: λ · 255² · MSE + bpp, bytes really coded"
     terms: ClassVar[tuple[str, ...]] = ("bpp", "distortion")
     measures: ClassVar[dict[str, Measure]] = {
@@ -174,10 +175,10 @@ class Compression(Task):
         in_full_precision(codec)
         return codec
 
-    def initialise(self, model: nn.Module) -> None:
+    def initialise(self, model: Any) -> None:
         if self.start == "pca":
-            crops = self.data("train").batch(256, torch.Generator().manual_seed(0))
-            pca_start(model, crops)
+            widths = (layer.out_channels for layer in model.g_a if isinstance(layer, nn.Conv2d))
+            pca_start(model, start_code(self, tuple(widths)), torch.initial_seed())
 
     def sites(self, model: Any) -> list[str]:
         """Every convolution but the last of the synthesis, whose output are the pixels."""
@@ -331,7 +332,8 @@ def pad(pictures: Tensor, multiple: int) -> Tensor:
 
 
 def in_full_precision(codec: nn.Module) -> None:
-    """Keep the entropy models of a CompressAI codec in fp32 under autocast, in place.
+    """Keep the entropy models of a CompressAI codec, and what its transforms give them, in fp32
+    under autocast, in place.
 
     The factorized bottleneck's forward is written anew with the same result and, for contiguous
     input, the same random numbers: the library's builds a permutation on the device and reads it
@@ -342,6 +344,27 @@ def in_full_precision(codec: nn.Module) -> None:
         for plain, ours in _fp32_entropy_models():
             if type(module) is plain:
                 module.__class__ = ours
+    kinds = {nn.Conv2d: Fp32Conv2d, nn.ConvTranspose2d: Fp32ConvTranspose2d}
+    for name in TRANSFORMS:
+        layers = [layer for layer in getattr(codec, name, ()) if type(layer) in kinds]
+        for last in layers[-1:]:
+            last.__class__ = kinds[type(last)]
+
+
+class _Fp32(nn.Module):
+    """Before a layer's class: its output is fp32 under autocast, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())  # type: ignore[misc]
+
+
+class Fp32Conv2d(_Fp32, nn.Conv2d):
+    """Latents are rounded to whole numbers, and bf16 has none but even ones from 256 on."""
+
+
+class Fp32ConvTranspose2d(_Fp32, nn.ConvTranspose2d):  # type: ignore[misc]
+    """The same for pixels, of which bf16 has 128 levels between a half and one."""
 
 
 @functools.cache
@@ -379,60 +402,89 @@ def _fp32_entropy_models() -> list[tuple[type, type]]:
     return [(EntropyBottleneck, Fp32Bottleneck), (GaussianConditional, Fp32Conditional)]
 
 
-def pca_start(codec: Any, crops: Tensor, gain: float = 2.0) -> None:
-    """Set a codec's transforms to a linear transform code of the training crops, in place.
+GAIN = 2.0  # the first latents' size against the quantiser's unit step
+GAMMA = 0.01 / GAIN**2  # of GDN at the start, times the identity, instead of 0.1
+
+
+def pca_start(codec: Any, code: TransformCode, seed: int) -> None:
+    """Set a codec's transforms to a linear transform code of training pictures, in place.
 
     Level by level, from the pixels inwards: the principal components of the 2x2 blocks of the
     layer's input (leading ones first) become the centre 2x2 taps of the 5x5 analysis kernel, their
     transposes those of the mirrored synthesis kernel; all other taps and biases are zero but for
-    the mean at the pixels. Channels beyond the number of components get small seeded noise on the
-    analysis side only, so that they can learn without disturbing the reconstruction. Three things
-    make it a codec, not only an autoencoder:
-    - `gain`, the latents' size against the quantiser's unit step, lies at the pixels. Adam moves
-      every weight by about the same amount, so the small weights of the inner layers can change
-      the gain quickly, which low and high λ need in opposite directions.
-    - GDN starts close to the identity (gamma 0.01 / gain² instead of 0.1): otherwise analysis and
-      synthesis are no inverses.
+    the mean at the pixels. Channels beyond the number of components get small noise from `seed` on
+    the analysis side only, so that they can learn without disturbing the reconstruction. Three
+    things make it a codec, not only an autoencoder:
+    - GAIN lies at the pixels. Adam moves every weight by about the same amount, so the small
+      weights of the inner layers can change the gain quickly, which low and high λ need in
+      opposite directions.
+    - GDN starts close to the identity (GAMMA): otherwise analysis and synthesis are no inverses.
     - The hyperprior's last bias starts at each latent's standard deviation, the best constant
       scale, and its last weights at a tenth.
-
-    crops: (B, 3, H, W) in [0, 1], sides a multiple of 16, from training pictures only.
     """
     from compressai.layers import GDN
 
     analysis: list[Any] = [layer for layer in codec.g_a if isinstance(layer, nn.Conv2d)]
     synthesis: list[Any] = [part for part in codec.g_s if isinstance(part, nn.ConvTranspose2d)]
-    synthesis.reverse()
-    generator = torch.Generator().manual_seed(0)
-    mean = crops.mean((0, 2, 3))
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in codec.modules():
             if isinstance(layer, GDN):
-                gamma = 0.01 / gain**2 * torch.eye(len(layer.beta))
+                gamma = GAMMA * torch.eye(len(layer.beta))
                 layer.gamma.copy_(layer.gamma_reparam.init(gamma))
-        x = crops
-        for layer in codec.g_a:
-            if layer in analysis:
-                level = analysis.index(layer)
-                taps = components(x - mean[:, None, None] if level == 0 else x)[: len(layer.weight)]
-                scale = gain if level == 0 else 1.0
-                noise = torch.randn(layer.weight[len(taps) :].shape, generator=generator)
-                inverse = synthesis[level]
-                for weight in (layer.weight, layer.bias, inverse.weight, inverse.bias):
-                    weight.zero_()
-                layer.weight[: len(taps), :, 2:4, 2:4] = taps * scale
-                layer.weight[len(taps) :] = 0.01 * noise
-                inverse.weight[: len(taps), :, 2:4, 2:4] = taps / scale
-                if level == 0:
-                    layer.bias.copy_(-(layer.weight.sum((2, 3)) @ mean))
-                    inverse.bias.copy_(mean)
-            x = layer(x)
+        for level, (layer, inverse, taps) in enumerate(
+            zip(analysis, reversed(synthesis), code.taps, strict=True)
+        ):
+            count, inputs = taps.shape[:2]
+            scale = GAIN if level == 0 else 1.0
+            for weight in (layer.weight, layer.bias, inverse.weight, inverse.bias):
+                weight.zero_()
+            noise = torch.randn(layer.weight[count:].shape, generator=generator)
+            layer.weight[:count, :inputs, 2:4, 2:4] = taps * scale
+            layer.weight[count:] = 0.01 * noise
+            inverse.weight[:count, :inputs, 2:4, 2:4] = taps / scale
+            if level == 0:
+                layer.bias.copy_(-(layer.weight.sum((2, 3)) @ code.mean))
+                inverse.bias.copy_(code.mean)
         if hasattr(codec, "h_s"):
             last: Any = [layer for layer in codec.h_s if isinstance(layer, nn.Conv2d)][-1]
-            spread = x.std((0, 2, 3))
             last.bias.zero_()
-            last.bias[: len(spread)] = spread  # scales come first; means, if any, behind them
+            # Scales come first; means, if any, behind them.
+            last.bias[: len(code.spread)] = code.spread
             last.weight.mul_(0.1)
+
+
+@dataclass(frozen=True)
+class TransformCode:
+    """A linear transform code: the pixels' mean (3,), the 2x2 kernels of every level, each
+    (out, in, 2, 2), and the standard deviation of every output of the last."""
+
+    mean: Tensor
+    taps: list[Tensor]
+    spread: Tensor
+
+
+@functools.lru_cache(maxsize=2)
+def start_code(task: Compression, widths: tuple[int, ...]) -> TransformCode:
+    """The transform code of a task's training crops, worked out once for all its networks."""
+    crops = task.data("train").batch(256, torch.Generator().manual_seed(0))
+    return transform_code(crops, widths)
+
+
+def transform_code(crops: Tensor, widths: tuple[int, ...]) -> TransformCode:
+    """The principal components of (B, 3, H, W) crops in [0, 1], sides a multiple of 16.
+
+    widths: the most components of each level. Between levels the signal is divided by
+    sqrt(1 + GAMMA · x²), as GDN does at the start.
+    """
+    mean = crops.mean((0, 2, 3))
+    x, taps = GAIN * (crops - mean[:, None, None]), []
+    for level, width in enumerate(widths):
+        taps.append(components(x)[:width])
+        x = F.conv2d(x, taps[-1], stride=2)
+        if level < len(widths) - 1:
+            x = x * torch.rsqrt(1 + GAMMA * x.square())
+    return TransformCode(mean, taps, x.std((0, 2, 3)))
 
 
 def components(x: Tensor) -> Tensor:

@@ -159,8 +159,7 @@ class Style(Task):
                 warmup=0.1,
                 clip=1.0,
                 geometric_mean=True,
-                precision="bf16",
-                channels_last=True,
+                precision="bf16",  # without channels_last, which instance norms undo
             ),
         )
         paper = replace(
