@@ -593,6 +593,7 @@ class Run:
                 "fronts": plain(task.fronts),
                 "axes": plain(task.space.axes),
                 "sample_line": task.sample_line,
+                "margin_share": task.margin_share,
             },
         }
         jobs = []

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.records import write_atomic
-from bench.report import compare, costs, tables
+from bench.report import compare, costs, reference, tables, verdict
 from bench.report.load import Results, Run, load_results
+from bench.report.shares import Yardstick
 from bench.report.text import escape, one_line
 from bench.untrusted import guarded, printable
 
@@ -57,6 +58,7 @@ HEADS = {
 TITLES = {
     "overall": "Lost and saved",
     "knob": "Front and knob",
+    "reference": "The reference examined",
     "comparisons": "Gap to one network per setting",
     "summary": "Quality at the same coefficients",
     "quality": "Quality against compute",
@@ -87,6 +89,7 @@ class Built:
     folder: Path
     paths: list[Path]
     sentence: str
+    reference: pd.DataFrame
     summary: pd.DataFrame
     comparisons: pd.DataFrame
     overall: pd.DataFrame
@@ -124,17 +127,19 @@ def build(
 
 
 def _build(run: Run, folder: Path, *, write: bool) -> Built:
-    overall, savings = compare.overall(run), costs.savings(run)
+    yard = Yardstick.of(run)
+    overall, savings = compare.overall(run, yard), costs.savings(run)
     frames = {
         "overall": overall,
-        "comparisons": compare.comparisons(run),
+        "reference": yard.examined if yard else reference.examine(run),
+        "comparisons": compare.comparisons(run, yard),
         "summary": compare.summary(run),
         "quality": compare.quality_compute(run),
         "savings": savings,
         "break_even": costs.break_evens(run),
     }
     notes = tables.notes(run, frames["comparisons"], overall, savings)
-    sentence = compare.verdict_sentence(run, overall)
+    sentence = verdict.verdict_sentence(run, overall, yard=yard)
     sheets = tables.sheets(run, frames)
     if write:
         from bench.report.plots import figures

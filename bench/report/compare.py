@@ -5,7 +5,9 @@
     quality_compute(run)    the loss gap after each share of the training
     break_evens(run)        from how many settings on a method is cheaper
     cross(run, method)      told one setting, scored with another
-    verdict_sentence(run)   all of it in a sentence
+
+The reference is examined in `reference.py`, shares of the benefit are made in `shares.py`, and what
+follows from them is said in `verdict.py`.
 
 A gap is method minus fixed grid at the same setting, paired by example and seed. It is in per cent
 of the grid's mean where the measure's margin is, or where it has no margin and may be given so;
@@ -14,7 +16,6 @@ otherwise in the measure's unit. What cannot be told is NaN.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterable
@@ -27,23 +28,13 @@ from bench.records import WHOLE
 from bench.report import stats
 from bench.report.costs import GRID, break_evens, savings, with_ancestors
 from bench.report.load import MeasureStyle, Run
-from bench.report.text import estimate, method_label, one_line, ratio
+from bench.report.reference import LOSS, in_percent, margin_of
+from bench.report.shares import Standing, Yardstick
+from bench.report.verdict import judge
 
-LOSS = "loss"
 LOST = ("diverged", "failed")
 WARM = "warm_grid"
 ROUNDING = 1e-6  # losses are recorded as 32-bit floats
-UNDER_TEST = ("yoto_tuned", "yoto")  # whom the sentence is about: the first that was measured
-
-
-def in_percent(style: MeasureStyle) -> bool:
-    """Whether gaps of this measure are per cent of the grid's mean."""
-    return style.margin.endswith("%") or (style.relative and not style.margin)
-
-
-def margin_of(style: MeasureStyle) -> float:
-    """The equivalence margin in the units of the gap; NaN without one."""
-    return float(style.margin.removesuffix("%")) if style.margin else math.nan
 
 
 def verdict_of(style: MeasureStyle, interval: stats.Interval) -> str:
@@ -111,14 +102,19 @@ def paired(records: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
     return records.merge(grid[[*pair, "value"]].rename(columns={"value": "grid"}), on=pair)
 
 
-def comparisons(run: Run) -> pd.DataFrame:
+def comparisons(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
     """One row per method, setting and measure, the loss first: the gap with its 95 % interval.
 
     `percent`: gap, low, high and margin are per cent of the grid's mean. `verdict`: "better",
-    "equal", "worse" or "undecided", "" where the task set no margin. `interval` says how it was
-    made or why there is none. `grid` is the grid's mean over the same pairs; `unpaired` counts
-    measured values without a partner there.
+    "equal", "worse" or "undecided"; "" where the task set no margin, the reference fails, the
+    method is the reference, or the seeds are fewer than three. That on the loss is on the share
+    of the benefit lost against the harder reference, and where there is no benefit on the gap to
+    it; `stands` says which of these survive Holm's correction over the table. `interval` says how
+    the gap's was made or why there is none. `grid` is the grid's mean over the same pairs;
+    `unpaired` counts measured values without a partner there.
+    gap_best_*: against the best of the grid; share_*: of the benefit lost; both of the loss alone.
     """
+    yard = yard or Yardstick.of(run)
     others = run.records[run.records["method"] != GRID]
     pairs = paired(others, run.records[run.records["method"] == GRID])
     key = ["method", "setting", "measure"]
@@ -126,6 +122,7 @@ def comparisons(run: Run) -> pd.DataFrame:
     measured = others.groupby(key).size()
     rows: list[dict[str, Any]] = []
     for method, setting, _ in entries_of(run):
+        standing = yard.standing(method, setting) if yard and method != GRID else None
         for measure in () if method == GRID else measures_of(run):
             style, where = run.measures[measure], (method, setting, measure)
             part = pairs.iloc[places.get(where, [])]
@@ -138,22 +135,48 @@ def comparisons(run: Run) -> pd.DataFrame:
                     "high": found.high,
                     "percent": in_percent(style),
                     "margin": margin_of(style),
-                    "verdict": verdict_of(style, found),
+                    "verdict": _detailed_verdict(style, found, standing),
                     "interval": found.method,
                     "pairs": len(part),
                     "seeds": found.seeds,
                     "pictures": part.loc[part["example"] != WHOLE, "example"].nunique(),
                     "grid": part["grid"].mean(),
                     "unpaired": int(measured.get(where, 0)) - len(part),
+                    "reference_fails": bool(standing and standing.reference_fails),
+                    "is_reference": bool(standing and standing.is_reference),
+                    **(_of_the_loss(standing) if standing and measure == LOSS else {}),
                 }
             )
-    return pd.DataFrame(rows, columns=COMPARED)
+    frame = pd.DataFrame(rows, columns=COMPARED)
+    frame["stands"] = stats.holm(frame["doubt"]) & ~frame["verdict"].isin(["", "undecided"])
+    return frame
 
 
 COMPARED = [
     *("method", "setting", "measure", "gap", "low", "high", "percent", "margin", "verdict"),
     *("interval", "pairs", "seeds", "pictures", "grid", "unpaired"),
+    *("gap_best", "gap_best_low", "gap_best_high", "share", "share_low", "share_high"),
+    *("doubt", "stands", "reference_fails", "is_reference"),
 ]
+
+
+def _detailed_verdict(style: MeasureStyle, gap: stats.Interval, standing: Standing | None) -> str:
+    """That on a measure other than the loss is on its own gap and margin."""
+    silent = standing is None or standing.reference_fails or standing.is_reference
+    if silent or gap.seeds < stats.ENOUGH_SEEDS:
+        return ""
+    return verdict_of(style, gap)
+
+
+def _of_the_loss(standing: Standing) -> dict[str, Any]:
+    """What only the loss has; its verdict is against the harder reference."""
+    best, share = standing.gap_best, standing.share
+    return {
+        "verdict": standing.verdict,
+        "doubt": standing.doubt,
+        **{"gap_best": best.estimate, "gap_best_low": best.low, "gap_best_high": best.high},
+        **{"share": share.estimate, "share_low": share.low, "share_high": share.high},
+    }
 
 
 def _gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
@@ -161,9 +184,7 @@ def _gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
     method, grid = (stats.seed_by_example(pairs, name) for name in ("value", "grid"))
     if not percent:
         return stats.paired_interval(method - grid)
-    ratio = stats.paired_ratio_interval(method, grid)
-    scaled = {end: 100 * getattr(ratio, end) for end in ("estimate", "low", "high")}
-    return dataclasses.replace(ratio, **scaled)
+    return stats.scaled(stats.paired_ratio_interval(method, grid), 100)
 
 
 def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
@@ -192,8 +213,10 @@ def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
 # One row per method -----------------------------------------------------------------------------
 
 OVERALL = [
-    *("method", "status", "loss_gap_mean", "loss_gap_low", "loss_gap_high", "loss_gap_worst"),
-    *("worst_setting", "percent", "verdict", "interval", "seeds", "pictures"),
+    *("method", "status", "share_mean", "share_low", "share_high", "share_worst"),
+    *("share_worst_setting", "share_settings", "verdict", "doubt", "stands", "power"),
+    *("seeds_needed", "loss_gap_mean", "loss_gap_low", "loss_gap_high", "loss_gap_worst"),
+    *("worst_setting", "gap_settings", "percent", "interval", "seeds", "pictures"),
     *("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason", "bd_quality"),
     *("hypervolume_ratio", "igd_plus"),
     *("coverage", "monotonicity", "calibration", "diagonal", "held_out"),
@@ -202,11 +225,17 @@ OVERALL = [
 ]
 
 
-def overall(run: Run) -> pd.DataFrame:
+def overall(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
     """One row per method, the grid among them.
 
     status: "done", "failed" (nothing was left) or "partly failed".
-    loss_gap_*: mean over settings with its 95 % interval, per cent if `percent`, and the largest.
+    share_*: of the benefit lost against the harder reference, mean over `share_settings` settings
+        with its 95 % interval, and the largest; verdict, power and seeds_needed: see `Judgement`.
+        doubt is its p-value, and `stands` says whether it survives Holm's correction over the
+        methods.
+    loss_gap_*: against the grid's own networks, mean over `gap_settings` settings with its 95 %
+        interval, per cent if `percent`, and the largest. Both leave out settings at which the
+        method is the reference or the reference fails.
     bd_*: of the first front, where it is a rate against a quality; low, mid, high are the thirds
         of the common range, bd_quality is in units of the quality (BD-PSNR where it is PSNR).
     hypervolume_ratio, igd_plus: of the first front, too; see `bench/report/stats.py`.
@@ -217,6 +246,7 @@ def overall(run: Run) -> pd.DataFrame:
     break_even: the number of settings from which on its FLOPs are fewer than the grid's; NaN for
         never.
     """
+    yard = yard or Yardstick.of(run)
     percent = in_percent(run.measures[LOSS])
     of_loss = run.records[run.records["measure"] == LOSS]
     pairs = paired(of_loss, of_loss[of_loss["method"] == GRID])
@@ -224,20 +254,31 @@ def overall(run: Run) -> pd.DataFrame:
     crossing = break_evens(run).query("unit == 'flops'").set_index("method")["settings"]
     rows = []
     for method in run.methods:
-        own = pairs[pairs["method"] == method]
-        mean = mean_gap(own, percent)
+        counted = yard.counted(method) if yard else []
+        own = pairs[(pairs["method"] == method) & pairs["setting"].isin(counted)]
+        mean, judged = mean_gap(own, percent), judge(yard, method)
         worst, where = _worst(own, percent)
         rows.append(
             {
                 "method": method,
                 "status": _status(run, method),
+                "share_mean": judged.share.estimate,
+                "share_low": judged.share.low,
+                "share_high": judged.share.high,
+                "share_worst": judged.worst,
+                "share_worst_setting": judged.worst_setting,
+                "share_settings": len(judged.settings),
+                "verdict": judged.verdict,
+                "doubt": judged.doubt,
+                "power": judged.power,
+                "seeds_needed": judged.seeds_needed,
                 "loss_gap_mean": mean.estimate,
                 "loss_gap_low": mean.low,
                 "loss_gap_high": mean.high,
                 "loss_gap_worst": worst,
                 "worst_setting": where,
+                "gap_settings": len(counted),
                 "percent": percent,
-                "verdict": "" if method == GRID else verdict_of(run.measures[LOSS], mean),
                 "interval": mean.method,
                 "seeds": mean.seeds,
                 "pictures": own["example"].nunique(),
@@ -252,6 +293,7 @@ def overall(run: Run) -> pd.DataFrame:
             }
         )
     frame = pd.DataFrame(rows)
+    frame["stands"] = stats.holm(frame["doubt"]) & ~frame["verdict"].isin(["", "undecided"])
     flops = frame["method"].map(costs["flops"])
     frame["against_warm"] = flops / costs["flops"].get(WARM, math.nan)
     within = frame["verdict"].isin(["equal", "better"])
@@ -475,68 +517,3 @@ def _flops(run: Run, used: Iterable[tuple[str, ...]], share: float) -> float:
     before = with_ancestors(run, own) - own
     costs = (known.reindex(sorted(cells)).sum(skipna=False) for cells in (own, before))
     return float(share * next(costs) + next(costs))
-
-
-# In words ---------------------------------------------------------------------------------------
-
-
-def under_test(run: Run) -> str | None:
-    """The method the sentence is about: a network told its coefficients, the best known first."""
-    found = [method for method in run.methods if method.split("[")[0] in UNDER_TEST]
-    return min(found, key=lambda m: (UNDER_TEST.index(m.split("[")[0]), "[" in m), default=None)
-
-
-def verdict_sentence(run: Run, frame: pd.DataFrame | None = None) -> str:
-    """What the run says of the network told its coefficients, honest where that is little.
-
-    frame: `overall(run)`, where there is one already. Plain text.
-    """
-    where = f"On {one_line(run.task)}, {one_line(run.preset)},"
-    method = under_test(run)
-    if method is None:
-        return f"{where} no network told its coefficients was measured, so there is no verdict."
-    if GRID not in run.methods:
-        return f"{where} there is no fixed grid to compare with, so there is no verdict."
-    row = (overall(run) if frame is None else frame).set_index("method").loc[method]
-    name = f"one network ({method_label(method)})"
-    if math.isnan(row["loss_gap_mean"]):
-        why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
-        return f"{where} {name} {why}, so there is no verdict."
-
-    style = run.measures[LOSS]
-    unit = "%" if row["percent"] else one_line(style.unit)
-    digits = 1 if row["percent"] else style.digits
-    gap, low, high = (row[f"loss_gap_{part}"] for part in ("mean", "low", "high"))
-    verb, ends = ("loses", (low, high)) if gap >= 0 else ("gains", (-high, -low))
-    size, _, bounds = estimate(abs(gap), ends, digits).partition(" ")
-    worst = estimate(row["loss_gap_worst"], (), digits, sign=True)
-    place = _setting_words(run, row["worst_setting"])
-    margin = f"{style.margin.removesuffix('%')} {unit}".strip()
-    cost = row["flops_ratio"]
-    words = [where, name, f"costs {ratio(cost)} the grid's compute and" if cost > 0 else ""]
-    words += [verb, size, unit, bounds, "of loss on average (at worst", worst, f"{unit},", place]
-    sentence = " ".join(filter(None, words)).replace(" ,", ",") + ")"
-    sentence += {
-        "better": f", better than the grid by more than the margin of {margin}",
-        "equal": f", which is equal within the margin of {margin}",
-        "worse": f", worse than the grid by more than the margin of {margin}",
-        "undecided": f"; whether that matters, given a margin of {margin}, is undecided",
-        "": "",
-    }[row["verdict"]]
-    if math.isfinite(row["break_even"]):
-        sentence += f"; it is cheaper from {row['break_even']:.0f} settings on"
-    if row["status"] != "done":
-        sentence += "; some of its measurements failed"
-    seeds = run.measured.loc[run.measured["method"] == method, "seed"].nunique()
-    if seeds < stats.ENOUGH_SEEDS:
-        few = "one seed" if seeds == 1 else f"{seeds} seeds"
-        sentence += f" ({few}: the interval knows nothing of another)"
-    return sentence + "."
-
-
-def _setting_words(run: Run, setting: str) -> str:
-    """`at λ = 0.18`, `at s1 = 10` or `at the centre`."""
-    label = run.labels()[setting]
-    if len(run.axes) == 1:
-        return f"at {one_line(run.axes[0].symbol)} = {label}"
-    return f"at {'the ' if label == 'centre' else ''}{one_line(label)}"

@@ -29,6 +29,8 @@ from bench.untrusted import files_in, printable, read_object
 
 Key = tuple[str, str, str]  # task, preset, experiment
 
+MARGIN_SHARE = 0.10  # of records that do not name one
+
 RECORDS = [*Record._fields, "entry", "kind"]
 MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
@@ -95,6 +97,7 @@ class Run:
     sample_line: str
     superseded: int
     not_finite: int
+    margin_share: float = MARGIN_SHARE  # of the benefit lost that counts as none
 
     @property
     def key(self) -> Key:
@@ -134,6 +137,21 @@ class Run:
         best = max(range(len(every)), key=lambda i: (near[i], every[i]))
         unique = near.count(near[best]) == 1  # in a full grid every setting is as central
         return every[best] if unique and near[best] > 1 else None
+
+    @functools.cached_property
+    def middle(self) -> str:
+        """The setting nearest to the middle of the range, each axis counting by its logarithm."""
+
+        def away(setting: str) -> float:
+            return math.hypot(
+                *(
+                    math.log(value / math.sqrt(axis.low * axis.high))
+                    / math.log(axis.high / axis.low)
+                    for axis, value in zip(self.axes, self.values(setting), strict=True)
+                )
+            )
+
+        return min(self.settings, key=away)
 
     def _place(self, setting: str) -> tuple[Any, ...]:
         values = self.values(setting)
@@ -240,6 +258,7 @@ class Results:
             sample_line=display.get("sample_line", ""),
             superseded=self.superseded.get(key, 0),
             not_finite=len(rows) - len(finite),
+            margin_share=display.get("margin_share") or MARGIN_SHARE,
         )
 
     def _behind(self, used: Iterable[tuple[str, ...]]) -> pd.DataFrame:

@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image
 
 from bench.report import FIGURES, HEADS, TITLES, Built
-from bench.report.compare import LOST, under_test
+from bench.report.compare import LOST
 from bench.report.costs import GRID
 from bench.report.load import Results, Run, file_name
 from bench.report.markup import Html, data_uri, embedded, joined, listing, tag
@@ -39,6 +39,7 @@ from bench.report.text import (
     ratio,
     short,
 )
+from bench.report.verdict import under_test
 
 PAGE = 6_000_000  # bytes, about as much as still opens at once on a phone
 FOLDED = ("summary",)  # tables for those who ask

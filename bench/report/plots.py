@@ -29,10 +29,11 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.report import compare
-from bench.report.compare import LOSS, LOST, UNDER_TEST, WARM, in_percent, margin_of
+from bench.report.compare import LOST, WARM
 from bench.report.costs import GRID, break_evens, costs_by_seed
 from bench.report.labels import Label, along, name_all
 from bench.report.load import Run, file_name
+from bench.report.reference import LOSS, in_percent, margin_of
 from bench.report.style import (
     COLOURS,
     DASHES,
@@ -59,6 +60,7 @@ from bench.report.style import (
 from bench.report.sweeps import samples, sweeps
 from bench.report.tables import gap_title, main_measures
 from bench.report.text import measure_label, method_label, number, one_line
+from bench.report.verdict import UNDER_TEST
 
 GREYS = ["0.55", "0.7", "0.4"]
 GOOD_BAD = LinearSegmentedColormap.from_list("good_bad", ["#0173b2", "#ffffff", "#d55e00"])

@@ -114,7 +114,7 @@ DISPLAY = Fields(
         "axes": Each(AXIS, empty=False),
         "fronts": Each(Each(text, count=2)),
     },
-    other={"sample_line": text},
+    other={"sample_line": text, "margin_share": share},
 )
 ENTRY = Fields(
     needed={

@@ -18,13 +18,14 @@ from PIL import Image, features
 
 from bench.records import WHOLE
 from bench.report import Built
-from bench.report.compare import LOSS, in_percent, under_test
 from bench.report.costs import GRID
 from bench.report.load import Run
 from bench.report.markup import data_uri
 from bench.report.pictures import opened, sample_of
+from bench.report.reference import LOSS, in_percent
 from bench.report.tables import main_measures
 from bench.report.text import estimate, measure_label, method_label, one_line
+from bench.report.verdict import under_test
 
 SIDE = 384  # pixels of a picture shown: one to one on a wide screen
 SMALL = 12_000  # bytes below which a picture goes in as it is

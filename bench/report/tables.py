@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import WHOLE
-from bench.report.compare import LOSS, LOST, entries_of, in_percent, measures_of
+from bench.report.compare import LOST, entries_of, measures_of
 from bench.report.costs import ALL, GRID
 from bench.report.load import Run
+from bench.report.reference import LOSS, in_percent
 from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import (
     NOTHING,
