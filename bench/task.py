@@ -91,8 +91,9 @@ class Preset:
     """A size of experiment: the task with its fields set, how many settings, which seeds.
 
     `methods` gives, by a method's name, the fields in which it differs from its defaults here.
-    `snapshots` are shares of the training at which the grid's and the conditioned networks are
-    kept and measured, too, for quality against compute.
+    `lengths` are shares of the steps for which the reference and the networks under test are
+    trained, too, each with its whole schedule, for quality against compute. `snapshots` are shares
+    of one training at which these networks are kept and measured on their way.
     """
 
     task: Task
@@ -101,6 +102,7 @@ class Preset:
     line: str
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     snapshots: tuple[float, ...] = ()
+    lengths: tuple[float, ...] = ()
 
 
 class Data(Protocol):

@@ -67,6 +67,7 @@ class Yoto(Method):
     name: ClassVar[str] = "yoto"
     line: ClassVar[str] = "one loss-conditional network (FiLM), as published"
     swept: ClassVar[bool] = True
+    role: ClassVar[str] = "under test"
 
     encoding: str = "log"
     law: str = "log_uniform"

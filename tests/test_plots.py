@@ -209,9 +209,10 @@ def full_results(
 
 
 def _snapshot(path: Path, head: dict[str, Any], share: float) -> None:
-    """The same measurement after a share of the training, with a higher loss."""
+    """The same measurement of networks trained for a share of the steps, with a higher loss."""
     identity = content_id([head["id"], share])
-    head = {**head, "id": identity, "kind": "snapshot", "share": share}
+    head = {**head, "id": identity, "kind": "length", "share": share}
+    head["cells"] = [_shorter(path, head, cell, share) for cell in head["cells"]]
     slow = 0.3 if head["method"] == "yoto" else 0.15
     lines = path.with_suffix(".csv").read_text().splitlines()
     for place, line in enumerate(lines):
@@ -225,11 +226,22 @@ def _snapshot(path: Path, head: dict[str, Any], share: float) -> None:
     path.with_name(f"{identity}.json").write_text(json.dumps(head))
 
 
+def _shorter(path: Path, head: dict[str, Any], cell: str, share: float) -> str:
+    """The ledger of such a network; its id."""
+    runs = path.parents[3] / "runs" / head["task"]
+    (whole,) = runs.glob(f"*/{cell}/done.json")
+    done = json.loads(whole.read_text()) | {"id": f"{cell}-{share:g}"}
+    folder = whole.parent.with_name(done["id"])
+    folder.mkdir(exist_ok=True)
+    (folder / "done.json").write_text(json.dumps(done | {"share": share}))
+    return str(done["id"])
+
+
 def _costs(root: Path, task: str) -> None:
     """Ledgers that differ; the warm-started grid gets a fine-tuning per setting."""
     for path in root.glob(f"runs/{task}/*/*/done.json"):
         done = json.loads(path.read_text())
-        factor = COST.get(done["method"], 1.0)
+        factor = COST.get(done["method"], 1.0) * done.get("share", 1.0)
         done["ledger"]["flops"] = int(2e13 * factor)
         done["ledger"]["seconds"]["train"] = 50.0 * factor * (1.2 if "yoto" in str(path) else 1.0)
         path.write_text(json.dumps(done))

@@ -47,13 +47,17 @@ HEADS = {
     "loss. Bold: the best at a setting.",
     "summary": "Mean over examples and seeds at every setting, ± the standard deviation over "
     "seeds. Bold: the best at a setting.",
-    "quality": "The loss gap, mean over settings, after shares of the training, against the fully "
-    "trained grid.",
+    "quality": "The loss gap, mean over settings, of networks trained for shares of the steps, "
+    "each with its whole schedule, against the grid of all steps.",
     "savings": "What the networks of each method cost for all settings of this run, per seed, "
     "and in brackets the ratio to the fixed grid's. Networks that two methods use count in "
-    "full for each. Parameters and bytes are those that must be kept.",
+    "full for each. FLOPs include what answering for the settings took (a search, say). Time is "
+    "that of the processor, all threads, or on a GPU the device's. Net memory: the largest peak of "
+    "a training, without what was there before it. Parameters and bytes are those that must be "
+    "kept.",
     "break_even": "The number of settings from which on a method is cheaper than the grid, with "
-    "its 95 % interval where several networks on both sides give one.",
+    "its 95 % interval where several networks on both sides give one; and where the trainings that "
+    "found a method's levers are counted, too.",
 }
 TITLES = {
     "overall": "Lost and saved",

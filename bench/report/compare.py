@@ -2,7 +2,7 @@
 
     comparisons(run)        every method, setting and measure against the fixed grid
     overall(run)            one row per method: loss, front, knob, costs
-    quality_compute(run)    the loss gap after each share of the training
+    quality_compute(run)    the loss gap of networks trained for each share of the steps
     break_evens(run)        from how many settings on a method is cheaper
     cross(run, method)      told one setting, scored with another
 
@@ -26,7 +26,7 @@ import pandas as pd
 
 from bench.records import WHOLE
 from bench.report import stats
-from bench.report.costs import GRID, break_evens, savings, with_ancestors
+from bench.report.costs import GRID, break_evens, costs_by_seed, savings
 from bench.report.load import MeasureStyle, Run
 from bench.report.reference import LOSS, in_percent, margin_of
 from bench.report.shares import Standing, Yardstick
@@ -483,37 +483,31 @@ def _cross(run: Run, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality_compute(run: Run) -> pd.DataFrame:
-    """One row per method and share of its training: what it had cost and how far it was.
+    """One row per method and length of its training: what it cost and how far it came. Empty where
+    no networks were trained for a share of the steps with their whole schedule (`--lengths`).
 
-    `flops` of all its networks together, those they started from in full, as the mean over seeds;
+    `flops` of all its networks together, those they started from included, as the mean over seeds;
     `loss_gap` is the mean over settings against the grid's full training, with `low` and `high`.
     A share at which not every setting was measured is left out.
     """
+    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
+    if run.lengths.empty:
+        return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
     percent = in_percent(run.measures[LOSS])
     full = run.records[run.records["measure"] == LOSS]
-    part = run.snapshot_records[run.snapshot_records["measure"] == LOSS]
-    shares = run.snapshots.set_index("entry")["share"]
+    part = run.length_records[run.length_records["measure"] == LOSS]
+    shares = run.lengths.set_index("entry")["share"]
     records = pd.concat([full.assign(share=1.0), part.assign(share=part["entry"].map(shares))])
     pairs = paired(records, full[full["method"] == GRID])
     rows = []
     for method in run.methods:
         whole = run.measured[run.measured["method"] == method]
-        early = run.snapshots[(run.snapshots["method"] == method)]
-        for share, at in pd.concat([early, whole]).groupby("share"):
+        shorter = run.lengths[run.lengths["method"] == method]
+        for share, at in pd.concat([shorter, whole]).groupby("share"):
             if set(at["setting"]) < set(whole["setting"]):
-                continue  # networks of another run may have no snapshots
+                continue  # another run may have trained for fewer settings
             own = pairs[(pairs["method"] == method) & (pairs["share"] == share)]
             gap = mean_gap(own, percent)
-            flops = [_flops(run, used, float(share)) for _, used in at.groupby("seed")["cells"]]
-            rows.append((method, share, np.mean(flops), gap.estimate, gap.low, gap.high, percent))
-    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
+            flops = costs_by_seed(run, at)["flops"].mean(skipna=False)
+            rows.append((method, share, flops, gap.estimate, gap.low, gap.high, percent))
     return pd.DataFrame(rows, columns=columns)
-
-
-def _flops(run: Run, used: Iterable[tuple[str, ...]], share: float) -> float:
-    """FLOPs of these cells after a share of their training, and of what they started from."""
-    known = run.cells.set_index("cell")["flops"].astype(float)
-    own = {cell for cells in used for cell in cells}
-    before = with_ancestors(run, own) - own
-    costs = (known.reindex(sorted(cells)).sum(skipna=False) for cells in (own, before))
-    return float(share * next(costs) + next(costs))

@@ -212,7 +212,8 @@ CAPTIONS = {
     "measures": "Every measure against the coefficient",
     "samples": "What the models make of the first test example",
     "sweep": "One network, its coefficients moving",
-    "quality": "Quality against compute: networks trained to a share of their steps",
+    "quality": "Quality against compute: networks trained for a share of the steps, each with its "
+    "whole schedule",
     "break_even": "What so many settings cost",
     "cross": "Told one setting, scored with another",
 }

@@ -126,9 +126,13 @@ ENTRY = Fields(
         "display": DISPLAY,
     },
     other={
-        "kind": one_of("method", "swept", "snapshot", "context"),
+        "kind": one_of("method", "swept", "length", "snapshot", "context"),
         "share": share,
-        **dict.fromkeys(("method_id", "reason", "split", "sha256"), text),
+        **dict.fromkeys(("method_id", "reason", "split", "sha256", "device", "device_name"), text),
+        "answering_flops": amount,
+        "tuning": Fields(
+            needed=dict.fromkeys(("variants", "examples", "flops"), amount), other={"preset": text}
+        ),
         "outside": Each(text),
         "provenance": PROVENANCE,
     },
@@ -138,7 +142,8 @@ LEDGER = Fields(
     other={
         **dict.fromkeys(("steps", "examples", "flops_per_step", "flops", "bytes"), amount),
         **dict.fromkeys(("parameters", "conditioner_parameters", "peak_memory_bytes"), amount),
-        "seconds": Each(amount, named=True),
+        **dict.fromkeys(("net_memory_bytes", "reserved_memory_bytes"), amount),
+        **dict.fromkeys(("seconds", "processor_seconds"), Each(amount, named=True)),
         **dict.fromkeys(("device", "device_name"), text),
         "shared_device": truth,
     },

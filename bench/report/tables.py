@@ -294,27 +294,37 @@ _COST_HEADS = {
 
 def savings_sheet(frame: pd.DataFrame) -> Sheet:
     """Amount and ratio per cost, with peak memory and device: the Markdown table."""
-    head = ["method", *(label for label, _ in _COST_HEADS.values()), "peak memory", "device"]
+    heads = _cost_heads(frame)
+    head = ["method", *(label for label, _ in heads.values()), "net memory", "device"]
     rows = []
     for row in frame.to_dict("records"):
         cells = [_cost_label(row["method"])]
-        for name, (_, unit) in _COST_HEADS.items():
+        for name, (_, unit) in heads.items():
             amount, share = short(row[name], unit), ratio(row[f"{name}_ratio"])
             cells.append(amount if share == NOTHING else f"{amount} ({share})")
-        rows.append([*cells, short(row["peak_memory_bytes"], "B"), row["device"] or NOTHING])
+        rows.append([*cells, short(row["net_memory_bytes"], "B"), row["device"] or NOTHING])
     return Sheet(head, rows, 1, [len(rows) - 1, 1])
 
 
 def ratios_sheet(frame: pd.DataFrame) -> Sheet:
     """The grid in absolute numbers and everything else as a ratio to it: the terminal's table."""
-    head = ["method", *(label for label, _ in _COST_HEADS.values())]
+    heads = _cost_heads(frame)
+    head = ["method", *(label for label, _ in heads.values())]
     rows = []
     for row in frame.to_dict("records"):
-        amounts = [short(row[name], unit) for name, (_, unit) in _COST_HEADS.items()]
-        ratios = [ratio(row[f"{name}_ratio"]) for name in _COST_HEADS]
+        amounts = [short(row[name], unit) for name, (_, unit) in heads.items()]
+        ratios = [ratio(row[f"{name}_ratio"]) for name in heads]
         absolute = row["method"] == GRID or all(r == NOTHING for r in ratios)
         rows.append([_cost_label(row["method"]), *(amounts if absolute else ratios)])
     return Sheet(head, rows, 1, [len(rows) - 1, 1])
+
+
+def _cost_heads(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """The columns with their labels and units; the time is the processor's where that is known."""
+    if frame["processor_seconds"].isna().all():
+        return _COST_HEADS
+    timed = {"seconds": ("processor_seconds", ("processor time", "s"))}
+    return dict(timed.get(name, (name, head)) for name, head in _COST_HEADS.items())
 
 
 def _cost_label(method: str) -> str:
@@ -322,7 +332,7 @@ def _cost_label(method: str) -> str:
 
 
 def quality_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
-    """The loss gap after each share of the training, of the methods that were measured then."""
+    """The loss gap of networks trained for each share of the steps, of the methods that were."""
     title, digits = gap_title(run)
     rows, groups = [], []
     for method, part in frame.groupby("method", sort=False):
@@ -339,6 +349,9 @@ def quality_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
 def break_even_sheet(frame: pd.DataFrame) -> Sheet:
     """From how many settings on a method is cheaper than the grid, with its 95 % interval."""
     units = {"examples": "examples", "flops": "FLOPs", "seconds": "train time"}
+    if (frame["unit"].eq("processor_seconds") & frame["settings"].notna()).any():
+        units["processor_seconds"] = "processor time"
+    tuned = frame["settings_tuned"].notna().any()
     rows = []
     for method, part in frame.groupby("method", sort=False):
         of = part.set_index("unit")
@@ -346,8 +359,11 @@ def break_even_sheet(frame: pd.DataFrame) -> Sheet:
         for unit in units:
             row = of.loc[unit]
             cells.append(estimate(row["settings"], (row["earliest"], row["latest"]), 0))
+        if tuned:
+            cells.append(number(of.at["flops", "settings_tuned"], 0))
         rows.append([method_label(method), *cells])
-    return Sheet(["method", *units.values()], rows, 1, [len(rows)])
+    more = ["FLOPs, tuning counted"] if tuned else []
+    return Sheet(["method", *units.values(), *more], rows, 1, [len(rows)])
 
 
 # Shared -------------------------------------------------------------------------------------------
@@ -512,6 +528,22 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
     devices = saving.loc[saving["method"] == ALL, "device"].iloc[0]
     if ";" in devices:
         found.append(f"Trained on different devices ({devices}): seconds are compared on one only.")
+    if run.measured.loc[run.measured["status"] == "done", "answering_flops"].isna().any():
+        found.append(
+            "What a method does to answer for a setting (a search, say) was not counted in all of "
+            "these measurements: then it is in no cost, and neither is the tuning of its levers."
+        )
+    kinds = sorted({kind for kind in run.measured["device"] if kind})
+    if len(kinds) > 1:
+        found.append(
+            f"Measured on different kinds of device ({one_line(', '.join(kinds))}): coded bytes of "
+            "one may differ from those of the other."
+        )
+    if run.damaged:
+        found.append(
+            f"{len(run.damaged)} measurements are not what was written and were left out: "
+            f"{one_line(run.damaged[0])}."
+        )
     if run.superseded:
         found.append(
             f"{run.superseded} older measurements of changed methods lie in the folder and were "

@@ -141,15 +141,22 @@ class Compression(Task):
         methods: dict[str, dict[str, Any]] = {"yoto": {"multiplier": 0.03}}
         three = (0, 1, 2)
 
-        def size(task: Compression, settings: int, seeds: tuple[int, ...], line: str) -> Preset:
-            shares = (0.25, 0.5) if task is not smoke else ()
+        halves = (0.25, 0.5, 1.0)
+
+        def size(
+            task: Compression,
+            settings: int,
+            seeds: tuple[int, ...],
+            line: str,
+            lengths: tuple[float, ...] = (),
+        ) -> Preset:
             return Preset(
                 task=task,
                 settings=settings,
                 seeds=seeds,
                 line=line,
                 methods=methods,
-                snapshots=shares,
+                lengths=lengths,
             )
 
         return {
@@ -157,9 +164,13 @@ class Compression(Task):
             "quick": size(quick, 5, (0,), "minutes on two CPU cores"),
             "small-cpu": size(quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores"),
             "small": size(small, 5, three, "under an hour on one GPU"),
-            "paper": size(paper, 8, three, "width 128/192, days on one GPU"),
+            "paper": size(paper, 8, three, "width 128/192, days on one GPU", halves),
             "paper-wide": size(
-                replace(paper, width=192, latents=320), 8, three, "width 192/320, days on one GPU"
+                replace(paper, width=192, latents=320),
+                8,
+                three,
+                "width 192/320, days on one GPU",
+                halves,
             ),
         }
 
