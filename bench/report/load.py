@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -27,6 +27,9 @@ from bench.report.pictures import sample_of
 from bench.report.shape import CELL, ENTRY, misfit
 from bench.space import parse_setting
 from bench.untrusted import files_in, printable, read_object
+
+if TYPE_CHECKING:
+    from bench.report.shares import Yardstick
 
 Key = tuple[str, str, str]  # task, preset, experiment
 
@@ -160,6 +163,13 @@ class Run:
             )
 
         return min(self.settings, key=away)
+
+    @functools.cached_property
+    def yardstick(self) -> Yardstick | None:
+        """The fixed grid, examined; None without one."""
+        from bench.report.shares import Yardstick
+
+        return Yardstick.of(self)
 
     def _place(self, setting: str) -> tuple[Any, ...]:
         values = self.values(setting)

@@ -36,6 +36,8 @@ from bench.report.text import (
     short,
 )
 
+SIGN = " §"  # of a setting at which the reference fails
+
 
 class Sheet(NamedTuple):
     """A table as it is read: text cells, of which the first `left` columns are names.
