@@ -1,4 +1,4 @@
-"""YOTO with the levers set that closed the gap to the grid best, beside the published `yoto`."""
+"""YOTO with the levers set that closed the gap to the grid best, beside the default `yoto`."""
 
 from __future__ import annotations
 
