@@ -1,4 +1,4 @@
-"""YOTO with the levers set that closed the gap to the grid best, beside the published `yoto`.
+"""YOTO with the levers set that closed the gap to the grid best, beside the default `yoto`.
 
 What it took to find them is a cost: `tuning`, from `results/reference/ablation-*`.
 """

@@ -33,6 +33,8 @@ class Measure:
         measure's unit, or with a per cent sign, as "1%", of the fixed grid's value; "" says
         nothing of the kind.
     worst: a value worse than any that matters: the reference point of hypervolumes.
+    estimates: the name of the measure of which this one is an estimate, as of the bytes that a
+        coder writes; the report shows by how much they differ.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Measure:
     digits: int = 3
     margin: str = ""
     worst: float | None = None
+    estimates: str = ""
 
     def __post_init__(self) -> None:
         if self.margin and not float(self.margin.removesuffix("%")) > 0:

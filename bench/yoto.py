@@ -65,7 +65,7 @@ class Yoto(Method):
     """
 
     name: ClassVar[str] = "yoto"
-    line: ClassVar[str] = "one loss-conditional network (FiLM), as published"
+    line: ClassVar[str] = "one loss-conditional network: FiLM, default"
     swept: ClassVar[bool] = True
     role: ClassVar[str] = "under test"
 

@@ -16,6 +16,7 @@ otherwise in the measure's unit. What cannot be told is NaN.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ from bench.report import stats
 from bench.report.costs import GRID, break_evens, costs_by_seed, savings
 from bench.report.load import MeasureStyle, Run
 from bench.report.reference import LOSS, in_percent, margin_of
-from bench.report.shares import Standing, Yardstick
+from bench.report.shares import Standing
 from bench.report.verdict import judge
 
 LOST = ("diverged", "failed")
@@ -62,7 +63,8 @@ def measures_of(run: Run) -> list[str]:
 def summary(run: Run) -> pd.DataFrame:
     """One row per method and setting: the mean of every measure over pictures and seeds.
 
-    `<measure>_sd` is the standard deviation over seeds of the mean over pictures. `status` is
+    `<measure>_sd` is the standard deviation over seeds of the mean over pictures, and
+    `<measure>_infinite`, where a method has such values, how many are in no mean. `status` is
     "done", "diverged" or "failed" (no seed was left, the measures are empty), or "some lost";
     `lost_seeds` counts them.
     """
@@ -72,6 +74,8 @@ def summary(run: Run) -> pd.DataFrame:
     spreads = by_seed.groupby(level=key).std()
     single = run.records[run.records["example"] != WHOLE]
     pictures = single.groupby(["method", "setting"])["example"].nunique()
+    infinite = run.infinite.groupby(key)["value"].size()
+    endless = [name for name in run.measures if (run.infinite["measure"] == name).any()]
     rows: list[dict[str, Any]] = []
     for method, setting, entries in entries_of(run):
         lost = entries.loc[entries["status"] != "done", "status"]
@@ -88,6 +92,9 @@ def summary(run: Run) -> pd.DataFrame:
                 "outside_range": any(len(sentences) for sentences in entries["outside"]),
                 **{where[2]: means.get(where, math.nan) for where in at},
                 **{f"{where[2]}_sd": spreads.get(where, math.nan) for where in at},
+                **{
+                    f"{name}_infinite": infinite.get((method, setting, name), 0) for name in endless
+                },
             }
         )
     return pd.DataFrame(rows)
@@ -102,7 +109,7 @@ def paired(records: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
     return records.merge(grid[[*pair, "value"]].rename(columns={"value": "grid"}), on=pair)
 
 
-def comparisons(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
+def comparisons(run: Run) -> pd.DataFrame:
     """One row per method, setting and measure, the loss first: the gap with its 95 % interval.
 
     `percent`: gap, low, high and margin are per cent of the grid's mean. `verdict`: "better",
@@ -114,7 +121,7 @@ def comparisons(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
     `unpaired` counts measured values without a partner there.
     gap_best_*: against the best of the grid; share_*: of the benefit lost; both of the loss alone.
     """
-    yard = yard or Yardstick.of(run)
+    yard = run.yardstick
     others = run.records[run.records["method"] != GRID]
     pairs = paired(others, run.records[run.records["method"] == GRID])
     key = ["method", "setting", "measure"]
@@ -215,29 +222,42 @@ def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
 OVERALL = [
     *("method", "status", "share_mean", "share_low", "share_high", "share_worst"),
     *("share_worst_setting", "share_settings", "verdict", "doubt", "stands", "power"),
-    *("seeds_needed", "loss_gap_mean", "loss_gap_low", "loss_gap_high", "loss_gap_worst"),
+    *(
+        "seeds_needed",
+        "hours_needed",
+        "loss_gap_mean",
+        "loss_gap_low",
+        "loss_gap_high",
+        "loss_gap_worst",
+    ),
     *("worst_setting", "gap_settings", "percent", "interval", "seeds", "pictures"),
     *("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason", "bd_quality"),
-    *("hypervolume_ratio", "igd_plus"),
-    *("coverage", "monotonicity", "calibration", "diagonal", "held_out"),
+    *("bd_seen_low", "bd_seen_high", "bd_of_low", "bd_of_high", "bd_ci_low", "bd_ci_high"),
+    *("hypervolume_ratio", "hypervolume_ci_low", "hypervolume_ci_high", "igd_plus"),
+    *("coverage", "monotonicity", "calibration", "calibration_ci_low", "calibration_ci_high"),
+    *("diagonal", "held_out", "overhead"),
     *("flops_ratio", "examples_ratio", "seconds_ratio", "bytes_ratio"),
     *("against_warm", "against_peer", "break_even"),
 ]
 
 
-def overall(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
+def overall(run: Run) -> pd.DataFrame:
     """One row per method, the grid among them.
 
     status: "done", "failed" (nothing was left) or "partly failed".
     share_*: of the benefit lost against the harder reference, mean over `share_settings` settings
         with its 95 % interval, and the largest; verdict, power and seeds_needed: see `Judgement`.
-        doubt is its p-value, and `stands` says whether it survives Holm's correction over the
-        methods.
+        hours_needed: what further seeds of it and of the grid would take, one after the other, by
+        the ledgers of this run. doubt is the verdict's p-value, and `stands` says whether it
+        survives Holm's correction over the methods.
     loss_gap_*: against the grid's own networks, mean over `gap_settings` settings with its 95 %
         interval, per cent if `percent`, and the largest. Both leave out settings at which the
         method is the reference or the reference fails.
     bd_*: of the first front, where it is a rate against a quality; low, mid, high are the thirds
         of the common range, bd_quality is in units of the quality (BD-PSNR where it is PSNR).
+        bd_seen_* is the common range of quality, bd_of_* the grid's: the rest it does not see.
+    *_ci_*: 95 % intervals of BD-rate, hypervolume and calibration over the seeds, three or more.
+    overhead: what is written over what was estimated, in per cent: see the function.
     hypervolume_ratio, igd_plus: of the first front, too; see `bench/report/stats.py`.
     coverage, monotonicity, calibration, diagonal: see `knob`; held_out: see the function.
     *_ratio: to the grid's cost, for all settings of the run.
@@ -246,11 +266,12 @@ def overall(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
     break_even: the number of settings from which on its FLOPs are fewer than the grid's; NaN for
         never.
     """
-    yard = yard or Yardstick.of(run)
+    yard = run.yardstick
     percent = in_percent(run.measures[LOSS])
     of_loss = run.records[run.records["measure"] == LOSS]
     pairs = paired(of_loss, of_loss[of_loss["method"] == GRID])
-    reached, costs = _reached(run), savings(run).set_index("method")
+    reached, by_seed = _reached(run), _reached_by_seed(run)
+    costs = savings(run).set_index("method")
     crossing = break_evens(run).query("unit == 'flops'").set_index("method")["settings"]
     rows = []
     for method in run.methods:
@@ -272,6 +293,9 @@ def overall(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
                 "doubt": judged.doubt,
                 "power": judged.power,
                 "seeds_needed": judged.seeds_needed,
+                "hours_needed": (judged.seeds_needed - judged.share.seeds)
+                * (costs.at[method, "seconds"] + costs["seconds"].get(GRID, math.nan))
+                / 3600,
                 "loss_gap_mean": mean.estimate,
                 "loss_gap_low": mean.low,
                 "loss_gap_high": mean.high,
@@ -282,8 +306,10 @@ def overall(run: Run, yard: Yardstick | None = None) -> pd.DataFrame:
                 "interval": mean.method,
                 "seeds": mean.seeds,
                 "pictures": own["example"].nunique(),
-                **front_gap(run, reached[method], reached[GRID]),
-                **knob(run, reached[method], reached[GRID]),
+                **(front := front_gap(run, reached[method], reached[GRID])),
+                **(steered := knob(run, reached[method], reached[GRID])),
+                **_over_seeds(run, {**front, **steered}, by_seed, method),
+                "overhead": overhead(run, method),
                 "held_out": held_out(run, method),
                 **{
                     f"{unit}_ratio": costs.at[method, f"{unit}_ratio"]
@@ -320,7 +346,12 @@ def _worst(pairs: pd.DataFrame, percent: bool) -> tuple[float, str]:
 def _reached(run: Run) -> dict[str, pd.DataFrame]:
     """Per method, and for the grid in any case: settings by measures, means over examples and
     seeds, NaN where nothing was measured."""
-    means = run.records.pivot_table(index=["method", "setting"], columns="measure", values="value")
+    records = run.records
+    if len(run.infinite):  # what one method has no number for is left out of all
+        key = ["seed", "setting", "example", "measure"]
+        gone = pd.MultiIndex.from_frame(run.infinite[key])
+        records = records[~pd.MultiIndex.from_frame(records[key]).isin(gone)]
+    means = records.pivot_table(index=["method", "setting"], columns="measure", values="value")
     found = {}
     for method in {GRID, *run.methods}:
         rows = pd.MultiIndex.from_product([[method], run.settings])
@@ -328,12 +359,58 @@ def _reached(run: Run) -> dict[str, pd.DataFrame]:
     return found
 
 
+def _reached_by_seed(run: Run) -> list[dict[str, pd.DataFrame]]:
+    """As `_reached`, for every seed that the grid has."""
+    grid = run.records.loc[run.records["method"] == GRID, "seed"]
+    return [
+        _reached(dataclasses.replace(run, records=run.records[run.records["seed"] == seed]))
+        for seed in sorted(grid.unique())
+    ]
+
+
+def _over_seeds(
+    run: Run, pooled: dict[str, Any], by_seed: list[dict[str, pd.DataFrame]], method: str
+) -> dict[str, float]:
+    """95 % intervals over the seeds that a method has, of what can only be taken of whole seeds."""
+    fronts, knobs = [], []
+    for reached in by_seed:
+        own, grid = reached.get(method), reached[GRID]
+        if own is not None and own.notna().any(axis=None):
+            fronts.append(front_gap(run, own, grid))
+            knobs.append(knob(run, own, grid)["calibration"])
+    found: dict[str, float] = {}
+    for name, key, values in (
+        ("bd", "bd_rate", [front["bd_rate"] for front in fronts]),
+        ("hypervolume", "hypervolume_ratio", [front["hypervolume_ratio"] for front in fronts]),
+        ("calibration", "calibration", knobs),
+    ):
+        ends = stats.seeds_interval(pooled[key], values) if method != GRID else (math.nan, math.nan)
+        found |= {f"{name}_ci_low": ends[0], f"{name}_ci_high": ends[1]}
+    return found
+
+
+def overhead(run: Run, method: str) -> float:
+    """How much larger a measure is than the measure that estimates it, in per cent: the mean over
+    settings, each over the rows that have both. NaN where the task names no estimate."""
+    for estimate, style in run.measures.items():
+        if style.estimates in run.measures:
+            rows = run.records[run.records["method"] == method]
+            table = rows[rows["measure"].isin([estimate, style.estimates])].pivot_table(
+                index=["setting", "seed", "example"], columns="measure", values="value"
+            )
+            table = table.reindex(columns=[estimate, style.estimates]).dropna()
+            sums = table.groupby("setting").sum()
+            return _mean(100 * (sums[style.estimates] / sums[estimate] - 1))
+    return math.nan
+
+
 def front_gap(run: Run, own: pd.DataFrame, grid: pd.DataFrame) -> dict[str, Any]:
     """The first front of a method against the grid's, whatever the coefficients; both settings by
     measures."""
     found: dict[str, Any] = dict.fromkeys(("bd_rate", "bd_low", "bd_mid", "bd_high"), math.nan)
     found |= {"bd_overlap": math.nan, "bd_reason": "the task names no front"}
-    found |= {"bd_quality": math.nan}
+    ends = ("bd_seen_low", "bd_seen_high", "bd_of_low", "bd_of_high")
+    found |= dict.fromkeys(("bd_quality", *ends), math.nan)
     found |= {"hypervolume_ratio": math.nan, "igd_plus": math.nan}
     if not run.fronts:
         return found
@@ -343,6 +420,7 @@ def front_gap(run: Run, own: pd.DataFrame, grid: pd.DataFrame) -> dict[str, Any]
         bd = stats.bd_rate(*reference.T, *points.T)
         names = ("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason")
         found |= dict(zip(names, (bd.value, *bd.thirds, bd.overlap, bd.reason), strict=True))
+        found |= dict(zip(ends, (*bd.seen, *bd.of), strict=True))
         found["bd_quality"] = stats.bd_psnr(*reference.T, *points.T).value
     else:
         found["bd_reason"] = "the first front is not a rate against a quality"

@@ -9,6 +9,7 @@ Reads `runs/<task>/<method>/<cell>/done.json` and `records/<task>/<method>/<id>.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str]  # task, preset, experiment
 
+INFINITE = [math.inf, -math.inf]
 MARGIN_SHARE = 0.10  # of records that do not name one
 
 RECORDS = [*Record._fields, "entry", "kind"]
@@ -61,6 +63,7 @@ class MeasureStyle:
     relative: bool = True
     margin: str = ""
     worst: float | None = None
+    estimates: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,7 @@ class Run:
     sample_line: str
     superseded: int
     not_finite: int
+    infinite: pd.DataFrame  # the rows of methods whose value is infinite, which are in no mean
     margin_share: float = MARGIN_SHARE  # of the benefit lost that counts as none
     damaged: list[str] = field(default_factory=list)
 
@@ -238,7 +242,7 @@ class Results:
         methods = measured[measured["kind"] == "method"].reset_index(drop=True)
         lengths = measured[measured["kind"] == "length"].reset_index(drop=True)
         rows = _of(self.records, key)
-        finite = rows[~rows["value"].isin([float("inf"), float("-inf")]) & rows["value"].notna()]
+        finite = rows[~rows["value"].isin(INFINITE) & rows["value"].notna()]
         pictures = map(sample_of, measured.loc[measured["kind"] == "context", "path"])
         display = methods.loc[methods["time"].idxmax(), "display"]
         measures = {
@@ -247,6 +251,10 @@ class Results:
         }
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
             measures.setdefault(name, MeasureStyle(label=name))
+        for name, style in measures.items():  # older records do not say what is an estimate
+            known = name.removesuffix("_estimated")
+            if not style.estimates and known != name and known in measures:
+                measures[name] = dataclasses.replace(style, estimates=known)
         axes = [
             AxisStyle(name=a["name"], low=a["low"], high=a["high"], symbol=a["symbol"] or a["name"])
             for a in display["axes"]
@@ -282,6 +290,7 @@ class Results:
             sample_line=display.get("sample_line", ""),
             superseded=self.superseded.get(key, 0),
             not_finite=len(rows) - len(finite),
+            infinite=rows[rows["value"].isin(INFINITE) & (rows["kind"] == "method")],
             margin_share=display.get("margin_share") or MARGIN_SHARE,
             damaged=self.damaged.get(key, []),
         )

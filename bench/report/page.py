@@ -148,8 +148,7 @@ def _task(name: str, report: Built, knob: dict[str, Any] | None, plates: list[Pl
         tag("h3", "Read this first"),
         tag("ul", *(tag("li", one_line(note)) for note in report.notes), class_="notes"),
     ]
-    frames = {name: getattr(report, name) for name in ("overall", "comparisons", "summary")}
-    frames |= {name: getattr(report, name) for name in ("quality", "savings", "break_even")}
+    frames = {name: getattr(report, name) for name in TITLES if name != "knob"}
     left = list(plates)
     for each, sheet in sheets(run, frames).items():
         beside = [plate for plate in left if plate.name.startswith(FIGURES.get(each, ()))]

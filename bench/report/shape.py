@@ -104,6 +104,7 @@ MEASURE = Fields(
         "relative": truth,
         "margin": margin,
         "worst": number,
+        "estimates": text,
     },
     closed=True,
 )

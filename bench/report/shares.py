@@ -89,12 +89,16 @@ class Yardstick:
             used, grid = cells[method, setting], cells.get((GRID, setting), frozenset())
             theirs = {cell for each in used for cell in each}
             if {cell for each in grid for cell in each} <= theirs and method != GRID and grid:
-                own = self._losses.get(method, self.grid.own * math.nan)[self._place(setting)]
+                own = self.losses(method)[self._place(setting)]
                 apart = np.abs(own - self.grid.own[self._place(setting)])
                 near = apart <= SAME * np.abs(own)
                 if used == grid or (near | np.isnan(apart)).all():
                     found.add((method, setting))
         return found
+
+    def losses(self, method: str) -> Array:
+        """(settings, seeds, examples) where the grid's stand, NaN where there are none."""
+        return self._losses.get(method, self.grid.own * math.nan)
 
     def _place(self, setting: str) -> int:
         return self.grid.settings.index(setting)
@@ -104,18 +108,12 @@ class Yardstick:
 
     def measured(self, method: str) -> list[str]:
         """The settings at which a method and the grid have pairs, in order."""
-        losses = self._losses.get(method)
-        if losses is None:
-            return []
-        there = np.isfinite(losses - self.grid.own).any((1, 2))
+        there = np.isfinite(self.losses(method) - self.grid.own).any((1, 2))
         return [s for s, some in zip(self.grid.settings, there, strict=True) if some]
 
     def seeds(self, method: str) -> int:
         """How many seeds a method has in common with the grid."""
-        losses = self._losses.get(method)
-        if losses is None:
-            return 0
-        return int(np.isfinite(losses - self.grid.own).any((0, 2)).sum())
+        return int(np.isfinite(self.losses(method) - self.grid.own).any((0, 2)).sum())
 
     def counted(self, method: str) -> list[str]:
         """The settings over which means of a method are taken: those at which it was measured,
@@ -129,11 +127,11 @@ class Yardstick:
     def share(self, method: str, settings: list[str]) -> stats.Interval:
         """The share of the benefit lost, mean over the settings, each counting alike."""
         places = [self._place(setting) for setting in settings]
-        if method not in self._losses or not places:
+        if not places:
             return NO_PAIRS
         hard = self.grid.hard[places]
         return stats.mean_ratio_interval(
-            self._losses[method][places] - hard, self.grid.single[places] - hard
+            self.losses(method)[places] - hard, self.grid.single[places] - hard
         )
 
     def mean_share(self, method: str) -> tuple[stats.Interval, list[str]]:
@@ -144,7 +142,7 @@ class Yardstick:
     def standing(self, method: str, setting: str) -> Standing:
         """Of a method that is not the grid."""
         place, style = self._place(setting), self.run.measures[LOSS]
-        own = self._losses.get(method, self.grid.own * math.nan)[place]
+        own = self.losses(method)[place]
         hard, best = self.grid.hard[place], self.grid.best[place]
         fails, same = setting in self.failing, self.is_reference(method, setting)
         lost = setting in self.beneficial and not fails and not same

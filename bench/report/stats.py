@@ -54,6 +54,16 @@ class Interval:
     of_examples: float = 0.0
 
 
+def seeds_interval(estimate: float, by_seed: ArrayLike) -> tuple[float, float]:
+    """Student's 95 % interval about an estimate for which seeds can only be taken whole (a BD-rate,
+    a hypervolume): (seeds,) values of one each. NaN for fewer than three, or where one is NaN."""
+    values = np.asarray(by_seed, float)
+    if len(values) < ENOUGH_SEEDS or not np.isfinite(values).all():
+        return math.nan, math.nan
+    half = _student_half_width([(float(values.var(ddof=1)) / len(values), len(values) - 1)])
+    return estimate - half, estimate + half
+
+
 def seed_by_example(frame: pd.DataFrame, value: str) -> Array:
     """The column `value` of a long frame with `seed` and `example`: (seeds, examples), NaN where
     a pair is absent. ValueError where a pair occurs twice."""
@@ -339,6 +349,8 @@ class BD:
     value: per cent of rate (`bd_rate`) or units of quality (`bd_psnr`); NaN with a `reason`.
     thirds: the same over the low, middle and high third of the common range.
     overlap: the common range over the range of both curves together, 0 to 1.
+    seen, of: the common range, and that of the reference, of what is integrated over: quality in
+        `bd_rate`, the rate's decimal logarithm in `bd_psnr`.
     dropped: points left out because they were dominated, doubled or not finite.
     """
 
@@ -347,6 +359,8 @@ class BD:
     overlap: float
     dropped: int
     reason: str = ""
+    seen: tuple[float, float] = (math.nan, math.nan)
+    of: tuple[float, float] = (math.nan, math.nan)
 
 
 def bd_rate(
@@ -424,7 +438,14 @@ def _bd(along: Literal["rate", "quality"], *columns: ArrayLike) -> BD:
     if along == "quality":
         thirds = (10**thirds - 1) * 100
     bottom, middle, top = thirds.tolist()
-    return BD(value=float(value), thirds=(bottom, middle, top), overlap=overlap, dropped=dropped)
+    return BD(
+        value=float(value),
+        thirds=(bottom, middle, top),
+        overlap=overlap,
+        dropped=dropped,
+        seen=(float(low), float(high)),
+        of=(float(bases[0][0]), float(bases[0][-1])),
+    )
 
 
 def _front(rate: Array, quality: Array) -> tuple[Array, int]:

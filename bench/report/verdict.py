@@ -105,11 +105,7 @@ def under_test(run: Run) -> str | None:
 
 
 def verdict_sentence(
-    run: Run,
-    frame: pd.DataFrame | None = None,
-    *,
-    yard: Yardstick | None = None,
-    trained_out: bool | None = None,
+    run: Run, frame: pd.DataFrame | None = None, *, trained_out: bool | None = None
 ) -> str:
     """What the run says of the network told its coefficients; it begins with the yardstick.
 
@@ -120,20 +116,20 @@ def verdict_sentence(
     method = under_test(run)
     if method is None:
         return f"{where} no network told its coefficients was measured, so there is no verdict."
-    yard = yard or Yardstick.of(run)
+    yard = run.yardstick
     if yard is None:
         return f"{where} there is no fixed grid to compare with, so there is no verdict."
     if frame is None:
         from bench.report.compare import overall
 
-        frame = overall(run, yard)
+        frame = overall(run)
     row = frame.set_index("method").loc[method]
     name = f"one network ({method_label(method)})"
     start = f"{where} {_yardstick(yard, trained_out)}"
     if math.isnan(row["loss_gap_mean"]) and not yard.measured(method):
         why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
         return f"{start} {name[0].upper()}{name[1:]} {why}, so there is no verdict."
-    sentences = [start, _lost(run, yard, name, row), _judged(run, row), _cost(name, row)]
+    sentences = [start, _lost(run, name, row), _judged(run, row), _cost(name, row)]
     if row["status"] != "done":
         sentences.append("Some of its measurements failed.")
     return " ".join(filter(None, sentences))
@@ -148,7 +144,7 @@ def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
     }[trained_out]
     failing = yard.examined[yard.examined["fails"]]
     if not len(failing):
-        follows = "" if trained_out else "; what follows says who learns faster"
+        follows = "; what follows says who learns faster" if trained_out is False else ""
         sound = "no network of it is beaten by a neighbour beyond the margin"
         return f"{begins}, and {sound}{follows}."
     run, style = yard.run, yard.run.measures[LOSS]
@@ -163,7 +159,7 @@ def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
     return f"{begins}: {', '.join(places)}; nothing is said of a method there."
 
 
-def _lost(run: Run, yard: Yardstick, name: str, row: pd.Series) -> str:
+def _lost(run: Run, name: str, row: pd.Series) -> str:
     """What it loses of the benefit, on average and at worst, and over which settings."""
     count, every = int(row["share_settings"]), len(run.settings)
     if not count:
@@ -207,7 +203,7 @@ def forecast(row: pd.Series) -> str:
         return "undecided"
     if math.isinf(needed):
         return f"undecided; at this spread {MOST_SEEDS} seeds would not settle it"
-    more = f", {duration(hours)}," if hours > 0 else ""
+    more = f", {duration(hours)} more," if hours > 0 else ""
     return f"undecided; at this spread about {needed:.0f} seeds{more} would settle it"
 
 
