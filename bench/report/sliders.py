@@ -160,6 +160,7 @@ class _Points:
         self.axes = [axis.name for axis in self.run.axes]
         self.paths: list[Path] = []
         entries = pd.concat([self.run.measured, self.run.swept])
+        self.failing = set(self.run.yardstick.failing if self.run.yardstick else ())
         self.rows: dict[str, dict[str, list[dict[str, Any]]]] = {GRID: {}}
         for row in entries.to_dict("records"):
             self.rows.setdefault(row["method"], {}).setdefault(row["setting"], []).append(row)
@@ -194,6 +195,7 @@ class _Points:
             "at": list(self.run.values(setting)),
             "kind": "outside" if any(row["outside"] for row in rows) else kind,
             **self._found(method, setting, seeds),
+            "fails": setting in self.failing,
             "gaps": self.gaps.get((method, setting), {}),
             "seeds": len(seeds),
             "examples": self.examples.get((method, setting), 0),

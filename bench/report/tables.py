@@ -38,6 +38,7 @@ from bench.report.text import (
 from bench.report.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, ORIENTATION
 
 SIGN = " §"  # of a setting at which the reference fails
+FLOOR = "single_model"
 
 SIGN = " §"  # of a setting at which the reference fails
 
@@ -124,6 +125,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
         ]
     columns += [
         Column("BD-rate (%)", _number("bd_rate", 1, sign=True), "bd_rate", "lower"),
+        *([] if narrow else [Column("overlap", _overlap)]),
         Column("FLOPs", _ratio("flops_ratio"), "flops_ratio", "lower"),
     ]
     if not narrow:
@@ -169,8 +171,8 @@ def knob_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
 
 
 def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
-    """One row per method; a column with nothing in it is left out, and the grid is no candidate
-    for the best."""
+    """One row per method; a column with nothing in it is left out, and only rows with a verdict are
+    candidates for the best."""
     rows = frame.to_dict("records")
     texts = [
         [column.text(row) if row["status"] != "failed" else "failed" for row in rows]
@@ -186,7 +188,7 @@ def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
             [
                 (n, row[columns[i].value], texts[i][n])
                 for n, row in enumerate(rows)
-                if row["method"] != GRID
+                if _may_stand_out(row["method"], row["verdict"])
             ],
         )
     }
@@ -195,6 +197,13 @@ def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
     cells = [[name, *(texts[i][n] for i in kept)] for n, name in enumerate(names)]
     head = ["method", *(columns[i].head for i in kept)]
     return Sheet(head, cells, 1, [len(cells)], frozenset(best))
+
+
+def _may_stand_out(method: str, verdict: str) -> bool:
+    """Whether a row may be bold: where nothing is said of it, the type says nothing either, and the
+    floor is there to be measured by."""
+    decided = verdict in ("better", "equal", "worse", "undecided", MIXED)
+    return decided and method not in (GRID, FLOOR)
 
 
 def _overall_verdict(row: dict[str, Any]) -> str:
@@ -227,6 +236,12 @@ def _with_ends(
     return lambda row: estimate(
         row[name], (row[f"{ends}_ci_low"], row[f"{ends}_ci_high"]), digits, sign=sign
     )
+
+
+def _overlap(row: dict[str, Any]) -> str:
+    """The share of the grid's range of quality that a BD-rate rests on."""
+    there = math.isfinite(row["bd_rate"]) and row["method"] != GRID
+    return number(row["bd_overlap"], 2) if there else NOTHING
 
 
 def _seen(row: dict[str, Any]) -> str:
@@ -264,6 +279,9 @@ def summary_sheet(
     """`measures` per method and setting, ± the standard deviation over seeds where there are two
     or more; with `compared`, the gap of the loss behind them and no deviations."""
     labels = setting_labels(run)
+    silent = set(run.yardstick.failing if run.yardstick else ())  # where no row stands out
+    if len(run.seeds) < ENOUGH_SEEDS:
+        silent = set(run.settings)
     head = ["method", setting_head(run), *(measure_label(run.measures[m]) for m in measures)]
     gaps: dict[Any, float] = {}
     if compared is not None:
@@ -283,7 +301,8 @@ def summary_sheet(
             for measure in measures:
                 digits_here = run.measures[measure].digits
                 text = number(row[measure], digits_here)
-                candidates.append((row["setting"], measure, len(rows), row[measure], text))
+                if row["setting"] not in silent and method != FLOOR:
+                    candidates.append((row["setting"], measure, len(rows), row[measure], text))
                 spread = number(row[f"{measure}_sd"], digits_here)
                 if row.get(f"{measure}_infinite", 0):
                     text += f" ({row[f'{measure}_infinite']} ∞)"
@@ -328,7 +347,8 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
                 digits = 1 if row["percent"] else style.digits
                 text = number(row["gap"], digits, sign=True)
                 size = abs(row["gap"]) if not style.better else row["gap"]
-                candidates.append((setting, name, len(rows), size, text))
+                if _may_stand_out(method, at.at[LOSS, "verdict"]):
+                    candidates.append((setting, name, len(rows), size, text))
                 gap = estimate(row["gap"], (row["low"], row["high"]), digits, sign=True)
                 cells.append(lost.get((method, setting), gap))
             cells[3:3] = _of_the_loss(at.loc[LOSS], 1 if in_percent(run.measures[LOSS]) else 3)
