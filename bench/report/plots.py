@@ -448,7 +448,7 @@ def _band(axes: Axes, quality: pd.DataFrame, base: float, colour: Any) -> None:
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _between(curve: list[tuple[float, float]], parts: int = 16) -> list[tuple[float, float]]:
+def _between(curve: list[tuple[float, float]], parts: int = 48) -> list[tuple[float, float]]:
     """A curve through points of (compute, gap) as it is interpolated, and so as it is drawn on any
     vertical scale: between two of them the gap is linear in the logarithm of the compute."""
     x, y = (np.array(column) for column in _columns(curve))
