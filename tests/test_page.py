@@ -42,8 +42,8 @@ HOSTILE = "<img src=x onerror=document.title='owned'></script><script>document.t
 
 
 def codec(method: str, setting: Setting, hard: float) -> dict[str, float]:
-    """Numbers such as a codec's, for one picture: the loss is λ · distortion + rate, the lowest at a
-    coefficient of the network that was trained for it."""
+    """Numbers such as a codec's, for one picture: the loss is λ · distortion + rate, and no network
+    has a lower one at a coefficient than that trained for it."""
     place = math.log(setting[0] / 0.0018) / math.log(100)
     worse = {"yoto_tuned": 0.04, "yoto": 0.2}.get(method, 0.0) * (1 + (place - 0.5) ** 2)
     bpp = 0.25 * 5.2 ** min(place, 1.1) * math.exp(0.3 * hard + worse)
