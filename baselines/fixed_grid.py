@@ -44,6 +44,7 @@ class FixedGrid(Fixed):
 
     name: ClassVar[str] = "fixed_grid"
     line: ClassVar[str] = "one network per setting, from scratch: the reference"
+    role: ClassVar[str] = "reference"
 
     prior: bool = field(default=False, metadata=ADDED)
     weighting: str = field(default="none", metadata=ADDED)

@@ -13,19 +13,23 @@ In Python and notebooks everything measured is one call away; it needs no torch 
 Columns of `records`: task, preset, experiment (a hash of all that must be equal to compare),
 method, seed, cell (the trainings behind it), setting (`name=value;name=value`), example (the
 picture's name, "(all)" for a number of the whole test set), measure, value, entry (its row in
-`measured`), kind ("method"; "swept" for settings between and beyond those compared, "snapshot"
-for a training not yet over, "context" for known curves).
+`measured`), kind ("method"; "swept" for settings between and beyond those compared, "length" for
+networks trained for a share of the steps with their whole schedule, "snapshot" for a training not
+yet over, "context" for known curves).
 
 Columns of `measured`: entry, task, preset, experiment, method, seed, setting, cells (a tuple of
 ids), status ("done", "diverged", "failed"), outside (sentences on coefficients beyond the range
 trained for), kind, share (of the training), split, time (seconds since 1970), display (how the
-task names its measures), provenance (commit, packages, command), path, reason.
+task names its measures), provenance (commit, packages, command), path, reason, device and
+device_name (what measured it), answering_flops (of what the method did to answer, a search say;
+None where it was not counted), tuning (what finding its levers took, {} for nothing).
 
 Columns of `cells`: cell, task, preset, method (that trained it), seed, trained_for (settings; none
 where they were drawn), after (the cell it was continued from), status, reason, steps, examples,
-flops_per_step, flops (forward and backward), seconds (of training), parameters,
-conditioner_parameters, bytes, peak_memory_bytes, device, device_name, shared_device, phases
-(seconds by name), provenance, path.
+flops_per_step, flops (forward and backward), seconds (of training), processor_seconds (of all its
+threads), parameters, conditioner_parameters, bytes, peak_memory_bytes (of the process, or of a
+GPU's tensors), net_memory_bytes (without what was there before), device, device_name,
+shared_device, phases (seconds by name), provenance, path.
 
 `bench.report.compare` and `bench.report.costs` answer questions of a run: gaps with intervals and
 verdicts, fronts, knobs, break-evens.

@@ -28,7 +28,10 @@ coefficients, and the compute each side cost. Without a command: `run`, the quic
 
 # What `run --config` takes from the file and not from the command line.
 LOCATIONS = ("train_data", "test_data", "validation_data", "style", "vgg_weights")
-REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", *LOCATIONS)
+REPLAYED = (
+    *("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths"),
+    *LOCATIONS,
+)
 
 COMMANDS = (*("run", "report", "list", "status", "merge", "clean", "time", "new", "fetch", "cell"),)
 
@@ -70,6 +73,12 @@ def parser() -> argparse.ArgumentParser:
         help="how settings are laid out (the task's own choice)",
     )
     run.add_argument("--seeds", metavar="0,1,2", help="comma-separated seeds")
+    run.add_argument(
+        "--lengths",
+        metavar="0.25,0.5,1",
+        help="train the reference and the networks under test for these shares of the steps, too, "
+        "each with its whole schedule (the preset's choice)",
+    )
     device(run)
     run.add_argument(
         "--on",
@@ -174,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif not words[0].startswith("-") and words[0] not in COMMANDS:
         return _fail(_near_command(words[0]))
     options = parser().parse_args(words)
+    cache = os.environ.get("YOTO_BENCH_CACHE")
     if getattr(options, "cache", None):
         os.environ["YOTO_BENCH_CACHE"] = options.cache
     try:
@@ -185,6 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("YOTO_BENCH_TRACE"):
             raise
         return _fail(str(error))
+    finally:  # the process may go on, as a notebook or a test does
+        if cache is None:
+            os.environ.pop("YOTO_BENCH_CACHE", None)
+        else:
+            os.environ["YOTO_BENCH_CACHE"] = cache
 
 
 def _fail(message: str) -> int:
@@ -250,6 +265,7 @@ def act_run(options: argparse.Namespace) -> int:
                 {name: value for name, value in locations.items() if value},
                 options.design,
                 options.split,
+                _lengths(options.lengths),
             )
             for task in dict.fromkeys(options.tasks or DEFAULT_TASKS)
         ]
@@ -333,6 +349,7 @@ def _continuation(options: argparse.Namespace, config: Path) -> str:
 
 
 def act_report(options: argparse.Namespace) -> int:
+    _plain_warnings()
     roots = [Path(folder) for folder in options.folders or ["results"]]
     for root in roots:
         if not root.is_dir():
@@ -536,16 +553,20 @@ def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
 def stopping() -> Iterator[Callable[[], bool]]:
     """Ctrl-C once asks the work to finish its step and save; twice stops at once.
 
-    So does SIGTERM, which a batch system sends a while before it kills.
+    SIGTERM, which a batch system sends a while before it kills, always asks to save, however often
+    it comes: `timeout` sends it to the process and to its group.
     """
-    asked = False
+    asked, pressed = False, 0
 
-    def ask(*_: object) -> None:
-        nonlocal asked
-        if asked:
+    def ask(sign: int, _: object) -> None:
+        nonlocal asked, pressed
+        pressed += sign == signal.SIGINT
+        if pressed > 1:
             raise KeyboardInterrupt
+        if not asked or sign == signal.SIGINT:
+            how = "Ctrl-C again" if pressed else "Ctrl-C twice"
+            print(f"\nstopping after this step; {how} stops at once", file=sys.stderr)
         asked = True
-        print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr)
 
     try:
         before = {sign: signal.signal(sign, ask) for sign in (signal.SIGINT, signal.SIGTERM)}
@@ -576,6 +597,15 @@ def _seeds(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")] if text else None
     except ValueError:
         raise ValueError(f"--seeds {text!r}: give whole numbers, as in 0,1,2") from None
+
+
+def _lengths(text: str | None) -> list[float] | None:
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise ValueError(
+            f"--lengths {text!r}: give shares of the steps, as in 0.25,0.5,1"
+        ) from None
 
 
 def _writable(root: Path) -> None:

@@ -397,6 +397,11 @@ class _Driver:
         try:
             if flight.job.get("kind") == "train":
                 flight.lease = Lease(places[0] / "lease.json")
+            elif "path" in flight.job:
+                record = self.root / Path(flight.job["path"]).relative_to(flight.job["root"])
+                record.parent.mkdir(parents=True, exist_ok=True)
+                flight.lease = Lease(record.with_suffix(".lease"))
+            if flight.lease is not None:
                 flight.held.enter_context(flight.lease.hold())
             self._submit(flight, pack(self.root, places))
         except Busy as busy:
@@ -548,7 +553,9 @@ def pack(root: Path, folders: Sequence[Path]) -> Files:
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith((".", "lease.json"))
+        if path.is_file()
+        and not path.name.startswith((".", "lease.json"))
+        and ".lease" not in path.suffixes
     }
 
 

@@ -11,6 +11,18 @@ import platform
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
+class Mallinfo2(ctypes.Structure):
+    """What glibc's mallinfo2(3) returns, in bytes; `fordblks` is free and still the process's."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks"),
+            *("fordblks", "keepcost"),
+        )
+    ]
+
+
 @functools.cache
 def keep_freed_memory() -> None:
     """From now on, memory that is freed stays with this process for its next allocation.
@@ -25,6 +37,19 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     library.mallopt(M_MMAP_MAX, 0)
     library.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def kept() -> int:
+    """Bytes that are free and were not given back, for this process's next allocations; 0 where the
+    C library does not say."""
+    if platform.libc_ver()[0] != "glibc":
+        return 0
+    try:
+        ask = ctypes.CDLL(None).mallinfo2  # since glibc 2.33
+    except AttributeError:
+        return 0
+    ask.restype = Mallinfo2
+    return int(ask().fordblks)
 
 
 def give_back() -> None:

@@ -1,4 +1,5 @@
-"""Who works on a cell: a file beside it, so that several runs can share one results folder.
+"""Who works on a cell or a measurement: a file beside it, so that several runs can share one
+results folder.
 
     with Lease(folder / "lease.json").hold(): ...        raises Busy where somebody else has it
 
@@ -31,7 +32,7 @@ _seen: dict[Path, tuple[str, int, float]] = {}
 
 
 class Busy(RuntimeError):
-    """Another run has the cell; the message says which process on which machine."""
+    """Another run has the cell or measurement; the message says which process on which machine."""
 
 
 class Lease:
@@ -79,7 +80,7 @@ class Lease:
             if holder is None:  # released in between
                 continue
             if alive(self.path, holder):
-                raise Busy(f"process {holder['pid']} on {holder['host']} is training it")
+                raise Busy(f"process {holder['pid']} on {holder['host']} is at work on it")
             # Of several that find it dead, one moves it away; if that was a new one, put it back.
             aside = self.path.with_name(f"{self.path.name}.{self.token}.dead")
             with contextlib.suppress(FileNotFoundError):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,6 +59,18 @@ class Cell:
         return found[::-1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What was trained to find a method's levers for a task: a cost that comes before its first
+    use. variants: how many, the chosen one among them; preset: their size; examples and flops: of
+    all of them together, as their ledgers have it."""
+
+    variants: int
+    preset: str
+    examples: float
+    flops: float
+
+
 class Method(ABC):
     """A frozen, keyword-only dataclass whose fields are the method's own settings."""
 
@@ -66,6 +78,8 @@ class Method(ABC):
     version: ClassVar[int] = 1
     line: ClassVar[str]  # what it is, for `list`
     swept: ClassVar[bool] = False  # also measured between the compared settings and beyond them
+    role: ClassVar[str] = ""  # "reference" and "under test" are also trained to other lengths
+    tuning: ClassVar[Mapping[str, Tuning]] = {}  # by a task's name; none for what was not tuned
 
     def refuses(self, task: Task) -> str:
         """Why this method has no sense on `task`, as the end of a sentence; "" where it has."""

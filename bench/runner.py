@@ -10,9 +10,10 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 
 from bench import cluster, executors, heap, packing
+from bench.cost import count_flops, device_name
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
@@ -41,7 +43,8 @@ class Measurement:
     """One method at one setting, from the cells its model is made of.
 
     kind: "method" for what is compared, "swept" for a setting between or beyond those compared,
-    "snapshot" for networks that are trained to a `share` only.
+    "length" for networks trained for a `share` of the steps with their whole schedule, "snapshot"
+    for those kept after a `share` of one.
     """
 
     label: str
@@ -52,6 +55,11 @@ class Measurement:
     kind: str = "method"
     share: float = 1.0
 
+    @property
+    def kept_at(self) -> float:
+        """After which share of its training the network was stored that is measured."""
+        return self.share if self.kind == "snapshot" else 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -59,6 +67,8 @@ class Experiment:
 
     methods: by what tables call them; see `bench.registry.variant`.
     split: what is measured on, "test" or, at the compared settings alone, "validation".
+    lengths: shares of the steps, above 0 and at most 1, for which the methods with a `role` are
+        trained, too; 1 adds nothing to what is compared.
     """
 
     task: Task
@@ -68,6 +78,15 @@ class Experiment:
     methods: dict[str, Method]
     split: str = "test"
     snapshots: tuple[float, ...] = ()
+    lengths: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        distinct = len(set(self.lengths)) == len(self.lengths)
+        if not distinct or not all(0 < share <= 1 for share in self.lengths):
+            raise ValueError(
+                f"lengths {self.lengths}: give different shares of the steps, above 0 and at most "
+                "1, as in --lengths 0.25,0.5,1"
+            )
 
     @functools.cached_property
     def id(self) -> str:
@@ -90,6 +109,16 @@ class Experiment:
         }
 
     @functools.cached_property
+    def shorter(self) -> dict[tuple[int, str, float], list[Cell]]:
+        """What methods with a `role` plan for a share of the steps, by seed, label and share."""
+        return {
+            (seed, label, share): each.plan(self.task.lasting(share), self.settings, seed)
+            for seed, label in self.plans
+            for share in self.lengths
+            if (each := self.methods[label]).role and share < 1
+        }
+
+    @functools.cached_property
     def measurements(self) -> list[Measurement]:
         found = []
         for seed in self.seeds:
@@ -105,8 +134,15 @@ class Experiment:
                         for share in self.snapshots
                         for setting in self.settings
                     ]
+                asked += [
+                    (setting, "length", share)
+                    for share in self.lengths
+                    if (seed, label, share) in self.shorter
+                    for setting in self.settings
+                ]
                 for setting, kind, share in asked:
-                    used = tuple(each.cells_at(self.task, cells, setting))
+                    trained = self.shorter[seed, label, share] if kind == "length" else cells
+                    used = tuple(each.cells_at(self.task, trained, setting))
                     found.append(
                         Measurement(
                             label=label, method=each, seed=seed, setting=setting, cells=used,
@@ -118,7 +154,8 @@ class Experiment:
     @functools.cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, also where several methods use it, after the one it starts from."""
-        planned = (cell for plan in self.plans.values() for last in plan for cell in last.chain)
+        plans = itertools.chain(self.plans.values(), self.shorter.values())
+        planned = (cell for plan in plans for last in plan for cell in last.chain)
         return list({cell.id: cell for cell in planned}.values())
 
     def measurement_id(self, measurement: Measurement) -> str:
@@ -132,6 +169,7 @@ class Experiment:
                 "setting": measurement.setting,
                 "cells": [cell.id for cell in measurement.cells],
                 "share": measurement.share,
+                **({"kind": "length"} if measurement.kind == "length" else {}),
             }
         )
 
@@ -145,6 +183,7 @@ class Experiment:
             "methods": {label: describe(each) for label, each in self.methods.items()},
             "split": self.split,
             "snapshots": self.snapshots,
+            "lengths": self.lengths,
         }
 
 
@@ -162,6 +201,7 @@ def experiment_from(config: dict[str, Any]) -> Experiment:
             },
             split=config["split"],
             snapshots=tuple(config["snapshots"]),
+            lengths=tuple(config.get("lengths", ())),
         )
     except UNFIT as error:
         raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
@@ -176,6 +216,7 @@ def experiment(
     locations: dict[str, str] | None = None,
     design: str | None = None,
     split: str = "test",
+    lengths: Sequence[float] | None = None,
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
@@ -185,6 +226,7 @@ def experiment(
     design: replaces the task's own choice of settings: "grid" (`settings` points an axis),
         "one-at-a-time", or "random" (`settings` of them, always the same).
     split: "test" or "validation".
+    lengths: see `Experiment`; None takes the preset's, on the test split.
     """
     kind = task_class(task)
     chosen = preset(kind, preset_name)
@@ -218,6 +260,7 @@ def experiment(
         methods=named,
         split=split,
         snapshots=chosen.snapshots if split == "test" else (),
+        lengths=tuple(lengths or (chosen.lengths if split == "test" and lengths is None else ())),
     )
 
 
@@ -257,10 +300,14 @@ def _perform(
         train(
             store, cell, preset_name, device, job["shared"], progress, should_stop, job["snapshots"]
         )
-    elif job["kind"] == "measure":
-        measure(store, job, device)
-    else:
-        context(store, job)
+        return
+    path = Path(job["path"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lease = Lease(record_lease(path))
+    with lease.hold():
+        if recorded(store, job):  # another run did meanwhile
+            return
+        (measure if job["kind"] == "measure" else context)(store, job, device, lease)
 
 
 def train(
@@ -332,15 +379,15 @@ EXACT = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32
 
 @torch.no_grad()
 @torch.backends.cudnn.flags(**EXACT)
-def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
-    """Write the records of one method at one setting, on every test example."""
+def measure(store: Store, job: dict[str, Any], device: torch.device, lease: Lease) -> None:
+    """Write the records of one method at one setting, on every test example; `lease` is held."""
     task = revive(job["task"], Task)  # type: ignore[type-abstract]
     path = Path(job["path"])
     cells = [cell_from(config) for config in job["cells"]]
     results = [store.result(cell) for cell in cells]
     if any(result is None for result in results):
         raise RuntimeError("a network it needs is not trained; run again to train it")
-    share = job["head"]["share"]
+    share = job["kept_at"]
     head = {**job["head"], "models": models(store, cells, share)}
     diverged = [r for r in results if r is not None and r["status"] == "diverged"]
     if diverged:
@@ -350,7 +397,11 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
     setting = tuple(job["setting"])
     plain_method = revive(job["method"], Method)  # type: ignore[type-abstract]
     networks = [store.network(cell, share).to(device) for cell in cells]
-    model = plain_method.at(task, cells, networks, setting).eval()
+    answers: list[nn.Module] = []
+    head["answering_flops"] = count_flops(
+        lambda: answers.append(plain_method.at(task, cells, networks, setting))
+    )
+    model = answers[0].eval()
     task.ready(model)
     coefficients = torch.tensor([setting], device=device)
     rows: list[tuple[str, str, float]] = []
@@ -360,7 +411,7 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
         rows += [(example, name, value.item()) for name, value in values.items()]
-        if picture is None and head["kind"] != "snapshot":
+        if picture is None and head["kind"] not in ("snapshot", "length"):
             picture = encode_png(task.sample(model, batch))
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
     records = [
@@ -371,10 +422,13 @@ def measure(store: Store, job: dict[str, Any], device: torch.device) -> None:
         for row in rows
     ]  # fmt: skip
     head |= {"status": "done", "missing": sorted(task.missing())}
+    # What is coded on another kind of device may have other bytes.
+    head |= {"device": device.type, "device_name": device_name(device)}
+    lease.check()
     store.write_records(path, head, records, picture)
 
 
-def context(store: Store, job: dict[str, Any]) -> None:
+def context(store: Store, job: dict[str, Any], device: torch.device, lease: Lease) -> None:
     """Write the curves a task draws behind the methods, for the same test examples."""
     task = revive(job["task"], Task)  # type: ignore[type-abstract]
     head = job["head"]
@@ -387,6 +441,7 @@ def context(store: Store, job: dict[str, Any]) -> None:
     ]  # fmt: skip
     head |= {"status": "done", "missing": sorted(task.missing()), "models": []}
     _, first = next(iter(task.data(job["split"]).examples()))
+    lease.check()
     store.write_records(Path(job["path"]), head, records, encode_png(task.original(first)))
 
 
@@ -394,6 +449,40 @@ def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> list[str]
     """What the records depend on: the hash of each cell's weights, or its status."""
     results = [store.result(cell) or {} for cell in cells]
     return [weights_digest(result, share) or result.get("status", "") for result in results]
+
+
+def record_lease(path: Path) -> Path:
+    """The lease of whoever makes the record whose JSON file is `path`; no JSON file itself."""
+    return path.with_suffix(".lease")
+
+
+def recorded(
+    store: Store,
+    job: dict[str, Any],
+    cells: Mapping[str, Cell] | None = None,
+    missing: Iterable[str] | None = None,
+) -> bool:
+    """Whether a measurement is there, whole, and made from the weights that are stored now, on all
+    measures that can be had. cells: by id, and missing: of the task, where they are at hand."""
+    path = Path(job["path"])
+    table = path.with_suffix(".csv")
+    if not path.exists() or not table.exists():
+        return False
+    try:
+        head = read_json(path)
+    except Damaged:
+        return False
+    if (
+        head.get("status") not in ("done", "diverged")
+        or head.get("sha256") != hashlib.sha256(table.read_bytes()).hexdigest()
+        or not picture_is_whole(path, head)
+    ):
+        return False
+    if missing is None:
+        missing = revive(job["task"], Task).missing()  # type: ignore[type-abstract]
+    used = [cells[c["id"]] if cells is not None else cell_from(c) for c in job["cells"]]
+    same = head.get("models") == models(store, used, job.get("kept_at", 1.0))
+    return same and not set(head.get("missing", [])) - set(missing)
 
 
 def encode_png(picture: torch.Tensor | None) -> bytes | None:
@@ -501,7 +590,9 @@ class Run:
             cells = {cell.id: cell for cell in each.cells}
             missing = each.task.missing()
             jobs += [
-                job for job in self._record_jobs(each) if not self._recorded(job, cells, missing)
+                job
+                for job in self._record_jobs(each)
+                if not recorded(self.store, job, cells, missing)
             ]
         return jobs
 
@@ -593,11 +684,12 @@ class Run:
                 "fronts": plain(task.fronts),
                 "axes": plain(task.space.axes),
                 "sample_line": task.sample_line,
+                "margin_share": task.margin_share,
             },
         }
         jobs = []
         for each_one in each.measurements:
-            if each_one.share < 1 and not self._kept(each_one):
+            if each_one.kept_at < 1 and not self._kept(each_one):
                 continue
             identifier = each.measurement_id(each_one)
             setting = format_setting(task.space.names, each_one.setting)
@@ -614,6 +706,7 @@ class Run:
                     "setting": list(each_one.setting),
                     "cells": [plain(cell_config(c, each.preset)) for c in each_one.cells],
                     "uses": [self._place(cell) for cell in each_one.cells],
+                    "kept_at": each_one.kept_at,
                     "head": {
                         **head,
                         "kind": each_one.kind,
@@ -621,6 +714,7 @@ class Run:
                         "id": identifier,
                         "method": label,
                         "method_id": content_id(each_one.method.identity),
+                        "tuning": plain(each_one.method.tuning.get(task.name)),
                         "seed": each_one.seed,
                         "setting": setting,
                         "cells": [cell.id for cell in each_one.cells],
@@ -648,27 +742,7 @@ class Run:
 
     def _kept(self, one: Measurement) -> bool:
         """Whether the snapshots it needs are there; cells of another run may have none."""
-        return all(weights_digest(self.store.result(c) or {}, one.share) for c in one.cells)
-
-    def _recorded(
-        self, job: dict[str, Any], cells: dict[str, Cell], missing: Iterable[str]
-    ) -> bool:
-        path = Path(job["path"])
-        table = path.with_suffix(".csv")
-        if not path.exists() or not table.exists():
-            return False
-        try:
-            head = read_json(path)
-        except Damaged:
-            return False
-        used = [cells[config["id"]] for config in job["cells"]]
-        return (
-            head.get("status") in ("done", "diverged")
-            and head.get("sha256") == hashlib.sha256(table.read_bytes()).hexdigest()
-            and picture_is_whole(path, head)
-            and head.get("models") == models(self.store, used, job["head"].get("share", 1.0))
-            and not set(head.get("missing", [])) - set(missing)
-        )
+        return all(weights_digest(self.store.result(c) or {}, one.kept_at) for c in one.cells)
 
 
 def cell_label(cell: Cell) -> str:

@@ -4,6 +4,7 @@
                                           (and model-<share>.safetensors, its snapshots;
                                           failed.json where the last try ended in an error)
     DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
+                                          (and .lease while somebody does)
     DIR/configs/<id>.json                 every `run` as it was asked for
 
 Files are written under a temporary name and renamed; `done.json` and `<id>.json` come last, so
@@ -185,10 +186,15 @@ class Store:
 
     def find(self, identifier: str) -> Path:
         """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""
-        for ending in ("", "*"):  # a whole id needs no look at the other cells
-            places = self.root.glob(f"runs/*/*/{identifier}{ending}/config.json")
-            if found := [path.parent for path in places]:
-                break
+        kinds = list(self.root.glob("runs/*/*"))
+        # A whole id needs no look at the other cells, which a pattern would go through.
+        found = [kind / identifier for kind in kinds if identifier.isalnum()]
+        found = [folder for folder in found if (folder / "config.json").exists()] or [
+            folder
+            for kind in kinds
+            for folder in kind.iterdir()
+            if folder.name.startswith(identifier) and (folder / "config.json").exists()
+        ]
         if len(found) != 1:
             raise ValueError(
                 f"{len(found)} cells in {self.root} have an id that begins with {identifier!r}: "

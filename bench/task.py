@@ -33,6 +33,8 @@ class Measure:
         measure's unit, or with a per cent sign, as "1%", of the fixed grid's value; "" says
         nothing of the kind.
     worst: a value worse than any that matters: the reference point of hypervolumes.
+    estimates: the name of the measure of which this one is an estimate, as of the bytes that a
+        coder writes; the report shows by how much they differ.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Measure:
     digits: int = 3
     margin: str = ""
     worst: float | None = None
+    estimates: str = ""
 
     def __post_init__(self) -> None:
         if self.margin and not float(self.margin.removesuffix("%")) > 0:
@@ -92,8 +95,9 @@ class Preset:
     """A size of experiment: the task with its fields set, how many settings, which seeds.
 
     `methods` gives, by a method's name, the fields in which it differs from its defaults here.
-    `snapshots` are shares of the training at which the grid's and the conditioned networks are
-    kept and measured, too, for quality against compute.
+    `lengths` are shares of the steps for which the reference and the networks under test are
+    trained, too, each with its whole schedule, for quality against compute. `snapshots` are shares
+    of one training at which these networks are kept and measured on their way.
     """
 
     task: Task
@@ -102,6 +106,7 @@ class Preset:
     line: str
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     snapshots: tuple[float, ...] = ()
+    lengths: tuple[float, ...] = ()
 
 
 class Data(Protocol):
@@ -138,6 +143,10 @@ class Task(ABC):
     measures: ClassVar[dict[str, Measure]]  # in the order of the tables
     # The weighted sum of the terms
     loss: ClassVar[Measure] = Measure(label="loss", better="lower", margin="1%")
+    # The share of the benefit lost that counts as none: see `bench/report/reference.py`. A tenth of
+    # what the grid's further networks buy: who would not train ten times as many networks for the
+    # last tenth may call it none, and two halves of a grid of five differ by more than that.
+    margin_share: ClassVar[float] = 0.10
     fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
     training: Training
 

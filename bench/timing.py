@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.cost import stepping
 from bench.heap import keep_freed_memory
 from bench.method import Cell, build
 from bench.registry import method
@@ -48,9 +49,8 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
                 return cell.method.draw(cell, count, generator)
 
             ledger = fit(task, network, draw, 0, device, Path(folder), log_every=log_every)
-        seconds = ledger["seconds"]
-        data_share.append(seconds["data"] / (seconds["data"] + seconds["train"]))
-        return (seconds["data"] + seconds["train"]) / steps
+        data_share.append(ledger["seconds"]["data"] / stepping(ledger))
+        return stepping(ledger) / steps
 
     loops: dict[str, Callable[[], float]] = {
         "bare loop": lambda: bare(task, fixed_cell, setting, device),

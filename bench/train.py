@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bench.conditioning import Network
-from bench.cost import Clock, count_flops, device_name, parameters, peak_memory
+from bench.cost import Clock, Memory, count_flops, device_name, parameters, size
 from bench.records import append_line, write_atomic
 from bench.task import Task, Training, weighted
 
@@ -190,21 +190,22 @@ def fit(
     coefficient_order.manual_seed(seed + 1_000_003)
     torch.manual_seed(seed)
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    memory = Memory(device, held=size(network))
     state_file, log_file = folder / "state.pt", folder / "log.jsonl"
     generators = {"data": data_order, "coefficients": coefficient_order}
     state = load_state(state_file, device)
     keep_log_until(log_file, state["step"] if state is not None else 0)
     if state is not None and state.get("log", log_digest(log_file)) != log_digest(log_file):
-        warnings.warn(f"{log_file} is damaged: this training starts anew", stacklevel=2)
-        state = None
-        keep_log_until(log_file, 0)
+        warnings.warn(f"{log_file} is damaged: its lines until now are lost", stacklevel=2)
+        keep_log_until(log_file, -1)  # none of them can be believed; the checkpoint is sound
+        lost = {"step": state["step"], "lost": "the lines until this step were damaged"}
+        append_line(log_file, json.dumps(lost))
     first, window_steps = 0, 0
     window: Tensor | None = None
     seconds: dict[str, float] = {}
+    processor: dict[str, float] = {}
     kept: dict[int, str | None] = {}  # in the checkpoint, so that a snapshot damaged since shows
-    devices, peak = [device_name(device)], 0
+    devices, peak = [device_name(device)], {"peak": 0, "net": 0, "reserved": 0}
     if state is not None:
         try:
             network.load_state_dict(state["network"])
@@ -221,10 +222,16 @@ def fit(
             torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), device)
         first, window, seconds = state["step"], state["window"], state["seconds"]
         devices = list(dict.fromkeys([*state["devices"], *devices]))
-        peak, shared = state["peak"], shared or state["shared"]
+        # What older checkpoints lack is not known of the time before them.
+        processor = state.get("processor", {})
+        peak = {name: state.get(name, 0) for name in peak}
+        shared = shared or state["shared"]
         kept = state.get("snapshots", {})
         window_steps = state["window_steps"]
         window = window.to(device) if window is not None else None
+
+    def peaks() -> dict[str, int]:
+        return {name: max(before, getattr(memory, name)) for name, before in peak.items()}
 
     def save(step: int) -> None:
         random = {name: generator.get_state() for name, generator in generators.items()}
@@ -241,8 +248,9 @@ def fit(
                 "window": window,
                 "window_steps": window_steps,
                 "seconds": clock.seconds,
+                "processor": clock.processor,
                 "devices": devices,
-                "peak": max(peak, peak_memory(device)),
+                **peaks(),
                 "shared": shared,
                 "log": log_digest(log_file),
                 "snapshots": kept,
@@ -256,7 +264,10 @@ def fit(
             "flops_per_step": flops,
             "flops": flops * steps,
             "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
-            "peak_memory_bytes": max(peak, peak_memory(device)),
+            "processor_seconds": {phase: round(v, 3) for phase, v in clock.processor.items()},
+            "peak_memory_bytes": peaks()["peak"],
+            "net_memory_bytes": peaks()["net"],
+            **({"reserved_memory_bytes": peaks()["reserved"]} if device.type == "cuda" else {}),
             "parameters": parameters(network.model),
             "conditioner_parameters": parameters(network.conditioner),
             "device": device.type,
@@ -266,7 +277,7 @@ def fit(
 
     compute = torch.compile(objective) if training.compile else objective
     log_every = log_every or max(1, min(training.steps // 100, 100))
-    clock = Clock(device, seconds)
+    clock = Clock(device, seconds, processor)
     names: list[str] = []
     saved = mark = time.monotonic()
     paced = first  # the step at `mark`

@@ -108,6 +108,12 @@ def clean(root: Path) -> tuple[int, int]:
                     continue  # none of ours
                 path.unlink(missing_ok=True)
                 files, freed = files + 1, freed + size
+    for path in files_in(root, "records/*/*/*.lease*"):
+        holder = lease.read(path) if path.suffix == ".lease" else None
+        if holder is None or not lease.alive(path, holder):
+            size = path.lstat().st_size
+            path.unlink(missing_ok=True)
+            files, freed = files + 1, freed + size
     return files, freed
 
 

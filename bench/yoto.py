@@ -65,8 +65,9 @@ class Yoto(Method):
     """
 
     name: ClassVar[str] = "yoto"
-    line: ClassVar[str] = "one loss-conditional network (FiLM), as published"
+    line: ClassVar[str] = "one loss-conditional network: FiLM, default"
     swept: ClassVar[bool] = True
+    role: ClassVar[str] = "under test"
 
     encoding: str = "log"
     law: str = "log_uniform"

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import artefacts
-from bench.cost import count_flops
+from bench.cost import count_flops, stepping
 from bench.method import Cell, build
 from bench.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method, preset
@@ -156,8 +156,7 @@ def harness(cell: Cell, device: torch.device) -> dict[str, Any]:
 def per_step(cell: Cell, device: torch.device) -> float:
     """Seconds of one step of the harness, without what is done once."""
     ledger = harness(cell, device)
-    seconds = ledger["seconds"]
-    return float(seconds["data"] + seconds["train"]) / float(ledger["steps"])
+    return stepping(ledger) / float(ledger["steps"])
 
 
 def measure(task: Style, device: torch.device, rounds: int, by: Executor) -> list[rows.Row]:

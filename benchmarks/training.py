@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.cost import stepping
 from bench.data import Pictures
 from bench.method import Cell, build
 from bench.registry import method, preset
@@ -185,11 +186,9 @@ def harness(cell: Cell, device: torch.device) -> Outcome:
         return cell.method.draw(cell, count, generator)
 
     with tempfile.TemporaryDirectory() as folder:
-        seconds = fit(task, network, draw, cell.seed, device, Path(folder))["seconds"]
+        ledger = fit(task, network, draw, cell.seed, device, Path(folder))
     examples = task.training.steps * task.training.batch
-    return Outcome(
-        examples / (seconds["data"] + seconds["train"]), held_out_loss(cell, network.model)
-    )
+    return Outcome(examples / stepping(ledger), held_out_loss(cell, network.model))
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from bench.cli import _continuation, main, parser, stopping
 
 ROOT = Path(__file__).parent.parent
 TOY = ["run", "toy", "--preset", "smoke"]
+NAME = "YOTO_BENCH_CACHE"
 
 
 def weights(root: Path) -> dict[str, dict]:
@@ -148,16 +149,44 @@ def test_a_pool_gives_the_same_bits(done: Path, tmp_path: Path) -> None:
     assert all(ledger["shared_device"] for ledger in ledgers)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_once_and_ends_the_second_time(sign: signal.Signals) -> None:
-    before = signal.getsignal(sign)
+def test_ctrl_c_asks_once_and_ends_the_second_time() -> None:
+    before = signal.getsignal(signal.SIGINT)
     with stopping() as stop:
         assert not stop()
-        os.kill(os.getpid(), sign)
+        os.kill(os.getpid(), signal.SIGINT)
         assert stop()
         with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_sigterm_asks_however_often_it_comes() -> None:
+    """`timeout` sends it twice within a moment, and neither may lose the state."""
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping() as stop:
+        for sign in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), sign)
-    assert signal.getsignal(sign) is before
+            assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_cache_of_one_command_is_not_that_of_the_next(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    seen: list[str | None] = []
+    monkeypatch.setattr("bench.cli.act_list", lambda _: seen.append(os.environ.get(NAME)) or 0)
+    for given in (None, "/mine"):
+        if given is None:
+            monkeypatch.delenv(NAME, raising=False)
+        else:
+            monkeypatch.setenv(NAME, given)
+        assert main(["list", "--cache", str(tmp_path)]) == 0
+        assert seen.pop() == str(tmp_path)
+        assert os.environ.get(NAME) == given
+        assert main(["fetch", "nothing", "--cache", str(tmp_path)]) == 2  # an error, too
+        assert os.environ.get(NAME) == given
 
 
 def test_the_command_to_continue_says_where_and_how_it_ran() -> None:
@@ -210,6 +239,9 @@ def test_killed_at_any_moment_it_continues_to_the_same_bits(done: Path, tmp_path
         (["run", "toy", "--preset", "quik"], "did you mean quick?"),
         (["run", "./nothing.py"], "there is no file"),
         ([*TOY, "--seeds", "one"], "whole numbers"),
+        ([*TOY, "--lengths", "half"], "shares of the steps, as in 0.25,0.5,1"),
+        ([*TOY, "--lengths", "0.5,2"], "above 0 and at most 1"),
+        (["run", "--config", "x.json", "--lengths", "1"], "leave out lengths"),
         ([*TOY, "--per-device", "2"], "needs --on pool"),
         ([*TOY, "--train-data", "x"], "--train-data: no task of this run takes one"),
         ([*TOY, "--device", "cuda:77x"], "use auto, cpu, cuda"),
@@ -332,8 +364,9 @@ def test_damage_is_noticed_and_named(done: Path, tmp_path: Path, capsys) -> None
     shutil.copytree(done, root)
     record = next(root.glob("records/toy/yoto/*.csv"))
     record.write_text(record.read_text().replace("0", "1", 1))
-    assert main(["report", str(root)]) == 2
-    assert record.name in capsys.readouterr().err
+    with pytest.warns(UserWarning, match=record.name):
+        assert main(["report", str(root)]) == 0
+    assert "1 measurements are not what was written" in capsys.readouterr().out
     assert main([*TOY, "--out", str(root)]) == 0  # measured again
     original = (done / "records/toy/yoto" / record.name).read_bytes()
     assert record.read_bytes() == original

@@ -393,16 +393,39 @@ def test_several_coefficients_have_a_line_each(tmp_path: Path) -> None:
 # Compute ----------------------------------------------------------------------------------------
 
 
-def test_quality_after_each_share_of_the_training(tmp_path: Path) -> None:
+def shortened(root: Path, method: str, share: float, worse: float = 1.0) -> None:
+    """Networks of `also`'s settings, trained for a share of the steps at a share of the cost."""
+    for path in sorted(root.glob(f"runs/*/{method}/*/done.json")):
+        done = json.loads(path.read_text())
+        if done["ledger"]["steps"] % 1000:
+            continue  # itself one
+        done["id"] = f"{done['id']}-{share:g}"
+        for cost in ("steps", "flops"):
+            done["ledger"][cost] = int(done["ledger"][cost] * share)
+        folder = path.parent.with_name(done["id"])
+        folder.mkdir()
+        (folder / "done.json").write_text(json.dumps(done))
+
+    def brief(*arguments: Any) -> dict[str, float]:
+        values = told()(*arguments)
+        return values | {"loss": worse * values["loss"]}
+
+    for coefficient in (1.0, 10.0, 100.0, 1000.0):
+        also(root, method, coefficient, "length", brief, share=share)
+    for path in root.glob(f"records/*/{method}/*.json"):
+        head = json.loads(path.read_text())
+        if (head["kind"], head.get("share")) == ("length", share):
+            head["cells"] = [f"{cell}-{share:g}" for cell in head["cells"]]
+            path.write_text(json.dumps(head))
+
+
+def test_quality_of_each_length_of_the_training(tmp_path: Path) -> None:
     write_ideal(tmp_path, values=told(), seeds=(0, 1))
+    assert compare.quality_compute(run_of(tmp_path)).empty
     for method, worse in (("fixed_grid", 1.2), ("yoto", 1.5)):
+        shortened(tmp_path, method, 0.25, worse)
         for coefficient in (1.0, 10.0, 100.0, 1000.0):
-
-            def early(*arguments: Any, worse: float = worse) -> dict[str, float]:
-                values = told()(*arguments)
-                return values | {"loss": worse * values["loss"]}
-
-            also(tmp_path, method, coefficient, "snapshot", early, share=0.25)
+            also(tmp_path, method, coefficient, "snapshot", told(), share=0.5)  # says nothing
     found = compare.quality_compute(run_of(tmp_path))
     assert list(found["method"]) == ["fixed_grid", "fixed_grid", "yoto", "yoto"]
     assert list(found["share"]) == [0.25, 1, 0.25, 1]
@@ -414,15 +437,14 @@ def test_quality_after_each_share_of_the_training(tmp_path: Path) -> None:
 def test_a_share_that_lacks_settings_is_left_out(tmp_path: Path) -> None:
     write_ideal(tmp_path, values=told())
     for coefficient in (1.0, 10.0):
-        also(tmp_path, "fixed_grid", coefficient, "snapshot", told(), share=0.5)
+        also(tmp_path, "fixed_grid", coefficient, "length", told(), share=0.5)
     found = compare.quality_compute(run_of(tmp_path))
     assert set(found["share"]) == {1.0}
 
 
-def test_what_a_snapshot_started_from_counts_in_full(tmp_path: Path) -> None:
+def test_what_a_shorter_training_started_from_counts_too(tmp_path: Path) -> None:
     write_ideal(tmp_path, values=told(), methods=("fixed_grid", "yoto", "unconditioned"))
-    for coefficient in (1.0, 10.0, 100.0, 1000.0):
-        also(tmp_path, "yoto", coefficient, "snapshot", told(), share=0.5)
+    shortened(tmp_path, "yoto", 0.5)
     continued(tmp_path, "yoto", "unconditioned")
     found = compare.quality_compute(run_of(tmp_path))
     assert row_of(found, method="yoto", share=0.5)["flops"] == pytest.approx(2e13 + 2e13)

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from bench import lease
+from bench.cost import device_name
 from bench.lease import Busy, Lease, alive, read, started
-from bench.runner import Run, experiment, perform
+from bench.runner import Run, experiment, perform, record_lease
+from bench.upkeep import clean
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -162,6 +164,47 @@ def test_a_training_whose_lease_is_lost_saves_nothing(
     assert not (folder / "done.json").exists()
 
 
+def test_a_measurement_is_made_by_one_at_a_time_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid"])], CPU)
+    run.execute(run.train_jobs(), "training", lambda: False)
+    job, *others = run.record_jobs()
+    record = Path(job["path"])
+    record.parent.mkdir(parents=True)
+    with Lease(record_lease(record)).hold():
+        with pytest.raises(Busy, match=f"process {os.getpid()} on "):
+            perform(job, lambda event: None, lambda: False)
+        assert list(record.parent.iterdir()) == [record_lease(record)]
+    perform(job, lambda event: None, lambda: False)
+    assert sorted(p.suffix for p in record.parent.iterdir()) == [".csv", ".json"]
+    written = record.read_bytes()
+    perform(job, lambda event: None, lambda: False)  # as one that waited for the other does
+    assert record.read_bytes() == written
+    assert json.loads(written)["device"] == "cpu"
+    assert json.loads(written)["device_name"] == device_name(CPU)
+
+    def lost(self: Lease) -> None:
+        raise Busy("its lease was taken over")
+
+    monkeypatch.setattr(Lease, "check", lost)
+    with pytest.raises(Busy):
+        perform(others[0], lambda event: None, lambda: False)
+    assert not Path(others[0]["path"]).exists()
+
+
+def test_leases_of_the_dead_are_cleaned_away(tmp_path: Path) -> None:
+    record = tmp_path / "records" / "toy" / "yoto" / "x.json"
+    record.parent.mkdir(parents=True)
+    with Lease(record_lease(record)).hold():
+        assert clean(tmp_path) == (0, 0)
+        text = record_lease(record).read_text()
+    record_lease(record).write_text(text.replace(f'"pid": {os.getpid()}', '"pid": 99999999'))
+    record.with_name("x.lease.ab.new").touch()
+    assert clean(tmp_path)[0] == 2
+    assert list(record.parent.iterdir()) == []
+
+
 def test_two_runs_at_once_share_the_work(tmp_path: Path) -> None:
     """Every cell is trained by one of them, and both end with everything done."""
     words = ["run", "toy", "--preset", "smoke", "--methods", "yoto,fixed_grid,warm_grid"]
@@ -173,7 +216,7 @@ def test_two_runs_at_once_share_the_work(tmp_path: Path) -> None:
     ]
     outputs = [run.communicate(timeout=300)[0].decode() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], outputs
-    assert not list(tmp_path.glob("runs/**/lease*"))
+    assert not list(tmp_path.glob("**/*lease*"))
     assert not list(tmp_path.glob("**/*.tmp"))
     found = experiment("toy", "smoke", ["yoto", "fixed_grid", "warm_grid"])
     run = Run(tmp_path, [found], CPU)

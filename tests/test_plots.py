@@ -1,4 +1,4 @@
-"""Figures from synthetic results: fifteen methods, several seeds, sweeps, snapshots, pictures."""
+"""Figures from synthetic results: fifteen methods, several seeds, sweeps, lengths, pictures."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import style as mpl_style
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 from PIL import Image
 from test_report import CODEC, LAMBDA, STYLE_AXES, style_settings, write_results
@@ -57,14 +59,15 @@ MEASURES = margins(CODEC, loss="1%", bpp="1%", psnr="0.05", ms_ssim="0.001", lpi
 def codec(
     method: str, setting: tuple[float, ...], hard: float, noise: Callable[[], float]
 ) -> dict[str, float]:
-    """Numbers such as a small codec's, for one picture and any of METHODS."""
+    """Numbers such as a small codec's, for one picture and any of METHODS: of all networks the one
+    that was trained for a coefficient has the lowest loss there."""
     (coefficient,) = setting
     place = math.log(coefficient / 0.0018) / math.log(100)
     mean, ends = OFF[method]
     off = mean + ends * (2 * place - 1) ** 2
     told = {"single_model": 0.5, "unconditioned": 0.55}.get(method, place)
     bpp = 0.21 * 6**told * math.exp(0.3 * hard) * (1 + 0.3 * off) * (1 + 0.01 * noise())
-    psnr = 26.5 + 6 * told - 1.2 * hard - 2.2 * off + 0.05 * noise()
+    psnr = 29.42 + 12.22 * told - 1.303 * hard - 2.2 * off + 0.05 * noise()
     distortion = 255**2 * 10 ** (-psnr / 10)
     return {
         "loss": coefficient * distortion + bpp,
@@ -81,13 +84,14 @@ def codec(
 def painter(
     method: str, setting: tuple[float, ...], hard: float, noise: Callable[[], float]
 ) -> dict[str, float]:
-    """Five weighted terms, each of which falls as its coefficient rises."""
+    """Five weighted terms, each of which falls as its coefficient rises and the others rise with
+    it: their product is the same for all networks."""
     mean, ends = OFF[method]
     logs = [math.log10(value) for value in setting]
     off = 1 + mean + 0.3 * ends * sum(value**2 for value in logs) / 5
-    fixed = method in ("single_model", "unconditioned")
+    told = 0.0 if method in ("single_model", "unconditioned") else 1.0
     terms = [
-        (0.6 - (0.0 if fixed else 0.25) * value) * off * math.exp(0.1 * hard + 0.02 * noise())
+        0.3 * 10 ** (told * (sum(logs) / 5 - value)) * off * math.exp(0.1 * hard + 0.02 * noise())
         for value in logs
     ]
     names = [axis["name"] for axis in STYLE_AXES]
@@ -108,7 +112,7 @@ def autoencoder(
     mean, ends = OFF[method]
     told = 4.0 if method in ("single_model", "unconditioned") else beta
     kl = 40 * told**-0.5 * (1 + 0.1 * mean) + 0.2 * noise()
-    nll = 1800 + 20 * told**0.5 + 20 * hard + 40 * (mean + 0.2 * ends) + noise()
+    nll = 1800 + 40 * told**0.5 + 20 * hard + 40 * (mean + 0.2 * ends) + noise()
     return {"loss": beta * kl + nll, "kl": kl, "reconstruction": nll, "elbo": -kl - nll}
 
 
@@ -171,7 +175,7 @@ def full_results(
     """A results folder with all that figures are made of, as the runner would have written it.
 
     Starts from the plain writer, which measures every method at every setting; then settings that
-    are not compared become sweeps, snapshots are added, and costs are made to differ.
+    are not compared become sweeps, shorter trainings are added, and costs are made to differ.
     """
     size = dict(SIZES[task])
     swept = size.pop("swept")
@@ -201,17 +205,18 @@ def full_results(
             path.write_text(json.dumps(head))
         elif head["method"] in (*SWEPT, "fixed_grid") and head["status"] == "done":
             for share in shares:
-                _snapshot(path, head, share)
+                _length(path, head, share)
         if picture and not head["seed"]:
             shown = picture(head["method"], tuple(values.values()))
             shown.save(path.with_suffix(".png"))
     _costs(root, task)
 
 
-def _snapshot(path: Path, head: dict[str, Any], share: float) -> None:
-    """The same measurement after a share of the training, with a higher loss."""
+def _length(path: Path, head: dict[str, Any], share: float) -> None:
+    """The same measurement of networks trained for a share of the steps, with a higher loss."""
     identity = content_id([head["id"], share])
-    head = {**head, "id": identity, "kind": "snapshot", "share": share}
+    head = {**head, "id": identity, "kind": "length", "share": share}
+    head["cells"] = [_shorter(path, head, cell, share) for cell in head["cells"]]
     slow = 0.3 if head["method"] == "yoto" else 0.15
     lines = path.with_suffix(".csv").read_text().splitlines()
     for place, line in enumerate(lines):
@@ -225,11 +230,22 @@ def _snapshot(path: Path, head: dict[str, Any], share: float) -> None:
     path.with_name(f"{identity}.json").write_text(json.dumps(head))
 
 
+def _shorter(path: Path, head: dict[str, Any], cell: str, share: float) -> str:
+    """The ledger of such a network; its id."""
+    runs = path.parents[3] / "runs" / head["task"]
+    (whole,) = runs.glob(f"*/{cell}/done.json")
+    done = json.loads(whole.read_text()) | {"id": f"{cell}-{share:g}"}
+    folder = whole.parent.with_name(done["id"])
+    folder.mkdir(exist_ok=True)
+    (folder / "done.json").write_text(json.dumps(done | {"share": share}))
+    return str(done["id"])
+
+
 def _costs(root: Path, task: str) -> None:
     """Ledgers that differ; the warm-started grid gets a fine-tuning per setting."""
     for path in root.glob(f"runs/{task}/*/*/done.json"):
         done = json.loads(path.read_text())
-        factor = COST.get(done["method"], 1.0)
+        factor = COST.get(done["method"], 1.0) * done.get("share", 1.0)
         done["ledger"]["flops"] = int(2e13 * factor)
         done["ledger"]["seconds"]["train"] = 50.0 * factor * (1.2 if "yoto" in str(path) else 1.0)
         path.write_text(json.dumps(done))
@@ -297,6 +313,25 @@ def codecs(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case(root)
 
 
+def weak(
+    method: str, setting: tuple[float, ...], hard: float, noise: Callable[[], float]
+) -> dict[str, float]:
+    """As `codec`, but the fixed network for the largest coefficient is worse than its neighbour."""
+    found = codec(method, setting, hard, noise)
+    if (method, setting) == ("fixed_grid", (0.18,)):
+        found["distortion"] *= 3
+        found["loss"] = setting[0] * found["distortion"] + found["bpp"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp("failing")
+    methods = ("fixed_grid", "yoto", "yoto_tuned", "warm_grid", "single_model")
+    full_results(root, methods=methods, values=weak, pictures=3, seeds=(0, 1, 2))
+    return case(root)
+
+
 @pytest.fixture(autouse=True)
 def _styled() -> Iterator[None]:
     with mpl_style.context(["default", plots.STYLE]):
@@ -316,8 +351,18 @@ def cells_of(figure: Figure) -> list[list[str]]:
     return [[text for (_, y), text in sorted(places) if y == row] for row in rows]
 
 
+def hollow_on(axes: Axes) -> set[tuple[float, float]]:
+    """The places of all hollow marks."""
+    marks = [line for line in axes.lines if line.get_markerfacecolor() in ("white", "none")]
+    return {tuple(point) for line in marks for point in line.get_xydata()}
+
+
+def said_on(figure: Figure) -> str:
+    return " ".join(figure.get_supxlabel().split())
+
+
 def number_in(cell: str) -> float:
-    text = re.sub("[✓=✗?]", "", cell).replace("−", "-")
+    text = re.sub("[✓=✗?≷°]", "", cell).replace("−", "-")
     return 1000 * float(text[:-1]) if text.endswith("k") else float(text)
 
 
@@ -419,25 +464,33 @@ def test_the_best_swept_method_stands_in_for_those_under_test(tmp_path: Path) ->
 # Each figure ------------------------------------------------------------------------------------
 
 
-def test_the_headline_has_one_named_point_and_bar_a_method(full: Case) -> None:
+def test_the_headline_has_a_named_point_its_interval_and_its_worst_setting_a_method(
+    full: Case,
+) -> None:
     figure = plots.headline(full.run, full.overall)
     assert figure is not None
     (axes,) = figure.axes
-    points = [tuple(line.get_xydata()[0]) for line in axes.lines if len(line.get_xydata()) == 1]
-    frame = full.overall.set_index("method")
-    by_gap = frame.sort_values("loss_gap_mean", ascending=False)
-    wanted = by_gap[["flops_ratio", "loss_gap_mean"]].to_numpy()
-    assert [y for _, y in points] == list(wanted[:, 1])
-    assert [x for x, _ in points] == pytest.approx(wanted[:, 0], rel=0.5)  # equal ones apart
-    assert len({x for x, _ in points}) == len(points)
+    marks = [line for line in axes.lines if len(line.get_xydata()) == 1]
+    points = [tuple(m.get_xydata()[0]) for m in marks if m.get_marker() != "_"]
+    frame = full.overall.set_index("method").dropna(subset="share_mean")
+    by_share = frame.sort_values("share_mean", ascending=False)
+    assert [y for _, y in points] == [*by_share["share_mean"], 0.0]  # the grid loses nothing
+    assert [x for x, _ in points] == pytest.approx([*by_share["flops_ratio"], 1.0], rel=0.5)
+    assert len({x for x, _ in points}) == len(points)  # equal ones apart
     bars = [c.get_segments()[0] for c in axes.collections if hasattr(c, "get_segments")]
     ends = {(bar[0, 1], bar[1, 1]) for bar in bars}
-    assert ends == set(zip(frame["loss_gap_low"], frame["loss_gap_high"], strict=True))
+    assert set(zip(frame["share_low"], frame["share_high"], strict=True)) <= ends
+    assert set(zip(frame["share_mean"], frame["share_worst"], strict=True)) <= ends
+    feet = {m.get_xydata()[0][1] for m in marks if m.get_marker() == "_"}
+    assert feet == set(frame.loc[frame["share_worst"] > frame["share_mean"], "share_worst"])
+    band = next(patch for patch in axes.patches if isinstance(patch, Rectangle))
+    assert (band.get_y(), band.get_height()) == pytest.approx((-0.1, 0.2))
     names = names_on(figure)
-    assert len(names) == len(full.run.methods)
-    for method, point in zip(by_gap.index, points, strict=True):
+    for method, point in zip(by_share.index, points, strict=False):
         name = plots.method_label(method).replace("[", " [")
         assert names[name].xy == pytest.approx(point, rel=1e-6)
+    assert "orientation, no verdict" in said_on(figure)  # one seed
+    assert hollow_on(axes) == set()
 
 
 def test_a_method_without_a_cost_is_named_below_the_headline(codecs: Case) -> None:
@@ -446,26 +499,40 @@ def test_a_method_without_a_cost_is_named_below_the_headline(codecs: Case) -> No
     figure = plots.headline(codecs.run, unknown)
     assert figure is not None
     assert "YOTO" not in names_on(figure)
-    assert figure.get_supxlabel().replace("\n", " ").endswith("for want of a gap or a cost: YOTO")
+    assert said_on(figure).endswith("for want of a share or a cost: YOTO")
 
 
-def test_the_heat_map_says_gap_and_verdict_the_best_first(full: Case) -> None:
-    figure = plots.heatmap(full.run, full.comparisons, full.overall)
+def test_the_heat_map_says_gap_verdict_and_share_the_best_first(codecs: Case) -> None:
+    figure = plots.heatmap(codecs.run, codecs.comparisons, codecs.overall)
     assert figure is not None
     cells = cells_of(figure)
-    frame = full.overall[full.overall["method"] != "fixed_grid"].sort_values("loss_gap_mean")
+    frame = codecs.overall[codecs.overall["method"] != "fixed_grid"].sort_values("share_mean")
     assert len(cells) == len(frame)
-    of_loss = full.comparisons[full.comparisons["measure"] == "loss"]
+    of_loss = codecs.comparisons[codecs.comparisons["measure"] == "loss"]
     at = of_loss.set_index(["method", "setting"])
-    marks = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?", "": ""}
-    for row, method in zip(cells, frame["method"], strict=True):
-        for text, setting in zip(row, full.run.settings, strict=False):
-            gap, verdict = at.loc[(method, setting), ["gap", "verdict"]]
-            assert text.endswith(marks[verdict])
-            assert number_in(text) == pytest.approx(
-                gap, abs=0.051 if abs(gap) < 9.9 else 0.51, rel=0.06
-            )
-        assert row[-1].endswith(marks[frame.set_index("method").at[method, "verdict"]])
+    marks = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?", "mixed": "≷"}
+    for row, overall in zip(cells, frame.to_dict("records"), strict=True):
+        *gaps, mean, worst = row
+        for text, setting in zip(gaps, codecs.run.settings, strict=True):
+            found = at.loc[(overall["method"], setting)]
+            if found["is_reference"]:
+                assert text == "ref."
+                continue
+            doubtful = found["verdict"] in ("better", "equal", "worse") and not found["stands"]
+            assert text.endswith(marks[found["verdict"]] + "°" * doubtful)
+            assert number_in(text) == pytest.approx(found["gap"], abs=0.51, rel=0.06)
+        assert marks[overall["verdict"]] in mean
+        assert number_in(mean) == pytest.approx(overall["share_mean"], abs=0.051)
+        assert number_in(worst) == pytest.approx(overall["share_worst"], abs=0.051)
+    assert any("ref." in row for row in cells)  # the warm-started grid's middle is the grid's own
+    assert not any(patch.get_hatch() for patch in figure.axes[0].patches)
+
+
+def test_one_seed_has_no_verdict_anywhere(full: Case) -> None:
+    figure = plots.heatmap(full.run, full.comparisons, full.overall)
+    assert figure is not None
+    assert not set("✓=✗?≷") & set("".join(itertools.chain(*cells_of(figure))))
+    assert "orientation, no verdicts" in said_on(figure)
 
 
 def test_the_heat_map_says_what_failed(tmp_path: Path) -> None:
@@ -478,21 +545,130 @@ def test_the_heat_map_says_what_failed(tmp_path: Path) -> None:
     assert any("failed" in row for row in cells_of(figure))
 
 
-def test_the_arrow_spans_what_the_grid_needs_for_the_same_loss(codecs: Case) -> None:
+def arrow_of(figure: Figure) -> tuple[float, float, float] | None:
+    """From which compute to which, and at which gap; None without an arrow."""
+    for text in figure.axes[0].texts:
+        if isinstance(text, Annotation) and not text.get_text():
+            return float(text.xy[0]), float(text.xyann[0]), float(text.xy[1])
+    return None
+
+
+def test_the_arrow_ends_where_the_curve_that_is_drawn_crosses(codecs: Case) -> None:
     frame = codecs.quality.set_index(["method", "share"])
     level = frame.at[("yoto_tuned", 1.0), "loss_gap"]
-    before, after = frame.loc[("fixed_grid", 0.5)], frame.loc[("fixed_grid", 1.0)]
-    share = (before["loss_gap"] - level) / (before["loss_gap"] - after["loss_gap"])
-    needed = np.exp(np.interp(share, [0, 1], np.log([before["flops"], after["flops"]])))
-    factor = needed / frame.at[("yoto_tuned", 1.0), "flops"]
+    grid = frame.loc["fixed_grid"].sort_values("flops")
+    falling = grid["loss_gap"].to_numpy()
+    assert (np.diff(falling) < 0).all()
+    wanted = np.exp(np.interp(-level, -falling, np.log(grid["flops"])))
     figure = plots.quality_compute(codecs.run, codecs.quality)
     assert figure is not None
-    assert f"{factor:.2g}× cheaper" in names_on(figure)
-    better = codecs.quality.assign(loss_gap=codecs.quality["loss_gap"] - 100)
-    never = better.where(better["method"] != "fixed_grid", codecs.quality)
+    full = grid["flops"].iloc[-1]
+    cost = frame.at[("yoto_tuned", 1.0), "flops"]
+    assert arrow_of(figure) == pytest.approx((cost / full, wanted / full, level))
+    assert f"{wanted / cost:.2g}× cheaper" in names_on(figure)
+    # Its end lies on the black line: on screen, between two neighbouring points of it.
+    axes = figure.axes[0]
+    (line,) = (
+        each for each in axes.lines if each.get_color() == "black" and len(each.get_xydata()) > 9
+    )
+    x, y = axes.transData.transform(line.get_xydata()).T
+    tip = axes.transData.transform((wanted / full, level))
+    assert np.interp(tip[0], x, y) == pytest.approx(tip[1], abs=0.5)  # pixels
+
+
+@pytest.mark.parametrize("gap", [100.0, -100.0])
+def test_there_is_no_arrow_where_the_curve_does_not_come_down_to_the_loss(
+    codecs: Case, gap: float
+) -> None:
+    """The grid ends above the loss of the network under test, or begins below it."""
+    moved = codecs.quality.assign(loss_gap=codecs.quality["loss_gap"] + gap)
+    never = codecs.quality.where(codecs.quality["method"] != "fixed_grid", moved)
     figure = plots.quality_compute(codecs.run, never)
     assert figure is not None
-    assert not any("cheaper" in name for name in names_on(figure))
+    assert arrow_of(figure) is None
+    assert not any("cheaper" in name or "dearer" in name for name in names_on(figure))
+    assert "arrow" not in said_on(figure)
+
+
+def test_without_lengths_there_is_no_quality_against_compute(tmp_path: Path) -> None:
+    """What was kept in mid-schedule is no point of it."""
+    full_results(tmp_path, methods=("fixed_grid", "yoto"), pictures=2, context=False)
+    found = case(tmp_path)
+    assert len(found.quality) == 8
+    assert plots.quality_compute(found.run, found.quality) is not None
+    for path in tmp_path.glob("records/*/*/*.json"):
+        head = json.loads(path.read_text())
+        if head["kind"] == "length":
+            path.write_text(json.dumps({**head, "kind": "snapshot"}))
+    found = case(tmp_path)
+    assert len(found.run.snapshots)
+    assert found.quality.empty
+    assert plots.quality_compute(found.run, found.quality) is None
+
+
+# Where the reference fails ----------------------------------------------------------------------
+
+
+def test_hollow_is_where_the_reference_fails(failing: Case) -> None:
+    run = failing.run
+    assert plots.failing(run) == [run.settings[-1]]
+    figure = plots.front(run, failing.summary, "bpp", "psnr")
+    grid = failing.summary[failing.summary["method"] == "fixed_grid"].set_index("setting")
+    assert hollow_on(figure.axes[0]) == {tuple(grid.loc[run.settings[-1], ["bpp", "psnr"]])}
+    assert "hollow: no verdict, for the reference fails at λ = 0.18" in said_on(figure)
+    figure = plots.measures(run, failing.summary)
+    assert hollow_on(figure.axes[0]) == {(0.18, grid.at[run.settings[-1], "bpp"])}
+    assert "hollow" in said_on(figure)
+    figure = plots.gap(run, failing.comparisons)
+    gaps = failing.comparisons[failing.comparisons["measure"] == "loss"]
+    wanted = {(0.18, gap) for gap in gaps.loc[gaps["setting"] == run.settings[-1], "gap"]}
+    assert hollow_on(figure.axes[0]) == {(0.18, 0.0), *wanted}
+    assert len(wanted) == 4
+
+
+def test_the_headline_is_hollow_for_methods_without_a_verdict(failing: Case) -> None:
+    figure = plots.headline(failing.run, failing.overall)
+    assert figure is not None
+    frame = failing.overall[failing.overall["method"] != "fixed_grid"]
+    assert frame["verdict"].str.startswith("no verdict: the reference fails").all()
+    assert {y for _, y in hollow_on(figure.axes[0])} == {0.0, *frame["share_mean"]}
+    assert "hollow: no verdict" in said_on(figure)
+
+
+def test_the_heat_map_judges_nothing_where_the_reference_fails(failing: Case) -> None:
+    figure = plots.heatmap(failing.run, failing.comparisons, failing.overall)
+    assert figure is not None
+    cells = cells_of(figure)
+    assert all(re.fullmatch(r"\([+−][0-9.]+\)", row[4]) for row in cells)
+    assert not any(set("✓=✗") & set(row[5]) for row in cells)  # nor in the mean
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()][4] == "0.18§"
+    hatched = [patch.get_x() for patch in axes.patches if patch.get_hatch()]
+    assert sorted({round(x, 1) for x in hatched}) == [4, 5.2, 6.2]
+    assert "the reference fails" in said_on(figure)
+
+
+def test_no_compute_for_the_same_loss_is_claimed_where_the_reference_fails(failing: Case) -> None:
+    figure = plots.quality_compute(failing.run, failing.quality)
+    assert figure is not None
+    assert arrow_of(figure) is None
+    assert hollow_on(figure.axes[0])
+
+
+def test_nothing_is_hollow_where_the_reference_holds(codecs: Case) -> None:
+    run = codecs.run
+    figures = [
+        plots.headline(run, codecs.overall),
+        plots.quality_compute(run, codecs.quality),
+        plots.front(run, codecs.summary, "bpp", "psnr"),
+        plots.measures(run, codecs.summary),
+        plots.gap(run, codecs.comparisons),
+        plots.break_even(run),
+    ]
+    for figure in figures:
+        assert figure is not None
+        assert all(not hollow_on(axes) for axes in figure.axes)
+        assert "hollow" not in said_on(figure)
 
 
 def test_break_even_lines_and_dots_are_the_costs(codecs: Case) -> None:

@@ -320,18 +320,38 @@ def test_a_measurement_without_its_json_is_unfinished(tmp_path: Path) -> None:
     assert len(build(tmp_path)[0].summary) == 4 * 5 - 1
 
 
-@pytest.mark.parametrize("harm", ["changed", "missing", "torn", "lacking", "cell"])
+@pytest.mark.parametrize("harm", ["changed", "missing", "picture"])
+def test_a_measurement_that_changed_is_left_out_and_named(tmp_path: Path, harm: str) -> None:
+    write_results(tmp_path)
+    whole = load_results(tmp_path)
+    record = next(tmp_path.glob("records/*/yoto/*.json"))
+    culprit = record.with_suffix(".png" if harm == "picture" else ".csv")
+    if harm == "changed":
+        culprit.write_text(culprit.read_text().replace("picture0", "picture9", 1))
+    elif harm == "missing":
+        culprit.unlink()
+    else:
+        head = json.loads(record.read_text())
+        record.write_text(json.dumps(head | {"picture_sha256": "0" * 64}))
+        culprit.write_bytes(b"another")
+    with pytest.warns(UserWarning, match="1 measurements are left out; .*run again to measure"):
+        left = load_results(tmp_path)
+    entry = json.loads(record.read_text())["id"]
+    assert set(whole.measured["entry"]) - set(left.measured["entry"]) == {entry}
+    assert len(left.records) == len(whole.records) - (whole.records["entry"] == entry).sum()
+    (run,) = left.runs
+    assert [str(culprit) in sentence for sentence in run.damaged] == [True]
+    with pytest.warns(UserWarning, match="left out"):
+        (built,) = build(tmp_path)
+    assert any("1 measurements are not what was written" in note for note in built.notes)
+
+
+@pytest.mark.parametrize("harm", ["torn", "lacking", "cell"])
 def test_what_is_damaged_is_named_with_the_way_out(tmp_path: Path, harm: str) -> None:
     write_results(tmp_path)
     record = next(tmp_path.glob("records/*/yoto/*.json"))
     culprit = record
-    if harm == "changed":
-        culprit = record.with_suffix(".csv")
-        culprit.write_text(culprit.read_text().replace("picture0", "picture9", 1))
-    elif harm == "missing":
-        culprit = record.with_suffix(".csv")
-        culprit.unlink()
-    elif harm == "torn":
+    if harm == "torn":
         record.write_text(record.read_text()[:50])
     elif harm == "lacking":
         content = json.loads(record.read_text())

@@ -138,8 +138,10 @@ def test_lines_after_the_checkpoint_are_dropped_from_the_log(tmp_path: Path) -> 
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff{\n3\n", None])
-def test_a_damaged_log_starts_the_training_anew(tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("damage", [b"", b"\xff{\n3\n", None, "missing"])
+def test_a_damaged_log_loses_its_lines_and_not_the_checkpoint(
+    tmp_path: Path, damage: bytes | str | None
+) -> None:
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
     whole, _ = run(cell(), tmp_path / "whole", log_every=5)
@@ -154,10 +156,16 @@ def test_a_damaged_log_starts_the_training_anew(tmp_path: Path, damage: bytes | 
         run(cell(), broken, should_stop=stop, log_every=5)
     log = broken / "log.jsonl"
     text = log.read_bytes()
-    log.write_bytes(text.replace(b'"loss": 0.', b'"loss": 1.') if damage is None else damage)
-    with pytest.warns(UserWarning, match=r"log\.jsonl is damaged: this training starts anew"):
-        again, _ = run(cell(), broken, log_every=5)
-    assert [json.loads(x)["step"] for x in log.read_text().splitlines()] == [*range(5, 301, 5)]
+    if damage == "missing":
+        log.unlink()
+    else:
+        log.write_bytes(text.replace(b'"loss": 0.', b'"loss": 1.') if damage is None else damage)
+    steps: list[int] = []
+    with pytest.warns(UserWarning, match=r"log\.jsonl is damaged: its lines until now are lost"):
+        again, _ = run(cell(), broken, log_every=5, progress=lambda e: steps.append(e["step"]))
+    first, *lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert first == {"step": 100, "lost": "the lines until this step were damaged"}
+    assert [line["step"] for line in lines] == steps == [*range(105, 301, 5)]
     for name, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], value)
 

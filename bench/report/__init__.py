@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.records import write_atomic
-from bench.report import compare, costs, tables
+from bench.report import compare, costs, reference, tables, verdict, versus
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
 from bench.untrusted import guarded, printable
@@ -28,35 +28,67 @@ if TYPE_CHECKING:
 __all__ = ["Built", "Results", "Run", "build", "load_results", "terminal_tables"]
 
 HEADS = {
+    "reference": "Whether the network trained for a setting is the grid's best there: the loss of "
+    "any network at any setting is a weighted sum of its recorded terms. Best network: on average "
+    "over the seeds, chosen on one half of the examples and scored on the other. Benefit: what "
+    "the middle network, used there, loses more, where that is clearly above nothing; the margin "
+    "is a share of it, and the loss's own margin where there is none. The reference fails (§) "
+    "where the 95 % interval of what it loses lies beyond the margin: no method is judged there.",
     "overall": "What each method loses against one network per setting, at the same coefficients, "
-    "and what it saves. Loss gap: mean over settings with its 95 % interval, the worst setting "
-    "beside it; the verdict is against the margin that the task file sets. Costs are those of "
-    "all networks for all settings of this run, as ratios to the fixed grid's; two columns divide "
-    "the FLOPs by those of the warm-started grid and of the cheapest other method that is better "
-    "or equal. Pays from: the number of settings from which on its FLOPs are fewer than the "
-    "grid's. Bold: the best of a column, the grid aside.",
+    "and what it saves. Benefit lost: (its loss - the reference's) / (the middle network's used "
+    "everywhere - the reference's), per setting where that is clearly above nothing; 0 is the "
+    "grid, 1 one network. The reference is the harder of the grid's own network and the grid's "
+    "best there. Means over settings with their 95 % interval, the worst setting beside them; "
+    "settings at which a method is the reference itself, or the reference fails (§), are left "
+    "out, and how many are averaged is said (of the benefit, of the gap). Verdict: on the benefit "
+    "lost, with a margin of a tenth unless the task says otherwise; ° does not survive Holm's "
+    "correction over the table; mixed: no worse on average, but decidedly at some setting. The "
+    "loss gap is against the grid's own networks. Intervals know other seeds and examples, not "
+    "other machines: another CPU moved a network of the same seed by up to 3.7 %. Costs are those "
+    "of all networks for all settings of this run, as ratios to the fixed grid's; two columns "
+    "divide the FLOPs by those of the warm-started grid and of the cheapest other method that is "
+    "better or equal. Pays from: the number of settings from which on its FLOPs are fewer than "
+    "the grid's. Bold: the best of a column, the grid aside; which differences are more than "
+    "chance is in the next table. Power: how likely `equal` was, had nothing been lost; seeds to "
+    "settle: with how many what is undecided would be decided with a probability of 80 %, at this "
+    "spread and on these examples.",
+    "versus": "The loss of one method less that of another at the same settings, examples and "
+    "seeds: mean over the settings at which they are different networks, with its 95 % interval, "
+    "in per cent of the other's or the loss's unit. The best row of the table before, and the "
+    "method the verdict is about, against every other. Told apart: the interval excludes nothing, "
+    "with three seeds or more, after Holm's correction over the table.",
     "knob": "The front, whatever the coefficients: BD-rate, and over the low, middle and high "
-    "third of the common range; hypervolume over the grid's; IGD+ to the grid's front. And the "
-    "knob: the share of the grid's range covered, the rank correlation of coefficient and weighted "
-    "term (1 is right), the mean distance to the grid's term over its range (0 is right), the "
-    "share of settings at which being told that setting gives the lowest loss, and the excess of "
-    "the loss between the compared settings over what its neighbours promise.",
+    "third of the common range, which is named, for of the rest it sees nothing; hypervolume over "
+    "the grid's; IGD+ to the grid's front. And the knob: the share of the grid's range covered, "
+    "the rank correlation of coefficient and weighted term (1 is right), the mean distance to the "
+    "grid's term over its range (0 is right), the share of settings at which being told that "
+    "setting gives the lowest loss, and the excess of the loss between the compared settings over "
+    "what its neighbours promise. Intervals are Student's over the seeds, three or more. Over its "
+    "estimate: by how much what is written is larger than what was estimated.",
     "comparisons": "Method minus fixed grid at the same setting, paired by example and seed: mean "
-    "and 95 % interval; in per cent of the grid's mean where the margin is. The verdict is on the "
-    "loss. Bold: the best at a setting.",
+    "and 95 % interval; in per cent of the grid's mean where the margin is. Behind the loss: the "
+    "gap to the best of the grid, the share of the benefit lost against the harder of the two, "
+    "and the verdict on it; where there is no benefit, on the gap. § the reference fails there; ° "
+    "does not survive Holm's correction over the table. Bold: the best at a setting.",
     "summary": "Mean over examples and seeds at every setting, ± the standard deviation over "
     "seeds. Bold: the best at a setting.",
-    "quality": "The loss gap, mean over settings, after shares of the training, against the fully "
-    "trained grid.",
+    "quality": "The loss gap, mean over settings, of networks trained for shares of the steps, "
+    "each with its whole schedule, against the grid of all steps.",
     "savings": "What the networks of each method cost for all settings of this run, per seed, "
     "and in brackets the ratio to the fixed grid's. Networks that two methods use count in "
-    "full for each. Parameters and bytes are those that must be kept.",
+    "full for each. FLOPs include what answering for the settings took (a search, say). Time is "
+    "that of the processor, all threads, or on a GPU the device's. Net memory: the largest peak of "
+    "a training, without what was there before it. Parameters and bytes are those that must be "
+    "kept.",
     "break_even": "The number of settings from which on a method is cheaper than the grid, with "
-    "its 95 % interval where several networks on both sides give one.",
+    "its 95 % interval where several networks on both sides give one; and where the trainings that "
+    "found a method's levers are counted, too.",
 }
 TITLES = {
+    "reference": "The reference examined",
     "overall": "Lost and saved",
     "knob": "Front and knob",
+    "versus": "Method against method",
     "comparisons": "Gap to one network per setting",
     "summary": "Quality at the same coefficients",
     "quality": "Quality against compute",
@@ -87,9 +119,11 @@ class Built:
     folder: Path
     paths: list[Path]
     sentence: str
+    reference: pd.DataFrame
     summary: pd.DataFrame
     comparisons: pd.DataFrame
     overall: pd.DataFrame
+    versus: pd.DataFrame
     quality: pd.DataFrame
     savings: pd.DataFrame
     break_even: pd.DataFrame
@@ -126,7 +160,9 @@ def build(
 def _build(run: Run, folder: Path, *, write: bool) -> Built:
     overall, savings = compare.overall(run), costs.savings(run)
     frames = {
+        "reference": reference.examine(run),
         "overall": overall,
+        "versus": versus.versus(run, overall),
         "comparisons": compare.comparisons(run),
         "summary": compare.summary(run),
         "quality": compare.quality_compute(run),
@@ -134,7 +170,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
         "break_even": costs.break_evens(run),
     }
     notes = tables.notes(run, frames["comparisons"], overall, savings)
-    sentence = compare.verdict_sentence(run, overall)
+    sentence = verdict.verdict_sentence(run, overall)
     sheets = tables.sheets(run, frames)
     if write:
         from bench.report.plots import figures
@@ -193,8 +229,8 @@ def _replace(folder: Path, files: dict[str, str | bytes]) -> None:
 
 
 def terminal_tables(built: Sequence[Built]) -> list[Table]:
-    """Three tables per report, at most 100 columns wide: what is lost and saved, the measures that
-    matter with the loss gap, and the costs as ratios to the grid's."""
+    """Four tables per report, at most 100 columns wide: what is lost and saved, the reference
+    examined, the measures that matter with the loss gap, and the costs as ratios to the grid's."""
     found = []
     for report in built:
         run = report.run
@@ -204,6 +240,9 @@ def terminal_tables(built: Sequence[Built]) -> list[Table]:
             measures.append(tables.LOSS)
         overall = tables.overall_sheet(run, report.overall, narrow=True)
         found.append(tables.rich_table(overall, title, report.sentence))
+        if len(report.reference):
+            examined = tables.reference_sheet(run, report.reference)
+            found.append(tables.rich_table(examined, TITLES["reference"]))
         sheet = tables.summary_sheet(run, report.summary, measures, report.comparisons)
         caption = "\n".join(report.notes)
         found.append(tables.rich_table(sheet, TITLES["summary"], caption))

@@ -2,10 +2,12 @@
 
     comparisons(run)        every method, setting and measure against the fixed grid
     overall(run)            one row per method: loss, front, knob, costs
-    quality_compute(run)    the loss gap after each share of the training
+    quality_compute(run)    the loss gap of networks trained for each share of the steps
     break_evens(run)        from how many settings on a method is cheaper
     cross(run, method)      told one setting, scored with another
-    verdict_sentence(run)   all of it in a sentence
+
+The reference is examined in `reference.py`, shares of the benefit are made in `shares.py`, and what
+follows from them is said in `verdict.py`.
 
 A gap is method minus fixed grid at the same setting, paired by example and seed. It is in per cent
 of the grid's mean where the measure's margin is, or where it has no margin and may be given so;
@@ -25,25 +27,15 @@ import pandas as pd
 
 from bench.records import WHOLE
 from bench.report import stats
-from bench.report.costs import GRID, break_evens, savings, with_ancestors
+from bench.report.costs import GRID, break_evens, costs_by_seed, savings
 from bench.report.load import MeasureStyle, Run
-from bench.report.text import estimate, method_label, one_line, ratio
+from bench.report.reference import LOSS, in_percent, margin_of
+from bench.report.shares import Standing
+from bench.report.verdict import judge
 
-LOSS = "loss"
 LOST = ("diverged", "failed")
 WARM = "warm_grid"
 ROUNDING = 1e-6  # losses are recorded as 32-bit floats
-UNDER_TEST = ("yoto_tuned", "yoto")  # whom the sentence is about: the first that was measured
-
-
-def in_percent(style: MeasureStyle) -> bool:
-    """Whether gaps of this measure are per cent of the grid's mean."""
-    return style.margin.endswith("%") or (style.relative and not style.margin)
-
-
-def margin_of(style: MeasureStyle) -> float:
-    """The equivalence margin in the units of the gap; NaN without one."""
-    return float(style.margin.removesuffix("%")) if style.margin else math.nan
 
 
 def verdict_of(style: MeasureStyle, interval: stats.Interval) -> str:
@@ -71,7 +63,8 @@ def measures_of(run: Run) -> list[str]:
 def summary(run: Run) -> pd.DataFrame:
     """One row per method and setting: the mean of every measure over pictures and seeds.
 
-    `<measure>_sd` is the standard deviation over seeds of the mean over pictures. `status` is
+    `<measure>_sd` is the standard deviation over seeds of the mean over pictures, and
+    `<measure>_infinite`, where a method has such values, how many are in no mean. `status` is
     "done", "diverged" or "failed" (no seed was left, the measures are empty), or "some lost";
     `lost_seeds` counts them.
     """
@@ -81,6 +74,8 @@ def summary(run: Run) -> pd.DataFrame:
     spreads = by_seed.groupby(level=key).std()
     single = run.records[run.records["example"] != WHOLE]
     pictures = single.groupby(["method", "setting"])["example"].nunique()
+    infinite = run.infinite.groupby(key)["value"].size()
+    endless = [name for name in run.measures if (run.infinite["measure"] == name).any()]
     rows: list[dict[str, Any]] = []
     for method, setting, entries in entries_of(run):
         lost = entries.loc[entries["status"] != "done", "status"]
@@ -97,6 +92,9 @@ def summary(run: Run) -> pd.DataFrame:
                 "outside_range": any(len(sentences) for sentences in entries["outside"]),
                 **{where[2]: means.get(where, math.nan) for where in at},
                 **{f"{where[2]}_sd": spreads.get(where, math.nan) for where in at},
+                **{
+                    f"{name}_infinite": infinite.get((method, setting, name), 0) for name in endless
+                },
             }
         )
     return pd.DataFrame(rows)
@@ -115,10 +113,15 @@ def comparisons(run: Run) -> pd.DataFrame:
     """One row per method, setting and measure, the loss first: the gap with its 95 % interval.
 
     `percent`: gap, low, high and margin are per cent of the grid's mean. `verdict`: "better",
-    "equal", "worse" or "undecided", "" where the task set no margin. `interval` says how it was
-    made or why there is none. `grid` is the grid's mean over the same pairs; `unpaired` counts
-    measured values without a partner there.
+    "equal", "worse" or "undecided"; "" where the task set no margin, the reference fails, the
+    method is the reference, or the seeds are fewer than three. That on the loss is on the share
+    of the benefit lost against the harder reference, and where there is no benefit on the gap to
+    it; `stands` says which of these survive Holm's correction over the table. `interval` says how
+    the gap's was made or why there is none. `grid` is the grid's mean over the same pairs;
+    `unpaired` counts measured values without a partner there.
+    gap_best_*: against the best of the grid; share_*: of the benefit lost; both of the loss alone.
     """
+    yard = run.yardstick
     others = run.records[run.records["method"] != GRID]
     pairs = paired(others, run.records[run.records["method"] == GRID])
     key = ["method", "setting", "measure"]
@@ -126,6 +129,7 @@ def comparisons(run: Run) -> pd.DataFrame:
     measured = others.groupby(key).size()
     rows: list[dict[str, Any]] = []
     for method, setting, _ in entries_of(run):
+        standing = yard.standing(method, setting) if yard and method != GRID else None
         for measure in () if method == GRID else measures_of(run):
             style, where = run.measures[measure], (method, setting, measure)
             part = pairs.iloc[places.get(where, [])]
@@ -138,22 +142,48 @@ def comparisons(run: Run) -> pd.DataFrame:
                     "high": found.high,
                     "percent": in_percent(style),
                     "margin": margin_of(style),
-                    "verdict": verdict_of(style, found),
+                    "verdict": _detailed_verdict(style, found, standing),
                     "interval": found.method,
                     "pairs": len(part),
                     "seeds": found.seeds,
                     "pictures": part.loc[part["example"] != WHOLE, "example"].nunique(),
                     "grid": part["grid"].mean(),
                     "unpaired": int(measured.get(where, 0)) - len(part),
+                    "reference_fails": bool(standing and standing.reference_fails),
+                    "is_reference": bool(standing and standing.is_reference),
+                    **(_of_the_loss(standing) if standing and measure == LOSS else {}),
                 }
             )
-    return pd.DataFrame(rows, columns=COMPARED)
+    frame = pd.DataFrame(rows, columns=COMPARED)
+    frame["stands"] = stats.holm(frame["doubt"]) & ~frame["verdict"].isin(["", "undecided"])
+    return frame
 
 
 COMPARED = [
     *("method", "setting", "measure", "gap", "low", "high", "percent", "margin", "verdict"),
     *("interval", "pairs", "seeds", "pictures", "grid", "unpaired"),
+    *("gap_best", "gap_best_low", "gap_best_high", "share", "share_low", "share_high"),
+    *("doubt", "stands", "reference_fails", "is_reference"),
 ]
+
+
+def _detailed_verdict(style: MeasureStyle, gap: stats.Interval, standing: Standing | None) -> str:
+    """That on a measure other than the loss is on its own gap and margin."""
+    silent = standing is None or standing.reference_fails or standing.is_reference
+    if silent or gap.seeds < stats.ENOUGH_SEEDS:
+        return ""
+    return verdict_of(style, gap)
+
+
+def _of_the_loss(standing: Standing) -> dict[str, Any]:
+    """What only the loss has; its verdict is against the harder reference."""
+    best, share = standing.gap_best, standing.share
+    return {
+        "verdict": standing.verdict,
+        "doubt": standing.doubt,
+        **{"gap_best": best.estimate, "gap_best_low": best.low, "gap_best_high": best.high},
+        **{"share": share.estimate, "share_low": share.low, "share_high": share.high},
+    }
 
 
 def _gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
@@ -161,9 +191,7 @@ def _gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
     method, grid = (stats.seed_by_example(pairs, name) for name in ("value", "grid"))
     if not percent:
         return stats.paired_interval(method - grid)
-    ratio = stats.paired_ratio_interval(method, grid)
-    scaled = {end: 100 * getattr(ratio, end) for end in ("estimate", "low", "high")}
-    return dataclasses.replace(ratio, **scaled)
+    return stats.scaled(stats.paired_ratio_interval(method, grid), 100)
 
 
 def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
@@ -192,11 +220,22 @@ def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
 # One row per method -----------------------------------------------------------------------------
 
 OVERALL = [
-    *("method", "status", "loss_gap_mean", "loss_gap_low", "loss_gap_high", "loss_gap_worst"),
-    *("worst_setting", "percent", "verdict", "interval", "seeds", "pictures"),
+    *("method", "status", "share_mean", "share_low", "share_high", "share_worst"),
+    *("share_worst_setting", "share_settings", "verdict", "doubt", "stands", "power"),
+    *(
+        "seeds_needed",
+        "hours_needed",
+        "loss_gap_mean",
+        "loss_gap_low",
+        "loss_gap_high",
+        "loss_gap_worst",
+    ),
+    *("worst_setting", "gap_settings", "percent", "interval", "seeds", "pictures"),
     *("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason", "bd_quality"),
-    *("hypervolume_ratio", "igd_plus"),
-    *("coverage", "monotonicity", "calibration", "diagonal", "held_out"),
+    *("bd_seen_low", "bd_seen_high", "bd_of_low", "bd_of_high", "bd_ci_low", "bd_ci_high"),
+    *("hypervolume_ratio", "hypervolume_ci_low", "hypervolume_ci_high", "igd_plus"),
+    *("coverage", "monotonicity", "calibration", "calibration_ci_low", "calibration_ci_high"),
+    *("diagonal", "held_out", "overhead"),
     *("flops_ratio", "examples_ratio", "seconds_ratio", "bytes_ratio"),
     *("against_warm", "against_peer", "break_even"),
 ]
@@ -206,9 +245,19 @@ def overall(run: Run) -> pd.DataFrame:
     """One row per method, the grid among them.
 
     status: "done", "failed" (nothing was left) or "partly failed".
-    loss_gap_*: mean over settings with its 95 % interval, per cent if `percent`, and the largest.
+    share_*: of the benefit lost against the harder reference, mean over `share_settings` settings
+        with its 95 % interval, and the largest; verdict, power and seeds_needed: see `Judgement`.
+        hours_needed: what further seeds of it and of the grid would take, one after the other, by
+        the ledgers of this run. doubt is the verdict's p-value, and `stands` says whether it
+        survives Holm's correction over the methods.
+    loss_gap_*: against the grid's own networks, mean over `gap_settings` settings with its 95 %
+        interval, per cent if `percent`, and the largest. Both leave out settings at which the
+        method is the reference or the reference fails.
     bd_*: of the first front, where it is a rate against a quality; low, mid, high are the thirds
         of the common range, bd_quality is in units of the quality (BD-PSNR where it is PSNR).
+        bd_seen_* is the common range of quality, bd_of_* the grid's: the rest it does not see.
+    *_ci_*: 95 % intervals of BD-rate, hypervolume and calibration over the seeds, three or more.
+    overhead: what is written over what was estimated, in per cent: see the function.
     hypervolume_ratio, igd_plus: of the first front, too; see `bench/report/stats.py`.
     coverage, monotonicity, calibration, diagonal: see `knob`; held_out: see the function.
     *_ratio: to the grid's cost, for all settings of the run.
@@ -217,32 +266,50 @@ def overall(run: Run) -> pd.DataFrame:
     break_even: the number of settings from which on its FLOPs are fewer than the grid's; NaN for
         never.
     """
+    yard = run.yardstick
     percent = in_percent(run.measures[LOSS])
     of_loss = run.records[run.records["measure"] == LOSS]
     pairs = paired(of_loss, of_loss[of_loss["method"] == GRID])
-    reached, costs = _reached(run), savings(run).set_index("method")
+    reached, by_seed = _reached(run), _reached_by_seed(run)
+    costs = savings(run).set_index("method")
     crossing = break_evens(run).query("unit == 'flops'").set_index("method")["settings"]
     rows = []
     for method in run.methods:
-        own = pairs[pairs["method"] == method]
-        mean = mean_gap(own, percent)
+        counted = yard.counted(method) if yard else []
+        own = pairs[(pairs["method"] == method) & pairs["setting"].isin(counted)]
+        mean, judged = mean_gap(own, percent), judge(yard, method)
         worst, where = _worst(own, percent)
         rows.append(
             {
                 "method": method,
                 "status": _status(run, method),
+                "share_mean": judged.share.estimate,
+                "share_low": judged.share.low,
+                "share_high": judged.share.high,
+                "share_worst": judged.worst,
+                "share_worst_setting": judged.worst_setting,
+                "share_settings": len(judged.settings),
+                "verdict": judged.verdict,
+                "doubt": judged.doubt,
+                "power": judged.power,
+                "seeds_needed": judged.seeds_needed,
+                "hours_needed": (judged.seeds_needed - judged.share.seeds)
+                * (costs.at[method, "seconds"] + costs["seconds"].get(GRID, math.nan))
+                / 3600,
                 "loss_gap_mean": mean.estimate,
                 "loss_gap_low": mean.low,
                 "loss_gap_high": mean.high,
                 "loss_gap_worst": worst,
                 "worst_setting": where,
+                "gap_settings": len(counted),
                 "percent": percent,
-                "verdict": "" if method == GRID else verdict_of(run.measures[LOSS], mean),
                 "interval": mean.method,
                 "seeds": mean.seeds,
                 "pictures": own["example"].nunique(),
-                **front_gap(run, reached[method], reached[GRID]),
-                **knob(run, reached[method], reached[GRID]),
+                **(front := front_gap(run, reached[method], reached[GRID])),
+                **(steered := knob(run, reached[method], reached[GRID])),
+                **_over_seeds(run, {**front, **steered}, by_seed, method),
+                "overhead": overhead(run, method),
                 "held_out": held_out(run, method),
                 **{
                     f"{unit}_ratio": costs.at[method, f"{unit}_ratio"]
@@ -252,6 +319,7 @@ def overall(run: Run) -> pd.DataFrame:
             }
         )
     frame = pd.DataFrame(rows)
+    frame["stands"] = stats.holm(frame["doubt"]) & ~frame["verdict"].isin(["", "undecided"])
     flops = frame["method"].map(costs["flops"])
     frame["against_warm"] = flops / costs["flops"].get(WARM, math.nan)
     within = frame["verdict"].isin(["equal", "better"])
@@ -278,7 +346,12 @@ def _worst(pairs: pd.DataFrame, percent: bool) -> tuple[float, str]:
 def _reached(run: Run) -> dict[str, pd.DataFrame]:
     """Per method, and for the grid in any case: settings by measures, means over examples and
     seeds, NaN where nothing was measured."""
-    means = run.records.pivot_table(index=["method", "setting"], columns="measure", values="value")
+    records = run.records
+    if len(run.infinite):  # what one method has no number for is left out of all
+        key = ["seed", "setting", "example", "measure"]
+        gone = pd.MultiIndex.from_frame(run.infinite[key])
+        records = records[~pd.MultiIndex.from_frame(records[key]).isin(gone)]
+    means = records.pivot_table(index=["method", "setting"], columns="measure", values="value")
     found = {}
     for method in {GRID, *run.methods}:
         rows = pd.MultiIndex.from_product([[method], run.settings])
@@ -286,12 +359,58 @@ def _reached(run: Run) -> dict[str, pd.DataFrame]:
     return found
 
 
+def _reached_by_seed(run: Run) -> list[dict[str, pd.DataFrame]]:
+    """As `_reached`, for every seed that the grid has."""
+    grid = run.records.loc[run.records["method"] == GRID, "seed"]
+    return [
+        _reached(dataclasses.replace(run, records=run.records[run.records["seed"] == seed]))
+        for seed in sorted(grid.unique())
+    ]
+
+
+def _over_seeds(
+    run: Run, pooled: dict[str, Any], by_seed: list[dict[str, pd.DataFrame]], method: str
+) -> dict[str, float]:
+    """95 % intervals over the seeds that a method has, of what can only be taken of whole seeds."""
+    fronts, knobs = [], []
+    for reached in by_seed:
+        own, grid = reached.get(method), reached[GRID]
+        if own is not None and own.notna().any(axis=None):
+            fronts.append(front_gap(run, own, grid))
+            knobs.append(knob(run, own, grid)["calibration"])
+    found: dict[str, float] = {}
+    for name, key, values in (
+        ("bd", "bd_rate", [front["bd_rate"] for front in fronts]),
+        ("hypervolume", "hypervolume_ratio", [front["hypervolume_ratio"] for front in fronts]),
+        ("calibration", "calibration", knobs),
+    ):
+        ends = stats.seeds_interval(pooled[key], values) if method != GRID else (math.nan, math.nan)
+        found |= {f"{name}_ci_low": ends[0], f"{name}_ci_high": ends[1]}
+    return found
+
+
+def overhead(run: Run, method: str) -> float:
+    """How much larger a measure is than the measure that estimates it, in per cent: the mean over
+    settings, each over the rows that have both. NaN where the task names no estimate."""
+    for estimate, style in run.measures.items():
+        if style.estimates in run.measures:
+            rows = run.records[run.records["method"] == method]
+            table = rows[rows["measure"].isin([estimate, style.estimates])].pivot_table(
+                index=["setting", "seed", "example"], columns="measure", values="value"
+            )
+            table = table.reindex(columns=[estimate, style.estimates]).dropna()
+            sums = table.groupby("setting").sum()
+            return _mean(100 * (sums[style.estimates] / sums[estimate] - 1))
+    return math.nan
+
+
 def front_gap(run: Run, own: pd.DataFrame, grid: pd.DataFrame) -> dict[str, Any]:
     """The first front of a method against the grid's, whatever the coefficients; both settings by
     measures."""
     found: dict[str, Any] = dict.fromkeys(("bd_rate", "bd_low", "bd_mid", "bd_high"), math.nan)
     found |= {"bd_overlap": math.nan, "bd_reason": "the task names no front"}
-    found |= {"bd_quality": math.nan}
+    ends = ("bd_seen_low", "bd_seen_high", "bd_of_low", "bd_of_high")
+    found |= dict.fromkeys(("bd_quality", *ends), math.nan)
     found |= {"hypervolume_ratio": math.nan, "igd_plus": math.nan}
     if not run.fronts:
         return found
@@ -301,6 +420,7 @@ def front_gap(run: Run, own: pd.DataFrame, grid: pd.DataFrame) -> dict[str, Any]
         bd = stats.bd_rate(*reference.T, *points.T)
         names = ("bd_rate", "bd_low", "bd_mid", "bd_high", "bd_overlap", "bd_reason")
         found |= dict(zip(names, (bd.value, *bd.thirds, bd.overlap, bd.reason), strict=True))
+        found |= dict(zip(ends, (*bd.seen, *bd.of), strict=True))
         found["bd_quality"] = stats.bd_psnr(*reference.T, *points.T).value
     else:
         found["bd_reason"] = "the first front is not a rate against a quality"
@@ -441,102 +561,31 @@ def _cross(run: Run, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def quality_compute(run: Run) -> pd.DataFrame:
-    """One row per method and share of its training: what it had cost and how far it was.
+    """One row per method and length of its training: what it cost and how far it came. Empty where
+    no networks were trained for a share of the steps with their whole schedule (`--lengths`).
 
-    `flops` of all its networks together, those they started from in full, as the mean over seeds;
+    `flops` of all its networks together, those they started from included, as the mean over seeds;
     `loss_gap` is the mean over settings against the grid's full training, with `low` and `high`.
     A share at which not every setting was measured is left out.
     """
+    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
+    if run.lengths.empty:
+        return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
     percent = in_percent(run.measures[LOSS])
     full = run.records[run.records["measure"] == LOSS]
-    part = run.snapshot_records[run.snapshot_records["measure"] == LOSS]
-    shares = run.snapshots.set_index("entry")["share"]
+    part = run.length_records[run.length_records["measure"] == LOSS]
+    shares = run.lengths.set_index("entry")["share"]
     records = pd.concat([full.assign(share=1.0), part.assign(share=part["entry"].map(shares))])
     pairs = paired(records, full[full["method"] == GRID])
     rows = []
     for method in run.methods:
         whole = run.measured[run.measured["method"] == method]
-        early = run.snapshots[(run.snapshots["method"] == method)]
-        for share, at in pd.concat([early, whole]).groupby("share"):
+        shorter = run.lengths[run.lengths["method"] == method]
+        for share, at in pd.concat([shorter, whole]).groupby("share"):
             if set(at["setting"]) < set(whole["setting"]):
-                continue  # networks of another run may have no snapshots
+                continue  # another run may have trained for fewer settings
             own = pairs[(pairs["method"] == method) & (pairs["share"] == share)]
             gap = mean_gap(own, percent)
-            flops = [_flops(run, used, float(share)) for _, used in at.groupby("seed")["cells"]]
-            rows.append((method, share, np.mean(flops), gap.estimate, gap.low, gap.high, percent))
-    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
+            flops = costs_by_seed(run, at)["flops"].mean(skipna=False)
+            rows.append((method, share, flops, gap.estimate, gap.low, gap.high, percent))
     return pd.DataFrame(rows, columns=columns)
-
-
-def _flops(run: Run, used: Iterable[tuple[str, ...]], share: float) -> float:
-    """FLOPs of these cells after a share of their training, and of what they started from."""
-    known = run.cells.set_index("cell")["flops"].astype(float)
-    own = {cell for cells in used for cell in cells}
-    before = with_ancestors(run, own) - own
-    costs = (known.reindex(sorted(cells)).sum(skipna=False) for cells in (own, before))
-    return float(share * next(costs) + next(costs))
-
-
-# In words ---------------------------------------------------------------------------------------
-
-
-def under_test(run: Run) -> str | None:
-    """The method the sentence is about: a network told its coefficients, the best known first."""
-    found = [method for method in run.methods if method.split("[")[0] in UNDER_TEST]
-    return min(found, key=lambda m: (UNDER_TEST.index(m.split("[")[0]), "[" in m), default=None)
-
-
-def verdict_sentence(run: Run, frame: pd.DataFrame | None = None) -> str:
-    """What the run says of the network told its coefficients, honest where that is little.
-
-    frame: `overall(run)`, where there is one already. Plain text.
-    """
-    where = f"On {one_line(run.task)}, {one_line(run.preset)},"
-    method = under_test(run)
-    if method is None:
-        return f"{where} no network told its coefficients was measured, so there is no verdict."
-    if GRID not in run.methods:
-        return f"{where} there is no fixed grid to compare with, so there is no verdict."
-    row = (overall(run) if frame is None else frame).set_index("method").loc[method]
-    name = f"one network ({method_label(method)})"
-    if math.isnan(row["loss_gap_mean"]):
-        why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
-        return f"{where} {name} {why}, so there is no verdict."
-
-    style = run.measures[LOSS]
-    unit = "%" if row["percent"] else one_line(style.unit)
-    digits = 1 if row["percent"] else style.digits
-    gap, low, high = (row[f"loss_gap_{part}"] for part in ("mean", "low", "high"))
-    verb, ends = ("loses", (low, high)) if gap >= 0 else ("gains", (-high, -low))
-    size, _, bounds = estimate(abs(gap), ends, digits).partition(" ")
-    worst = estimate(row["loss_gap_worst"], (), digits, sign=True)
-    place = _setting_words(run, row["worst_setting"])
-    margin = f"{style.margin.removesuffix('%')} {unit}".strip()
-    cost = row["flops_ratio"]
-    words = [where, name, f"costs {ratio(cost)} the grid's compute and" if cost > 0 else ""]
-    words += [verb, size, unit, bounds, "of loss on average (at worst", worst, f"{unit},", place]
-    sentence = " ".join(filter(None, words)).replace(" ,", ",") + ")"
-    sentence += {
-        "better": f", better than the grid by more than the margin of {margin}",
-        "equal": f", which is equal within the margin of {margin}",
-        "worse": f", worse than the grid by more than the margin of {margin}",
-        "undecided": f"; whether that matters, given a margin of {margin}, is undecided",
-        "": "",
-    }[row["verdict"]]
-    if math.isfinite(row["break_even"]):
-        sentence += f"; it is cheaper from {row['break_even']:.0f} settings on"
-    if row["status"] != "done":
-        sentence += "; some of its measurements failed"
-    seeds = run.measured.loc[run.measured["method"] == method, "seed"].nunique()
-    if seeds < stats.ENOUGH_SEEDS:
-        few = "one seed" if seeds == 1 else f"{seeds} seeds"
-        sentence += f" ({few}: the interval knows nothing of another)"
-    return sentence + "."
-
-
-def _setting_words(run: Run, setting: str) -> str:
-    """`at λ = 0.18`, `at s1 = 10` or `at the centre`."""
-    label = run.labels()[setting]
-    if len(run.axes) == 1:
-        return f"at {one_line(run.axes[0].symbol)} = {label}"
-    return f"at {'the ' if label == 'centre' else ''}{one_line(label)}"

@@ -10,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.compare import comparisons, in_percent
+from bench.report.compare import comparisons
 from bench.report.costs import GRID, with_ancestors
 from bench.report.load import Results, Run
+from bench.report.reference import in_percent
 from bench.report.text import estimate, number, one_line, short
 
 

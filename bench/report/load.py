@@ -9,14 +9,16 @@ Reads `runs/<task>/<method>/<cell>/done.json` and `records/<task>/<method>/<id>.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -27,17 +29,25 @@ from bench.report.shape import CELL, ENTRY, misfit
 from bench.space import parse_setting
 from bench.untrusted import files_in, printable, read_object
 
+if TYPE_CHECKING:
+    from bench.report.shares import Yardstick
+
 Key = tuple[str, str, str]  # task, preset, experiment
+
+INFINITE = [math.inf, -math.inf]
+MARGIN_SHARE = 0.10  # of records that do not name one
 
 RECORDS = [*Record._fields, "entry", "kind"]
 MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
     *("outside", "kind", "share", "split", "time", "display", "provenance", "path", "reason"),
+    *("device", "device_name", "answering_flops", "tuning"),
 ]
 CELLS = [
     *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),
-    *("steps", "examples", "flops_per_step", "flops", "seconds", "parameters"),
-    *("conditioner_parameters", "bytes", "peak_memory_bytes", "device", "device_name"),
+    *("steps", "examples", "flops_per_step", "flops", "seconds", "processor_seconds"),
+    *("parameters", "conditioner_parameters", "bytes", "peak_memory_bytes", "net_memory_bytes"),
+    *("device", "device_name"),
     *("shared_device", "phases", "provenance", "path"),
 ]
 
@@ -53,6 +63,7 @@ class MeasureStyle:
     relative: bool = True
     margin: str = ""
     worst: float | None = None
+    estimates: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +82,10 @@ class Run:
     `method` is the curve and `setting` the point. measured: one row per method, seed and setting.
     cells: the trainings behind them, those they continued included.
     swept, swept_records: the same as `measured` and `records` for settings between the compared
-    ones and beyond them; snapshots, snapshot_records: for networks trained to a `share` only.
+    ones and beyond them; lengths, length_records: for networks trained for a `share` of the steps
+    with their whole schedule; snapshots, snapshot_records: for those kept after a `share` of one.
     original: the picture that samples show an answer to, if there is one.
+    damaged: a sentence for each measurement that was left out, since its files changed.
     """
 
     task: str
@@ -85,6 +98,8 @@ class Run:
     cells: pd.DataFrame
     swept: pd.DataFrame
     swept_records: pd.DataFrame
+    lengths: pd.DataFrame
+    length_records: pd.DataFrame
     snapshots: pd.DataFrame
     snapshot_records: pd.DataFrame
     original: Path | None
@@ -95,6 +110,9 @@ class Run:
     sample_line: str
     superseded: int
     not_finite: int
+    infinite: pd.DataFrame  # the rows of methods whose value is infinite, which are in no mean
+    margin_share: float = MARGIN_SHARE  # of the benefit lost that counts as none
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> Key:
@@ -135,6 +153,28 @@ class Run:
         unique = near.count(near[best]) == 1  # in a full grid every setting is as central
         return every[best] if unique and near[best] > 1 else None
 
+    @functools.cached_property
+    def middle(self) -> str:
+        """The setting nearest to the middle of the range, each axis counting by its logarithm."""
+
+        def away(setting: str) -> float:
+            return math.hypot(
+                *(
+                    math.log(value / math.sqrt(axis.low * axis.high))
+                    / math.log(axis.high / axis.low)
+                    for axis, value in zip(self.axes, self.values(setting), strict=True)
+                )
+            )
+
+        return min(self.settings, key=away)
+
+    @functools.cached_property
+    def yardstick(self) -> Yardstick | None:
+        """The fixed grid, examined; None without one."""
+        from bench.report.shares import Yardstick
+
+        return Yardstick.of(self)
+
     def _place(self, setting: str) -> tuple[Any, ...]:
         values = self.values(setting)
         if self.centre is None:
@@ -172,12 +212,15 @@ class Results:
     measured: one row per measured method, seed and setting; `cells` is a tuple of cell ids.
     cells: one row per finished training; `seconds` is the training phase, `phases` all of them.
     superseded: how many older measurements were left out, per task, preset and experiment.
+    damaged: a sentence for each measurement that was left out because its files are not what was
+    written; `run` makes them anew.
     """
 
     records: pd.DataFrame
     cells: pd.DataFrame
     measured: pd.DataFrame
     superseded: dict[Key, int] = field(default_factory=dict)
+    damaged: dict[Key, list[str]] = field(default_factory=dict)
 
     @functools.cached_property
     def runs(self) -> list[Run]:
@@ -197,8 +240,9 @@ class Results:
     def _run(self, key: Key, folder: str) -> Run:
         measured = _of(self.measured, key)
         methods = measured[measured["kind"] == "method"].reset_index(drop=True)
+        lengths = measured[measured["kind"] == "length"].reset_index(drop=True)
         rows = _of(self.records, key)
-        finite = rows[~rows["value"].isin([float("inf"), float("-inf")]) & rows["value"].notna()]
+        finite = rows[~rows["value"].isin(INFINITE) & rows["value"].notna()]
         pictures = map(sample_of, measured.loc[measured["kind"] == "context", "path"])
         display = methods.loc[methods["time"].idxmax(), "display"]
         measures = {
@@ -207,6 +251,10 @@ class Results:
         }
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
             measures.setdefault(name, MeasureStyle(label=name))
+        for name, style in measures.items():  # older records do not say what is an estimate
+            known = name.removesuffix("_estimated")
+            if not style.estimates and known != name and known in measures:
+                measures[name] = dataclasses.replace(style, estimates=known)
         axes = [
             AxisStyle(name=a["name"], low=a["low"], high=a["high"], symbol=a["symbol"] or a["name"])
             for a in display["axes"]
@@ -227,9 +275,11 @@ class Results:
             records=finite[finite["kind"] == "method"].reset_index(drop=True),
             context=finite[finite["kind"] == "context"].reset_index(drop=True),
             measured=methods,
-            cells=self._behind(methods["cells"]),
+            cells=self._behind([*methods["cells"], *lengths["cells"]]),
             swept=measured[measured["kind"] == "swept"].reset_index(drop=True),
             swept_records=finite[finite["kind"] == "swept"].reset_index(drop=True),
+            lengths=lengths,
+            length_records=finite[finite["kind"] == "length"].reset_index(drop=True),
             snapshots=measured[measured["kind"] == "snapshot"].reset_index(drop=True),
             snapshot_records=finite[finite["kind"] == "snapshot"].reset_index(drop=True),
             original=next(filter(None, pictures), None),
@@ -240,6 +290,9 @@ class Results:
             sample_line=display.get("sample_line", ""),
             superseded=self.superseded.get(key, 0),
             not_finite=len(rows) - len(finite),
+            infinite=rows[rows["value"].isin(INFINITE) & (rows["kind"] == "method")],
+            margin_share=display.get("margin_share") or MARGIN_SHARE,
+            damaged=self.damaged.get(key, []),
         )
 
     def _behind(self, used: Iterable[tuple[str, ...]]) -> pd.DataFrame:
@@ -257,8 +310,9 @@ class Results:
 def load_results(*roots: Path) -> Results:
     """Read one or several results folders, of which the newest measurement counts.
 
+    A measurement whose table or picture is not what was written is left out, with a warning.
     FileNotFoundError where a folder is missing; ValueError, naming the file and the way out,
-    where one is not ours or was changed after it was measured.
+    where one is not ours or damaged.
     """
     entries: dict[str, dict[str, Any]] = {}
     cells: dict[str, dict[str, Any]] = {}
@@ -290,12 +344,25 @@ def load_results(*roots: Path) -> Results:
             superseded[key] = superseded.get(key, 0) + 1
         newest[what] = entry
 
+    records, changed = _records(newest.values())
+    damaged: dict[Key, list[str]] = {}
+    for what, sentence in changed.items():
+        damaged.setdefault(what[0], []).append(sentence)
+    if changed:
+        first = next(iter(changed.values()))
+        warnings.warn(f"{len(changed)} measurements are left out; {first}", stacklevel=2)
+    whole = [e for e in newest.values() if (_key(e), e["entry"]) not in changed]
     return Results(
-        records=_records(newest.values()),
+        records=records,
         cells=pd.DataFrame(list(cells.values()), columns=CELLS),
-        measured=pd.DataFrame(list(newest.values()), columns=MEASURED),
+        measured=pd.DataFrame(whole, columns=MEASURED),
         superseded=superseded,
+        damaged=damaged,
     )
+
+
+class Changed(ValueError):
+    """The files of a measurement are not what was written; the message says which."""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -322,6 +389,7 @@ def _cell(path: Path) -> dict[str, Any]:
     cell |= {name: ledger.get(name) for name in CELLS if name in ledger}
     phases = ledger.get("seconds") or {}
     shared = bool(ledger.get("shared_device"))
+    cell |= {"processor_seconds": (ledger.get("processor_seconds") or {}).get("train")}
     return cell | {"seconds": phases.get("train"), "phases": phases, "shared_device": shared}
 
 
@@ -340,10 +408,11 @@ def _entry(path: Path) -> dict[str, Any]:
     entry |= {"method_id": content.get("method_id") or "", "reason": content.get("reason") or ""}
     entry |= {"share": content.get("share") or 1.0, "split": content.get("split") or "test"}
     entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
-    if not picture_is_whole(path, content):
-        raise ValueError(
-            f"{path.with_suffix('.png')} is damaged: delete {path} and run again to measure it anew"
-        )
+    entry |= {name: content.get(name) or "" for name in ("device", "device_name")}
+    # Older heads have neither: what is not known is None, what costs nothing is 0 or {}.
+    entry |= {"answering_flops": content.get("answering_flops")}
+    entry |= {"tuning": content["tuning"] or {} if "tuning" in content else None}
+    entry |= {"picture_is_whole": picture_is_whole(path, content)}
     return entry | {"provenance": content.get("provenance") or {}}
 
 
@@ -363,20 +432,31 @@ def _odd(content: dict[str, Any]) -> str:
     return ""
 
 
-def _records(entries: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """The rows of all entries, column by column: a million rows as tuples take twice as much."""
+def _records(
+    entries: Iterable[dict[str, Any]],
+) -> tuple[pd.DataFrame, dict[tuple[Key, str], str]]:
+    """The rows of all entries, column by column: a million rows as tuples take twice as much. And,
+    by run and entry, what is wrong with those whose files changed."""
     columns: dict[str, list[Any]] = {name: [] for name in RECORDS}
+    changed: dict[tuple[Key, str], str] = {}
     for entry in entries:
-        rows = _rows(entry)
+        try:
+            rows = _rows(entry)
+        except Changed as error:
+            changed[_key(entry), entry["entry"]] = str(error)
+            continue
         for name, values in zip(Record._fields, zip(*rows, strict=True), strict=False):
             columns[name].extend(values)
         for name in ("entry", "kind"):
             columns[name].extend([entry[name]] * len(rows))
-    return pd.DataFrame(columns).astype({"value": float})
+    return pd.DataFrame(columns).astype({"value": float}), changed
 
 
 def _rows(entry: dict[str, Any]) -> list[Record]:
     path = entry["path"].with_suffix(".csv")
+    anew = "run again to measure it anew"
+    if not entry["picture_is_whole"]:
+        raise Changed(f"{path.with_suffix('.png')} is damaged: {anew}")
     if entry["status"] != "done":
         return []
     if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -384,14 +464,13 @@ def _rows(entry: dict[str, Any]) -> list[Record]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is missing, though {entry['path'].name} says that it was written: delete "
-            f"{entry['path']} and run again to measure it anew"
+        raise Changed(
+            f"{path} is missing, though {entry['path'].name} says that it was written: {anew}"
         ) from None
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise ValueError(
+        raise Changed(
             f"{path} is not what was measured (its SHA-256 differs from the one in "
-            f"{entry['path'].name}): delete both and run again to measure it anew"
+            f"{entry['path'].name}): {anew}"
         )
     try:
         records = loads(data.decode("utf-8"), str(path))

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from bench.report.tables import Sheet
 from bench.report.text import NOTHING
 
-WORDS = {"better", "equal", "worse", "undecided", "failed", "diverged"}  # shown as marks
+# Shown as marks, whatever follows them in the cell.
+WORDS = {"better", "equal", "worse", "undecided", "mixed", "failed", "diverged"}
 FEW = 6  # rows that need no filter
 _NUMBER = re.compile(r"([+−]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?)(?: ([kMGTP])|[^\w.]|$)")
 _POWERS = {"k": "e3", "M": "e6", "G": "e9", "T": "e12", "P": "e15"}
@@ -84,7 +85,8 @@ def listing(sheet: Sheet, about: str) -> Html:
         text = rows[row][place]
         if place == 0:
             return tag("th", text, scope="row")
-        mark = tag("span", text, class_=f"v {text}") if text in WORDS else text
+        word = text.split(" ")[0]
+        mark = tag("span", text, class_=f"v {word}") if word in WORDS else text
         shown = tag("b", mark) if (row, place) in sheet.best else mark
         value = value_of(text) if numeric[place] else None
         known = None if value is None else f"{value:.12g}"

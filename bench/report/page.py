@@ -23,12 +23,14 @@ import pandas as pd
 from PIL import Image
 
 from bench.report import FIGURES, HEADS, TITLES, Built
-from bench.report.compare import LOST, under_test
+from bench.report.compare import LOST
 from bench.report.costs import GRID
 from bench.report.load import Results, Run, file_name
 from bench.report.markup import Html, data_uri, embedded, joined, listing, tag
+from bench.report.reference import setting_words
 from bench.report.sliders import Knob, Previews, knob_of
-from bench.report.tables import Sheet, gap_title, origin, sheets, size_line
+from bench.report.stats import ENOUGH_SEEDS
+from bench.report.tables import SIGN, Sheet, origin, sheets, size_line
 from bench.report.text import (
     NOTHING,
     estimate,
@@ -39,9 +41,17 @@ from bench.report.text import (
     ratio,
     short,
 )
+from bench.report.verdict import under_test
 
 PAGE = 6_000_000  # bytes, about as much as still opens at once on a phone
 FOLDED = ("summary",)  # tables for those who ask
+# Under the first table of results: the numbers in it answer different questions.
+WHICH = (
+    "Which number decides? Will you set the coefficient yourself: read the benefit lost and the "
+    "gap. Will you pick by size or quality and search for the coefficient: read BD-rate, where "
+    "there is one, with the overlap that it rests on. They can disagree."
+)
+FEW = "all of this is orientation, and nothing is called better, equal or worse."
 
 
 def page(results: Results, reports: Sequence[Built], command: str) -> str:
@@ -115,15 +125,15 @@ def _facts(report: Built) -> Html:
     if method is None or GRID not in run.methods:
         return Html()
     row = report.overall.set_index("method").loc[method]
-    title, digits = gap_title(run)
-    name, unit = title.removesuffix(" (%)"), " %" if row["percent"] else ""
-    ends = (row["loss_gap_low"], row["loss_gap_high"])
-    mean, _, around = estimate(row["loss_gap_mean"], ends, digits, sign=True).partition(" ")
-    worst = estimate(row["loss_gap_worst"], (), digits, sign=True)
+    share, low, high, worst = (
+        100 * row[f"share_{part}"] for part in ("mean", "low", "high", "worst")
+    )
+    mean, _, around = estimate(share, (low, high), 0).partition(" ")
+    over = f"{row['share_settings']} of {len(run.settings)} settings"
     facts = [
         ("of the grid's compute", ratio(row["flops_ratio"]), ""),
-        (f"{name}, mean", mean + unit, around),
-        (f"{name}, worst setting", worst + unit, ""),
+        (f"of the benefit lost, mean over {over}", f"{mean} %", around),
+        ("of the benefit lost at the worst of them", f"{estimate(worst, (), 0)} %", ""),
         ("settings from which it is cheaper", number(row["break_even"], 0), ""),
     ]
     pairs = [
@@ -140,26 +150,41 @@ def _facts(report: Built) -> Html:
 def _task(name: str, report: Built, knob: dict[str, Any] | None, plates: list[Plate]) -> Html:
     run = report.run
     about = f"{size_line(run)}. {one_line(run.sample_line)}".strip()
-    parts = [tag("h2", _title(run)), tag("p", about, class_="fine")]
+    frames = {name: getattr(report, name) for name in TITLES if name != "knob"}
+    tables, left = sheets(run, frames), list(plates)
+    notes = [*_warnings(report), *report.notes]
+    parts = [
+        *(tag("h2", _title(run)), tag("p", about, class_="fine"), tag("h3", "Read this first")),
+        tag("ul", *(tag("li", one_line(note)) for note in notes), class_="notes"),
+    ]
+    if (examined := tables.pop("reference", None)) is not None:
+        parts += _section(TITLES["reference"], HEADS["reference"], examined, [], folded=False)
     if knob is not None:
         parts.append(tag("div", embedded(knob), class_="knob"))
-    parts += [
-        tag("h3", "Read this first"),
-        tag("ul", *(tag("li", one_line(note)) for note in report.notes), class_="notes"),
-    ]
-    frames = {name: getattr(report, name) for name in ("overall", "comparisons", "summary")}
-    frames |= {name: getattr(report, name) for name in ("quality", "savings", "break_even")}
-    left = list(plates)
-    for each, sheet in sheets(run, frames).items():
+    for each, sheet in tables.items():
         beside = [plate for plate in left if plate.name.startswith(FIGURES.get(each, ()))]
         left = [plate for plate in left if plate not in beside]
         words = re.sub("`(.+?)`", r"“\1”", HEADS[each])
         parts += _section(TITLES[each], words, sheet, beside, folded=each in FOLDED)
+        if each == "overall":
+            parts.append(tag("p", WHICH, class_="which"))
     if left:
         parts += [tag("h3", "More figures"), _gallery(left)]
     words = "Every training behind these numbers, lost ones included; phases are device seconds."
     parts += _section("Every trained network", words, _networks(run), [], folded=True)
     return tag("section", *parts, tag("h3", "Provenance"), _origin(run), class_="task", id=name)
+
+
+def _warnings(report: Built) -> list[str]:
+    """What stands before all other notes: too few seeds, and settings of which nothing is said."""
+    run, examined = report.run, report.reference
+    few = len(run.seeds) < ENOUGH_SEEDS
+    found = [f"{len(run.seeds)} of {ENOUGH_SEEDS} seeds: {FEW}"] if few else []
+    return found + [
+        f"{SIGN.strip()} The reference fails at {setting_words(run, row['setting'])}, where "
+        f"nothing is called better or worse: {row['why']}."
+        for row in examined[examined["fails"].astype(bool)].to_dict("records")
+    ]
 
 
 def _section(
@@ -205,13 +230,16 @@ class Plate(NamedTuple):
 
 
 CAPTIONS = {
-    "headline": "Mean loss gap at matching coefficients against compute, one point a method",
-    "heat": "Loss gap of every method at every setting, with its verdict",
+    "headline": "Share of the benefit lost at matching coefficients (0 the grid, 1 its middle "
+    "network for all) against compute, mean and worst setting, one point a method",
+    "heat": "Loss gap of every method at every setting with its verdict, and the share of the "
+    "benefit lost",
     "gap": "Gap to the fixed grid against the coefficient",
     "measures": "Every measure against the coefficient",
     "samples": "What the models make of the first test example",
     "sweep": "One network, its coefficients moving",
-    "quality": "Quality against compute: networks trained to a share of their steps",
+    "quality": "Quality against compute: networks trained for a share of the steps, each with its "
+    "whole schedule",
     "break_even": "What so many settings cost",
     "cross": "Told one setting, scored with another",
 }

@@ -14,7 +14,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bench.report import compare
-from bench.report.compare import LOSS, LOST, UNDER_TEST, WARM, in_percent, margin_of
+from bench.report.compare import LOST, WARM
 from bench.report.costs import GRID, break_evens, costs_by_seed
 from bench.report.labels import Label, along, name_all
 from bench.report.load import Run, file_name
+from bench.report.reference import LOSS, in_percent, margin_of
+from bench.report.stats import ENOUGH_SEEDS
 from bench.report.style import (
     COLOURS,
     DASHES,
@@ -45,6 +47,7 @@ from bench.report.style import (
     compute_axis,
     gap_axis,
     handle,
+    hollow,
     legend_above,
     looks,
     no_line,
@@ -57,14 +60,16 @@ from bench.report.style import (
     two_lines,
 )
 from bench.report.sweeps import samples, sweeps
-from bench.report.tables import gap_title, main_measures
+from bench.report.tables import SIGN, gap_title, main_measures
 from bench.report.text import measure_label, method_label, number, one_line
+from bench.report.verdict import FAILS, MIXED, UNDER_TEST
 
 GREYS = ["0.55", "0.7", "0.4"]
 GOOD_BAD = LinearSegmentedColormap.from_list("good_bad", ["#0173b2", "#ffffff", "#d55e00"])
 VARIANTS = 2  # of methods that panels call by their full names
 CROWD = 4  # with more methods than this, bands are drawn for those under test only
-MARKS = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?"}
+MARKS = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?", MIXED: "≷"}
+DOUBT = "°"  # of a claim that does not stand after Holm's correction, as in the tables
 FARTHEST = 30  # settings up to which a break-even is drawn
 CELL = 0.31  # inches that a number with its mark needs
 
@@ -137,48 +142,99 @@ def _for_sheet(run: Run, overall: pd.DataFrame) -> list[str]:
 
 
 def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
-    """Mean loss gap at matched coefficients, with its 95 % interval, against compute: one named
-    point a method. None without a grid or without a method to compare."""
-    known = overall[["loss_gap_mean", "flops_ratio"]].notna().all(axis=1)
-    shown = overall[known & (overall["flops_ratio"] > 0)]
-    if not (shown["method"] != GRID).any():
+    """Share of the benefit lost at matched coefficients against compute, one named point a method:
+    the mean with its 95 % interval, and a thin line to the worst setting. Hollow where there is no
+    verdict since the reference fails. None without a grid or a method with a share."""
+    known = overall["share_mean"].notna() & (overall["flops_ratio"] > 0)
+    if not known.any():
         return None
-    figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
+    shown = overall[known | (overall["method"] == GRID)]
+    figure = Figure(figsize=(SINGLE, _height(run) + 0.3), layout="constrained")
     axes = figure.subplots()
     styles = looks(run.methods)
-    shown = shown.sort_values("loss_gap_mean", ascending=False)
-    x, y = shown["flops_ratio"].to_numpy(float), shown["loss_gap_mean"].to_numpy(float)
-    low, high = (shown[f"loss_gap_{end}"].fillna(shown["loss_gap_mean"]) for end in ("low", "high"))
+    shown = shown.sort_values("share_mean", ascending=False, na_position="last")
+    x = shown["flops_ratio"].to_numpy(float)
+    y = shown["share_mean"].fillna(0.0).to_numpy(float)  # the grid loses nothing of itself
+    low, high, worst = (
+        shown[f"share_{end}"].to_numpy(float, copy=True) for end in ("low", "high", "worst")
+    )
+    for end in (low, high, worst):
+        end[np.isnan(end)] = y[np.isnan(end)]
     spare = max(x.max() / x.min(), 3) ** 0.12
     limits = (x.min() / spare**2, x.max() * spare)  # names need room on the left
     compute_axis(axes, *limits)
     x = _side_by_side(x, (limits[1] / limits[0]) ** 0.016)
-    gap_axis(axes, [*y, *low, *high], margin_of(run.measures[LOSS]))
-    for method, *point, bottom, top in zip(shown["method"], x, y, low, high, strict=True):
-        look = no_line(styles[method])
-        axes.vlines(point[0], bottom, top, color=look["color"], linewidth=1.2, zorder=3)
+    gap_axis(axes, [*y, *low, *high, *worst, 1.0], run.margin_share)
+    axes.axhline(1, color="0.45", linewidth=0.8, dashes=(4, 2), zorder=1)
+    silent = shown["verdict"].str.startswith(FAILS) | ((shown["method"] == GRID) & _fails(run))
+    points = list(zip(x, y, strict=True))
+    for place, (method, point) in enumerate(zip(shown["method"], points, strict=True)):
+        look = hollow(styles[method]) if silent.iloc[place] else no_line(styles[method])
+        line = {"color": look["color"], "zorder": 3}
+        axes.vlines(point[0], low[place], high[place], **line, linewidth=1.4)
+        axes.vlines(point[0], point[1], worst[place], **line, linewidth=0.5)
+        if worst[place] > point[1]:
+            axes.plot(point[0], worst[place], "_", **line, markersize=4, markeredgewidth=0.9)
         axes.plot(*point, **look)
     axes.set_xlabel("compute for all settings, × the grid's FLOPs ↓")
-    axes.set_ylabel(plain(f"mean {gap_title(run)[0]} ↓"))
+    axes.set_ylabel("share of the benefit lost ↓")
     sns.despine(ax=axes)
-    said = [_interval_note("bars", shown["interval"]), "side by side: the same cost"]
-    if margin_of(run.measures[LOSS]) > 0:
-        said.append(f"shaded: equal within {_margin(run)}")
     called, key = _called(list(shown["method"]))
-    missing = [method_label(m) for m in run.methods if m not in called]
-    if missing:
-        said.append(f"not shown, for want of a gap or a cost: {', '.join(missing)}")
-    note(figure, [*said, *key], SINGLE)
+    note(figure, [*_headline_notes(run, overall, shown), *key], SINGLE)
     settle(figure)
-    bars = [along(axes, [(a, b), (a, c)]) for a, b, c in zip(x, low, high, strict=True)]
-    bars.append(along(axes, [(end, 0.0) for end in axes.get_xlim()]))
-    points = list(zip(x, y, strict=True))
+    ends = zip(x, np.minimum(low, worst), np.maximum(high, worst), strict=True)
+    bars = [along(axes, [(place, bottom), (place, top)]) for place, bottom, top in ends]
+    bars += [along(axes, [(end, level) for end in axes.get_xlim()]) for level in (0.0, 1.0)]
     names = [
         _label(method, called[method], [point], styles[method])
         for method, point in zip(shown["method"], points, strict=True)
     ]
-    name_all(axes, names, np.concatenate([ring(axes, points), *bars]))
+    across = [limits[0] * (limits[1] / limits[0]) ** part for part in (0.85, 0.7, 0.55)]
+    words = Label(text="the middle network for all", at=[(a, 1) for a in across], colour="none")
+    name_all(axes, [*names, words], np.concatenate([ring(axes, points), *bars]))
     return figure
+
+
+def _headline_notes(run: Run, overall: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """How the headline is read, and over how many settings each mean is."""
+    counts = shown.loc[shown["method"] != GRID, "share_settings"].astype(int)
+    least, most = counts.min(), counts.max()
+    some = f"{least}" if least == most else f"{least} to {most}"
+    said = [
+        f"points: means over the {some} of {len(run.settings)} settings with a benefit and a sound "
+        "reference that is not the method itself",
+        "bars: 95 % intervals",
+        "thin lines with a foot: to the worst setting",
+        "side by side: the same cost",
+        f"shaded: equal within ±{100 * run.margin_share:g} %",
+    ]
+    if len(run.seeds) < ENOUGH_SEEDS:
+        said.append("fewer than three seeds: orientation, no verdict")
+    missing = [m for m in overall["method"] if m not in set(shown["method"])]
+    if missing:
+        names = ", ".join(method_label(m) for m in missing)
+        said.append(f"not shown, for want of a share or a cost: {names}")
+    return said + _hollow_note(run)
+
+
+def failing(run: Run) -> list[str]:
+    """The settings at which another network of the grid does better than the one trained for them:
+    there a figure says neither better nor worse."""
+    return list(run.yardstick.failing) if run.yardstick else []
+
+
+def _fails(run: Run) -> bool:
+    return bool(failing(run))
+
+
+def _hollow_note(run: Run) -> list[str]:
+    """What hollow means, where there is something hollow."""
+    if not (settings := failing(run)):
+        return []
+    labels = run.labels()
+    places = ", ".join(one_line(labels[setting]) for setting in settings)
+    symbol = f"{one_line(run.axes[0].symbol)} = " if len(run.axes) == 1 else ""
+    return [f"hollow: no verdict, for the reference fails at {symbol}{places}"]
 
 
 def _side_by_side(x: np.ndarray, step: float) -> np.ndarray:
@@ -195,63 +251,132 @@ def _side_by_side(x: np.ndarray, step: float) -> np.ndarray:
 
 
 def heatmap(run: Run, comparisons: pd.DataFrame, overall: pd.DataFrame) -> Figure | None:
-    """The loss gap of every method (the best first) at every setting and in the mean, with its
-    verdict. Numbers and marks say all; colour (blue better, orange worse) is for the overview."""
+    """The loss gap of every method (the best first) at every setting with its verdict, and beside
+    it the share of the benefit lost, mean and worst. Numbers and marks say all; colour (blue
+    better, orange worse) is for the overview. Where the reference fails a cell is hatched, has no
+    colour and no mark."""
     of_loss = comparisons[(comparisons["measure"] == LOSS) & (comparisons["method"] != GRID)]
     if not (of_loss["pairs"] > 0).any():
         return None
-    mean = overall[overall["method"] != GRID].sort_values("loss_gap_mean").set_index("method")
-    gaps, verdicts = (
-        of_loss.pivot(index="method", columns="setting", values=column)
-        .reindex(index=mean.index, columns=run.settings)
-        .assign(mean=mean[of_mean])
-        for column, of_mean in (("gap", "loss_gap_mean"), ("verdict", "verdict"))
-    )
-    names = [two_lines(method, 24) for method in mean.index]
+    by_share = overall[overall["method"] != GRID].sort_values(["share_mean", "loss_gap_mean"])
+    shares = by_share.set_index("method")
+    at = of_loss.set_index(["method", "setting"])
+    parts = ["mean", "worst"] if shares["share_mean"].notna().any() else []
+    names = [two_lines(method, 24) for method in shares.index]
     tall = [1 + 0.6 * name.count("\n") for name in names]
     several = len(run.axes) > 1
     aside = 0.1 + 0.052 * max(len(line) for name in names for line in name.split("\n"))
-    width = SINGLE if (SINGLE - aside) / (gaps.shape[1] + 0.2) > CELL else DOUBLE
+    count = len(run.settings)
+    width = SINGLE if (SINGLE - aside) / (count + len(parts) + 0.2) > CELL else DOUBLE
     figure = Figure(figsize=(width, 0.19 * sum(tall) + (0.65 if several else 0.45)))
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02))
     axes = figure.subplots()
 
-    sizes = of_loss["gap"].abs()
-    most = max(min(sizes.max(), 10 * sizes.median()), 1e-12)
+    sizes = of_loss.loc[~of_loss["reference_fails"].astype(bool), "gap"].abs()
+    most = max(min(sizes.max(), 10 * sizes.median()), 1e-12) if sizes.notna().any() else 1.0
     margin = margin_of(run.measures[LOSS])
     soft = margin if margin > 0 else most / 50  # where shades begin
-    lefts = [*range(len(run.settings)), len(run.settings) + 0.2]  # the mean stands apart
     tops = np.cumsum([0.0, *tall])
-    failed = run.measured.groupby(["method", "setting"])["status"].agg(lambda s: s.isin(LOST).all())
-    for row, column in np.ndindex(gaps.shape):
-        value, at = gaps.iat[row, column], (gaps.index[row], gaps.columns[column])
-        if math.isfinite(value):
-            shade = float(np.clip(np.arcsinh(value / soft) / np.arcsinh(most / soft), -1, 1))
-            colour = GOOD_BAD(0.5 + 0.5 * shade)
-            text = f"{_brief(value)}{MARKS.get(verdicts.iat[row, column], '')}"
-        else:
-            colour, text = to_rgba("0.93"), "failed" if failed.get(at, False) else "—"
-        corner, last = (lefts[column], tops[row]), column == len(run.settings)
-        cell(axes, corner, tall[row], colour, text, 6.0, bold=last)
+    for row, method in enumerate(shares.index):
+        for column, setting in enumerate(run.settings):
+            found = _heat_cell(run, at, method, setting)
+            corner = (float(column), float(tops[row]))
+            colour = to_rgba("0.93") if found.value is None else _shade(found.value, soft, most)
+            cell(axes, corner, tall[row], colour, found.text, 6.0, hatched=found.hatched)
+        for place, part in enumerate(parts):
+            value, verdict = shares.at[method, f"share_{part}"], shares.at[method, "verdict"]
+            silent = verdict.startswith(FAILS)
+            mark = MARKS.get(verdict, "") if part == "mean" else ""
+            mark += _doubtful(mark, shares.at[method, "stands"])
+            text = f"{_share(value)}{mark}" if math.isfinite(value) else "—"
+            grey = silent or not math.isfinite(value)
+            colour = to_rgba("0.93") if grey else _shade(value, run.margin_share, 2.0)
+            corner = (count + 0.2 + place, float(tops[row]))  # the shares stand apart
+            bold = part == "mean" and verdict in MARKS
+            cell(axes, corner, tall[row], colour, text, 6.0, bold=bold, hatched=silent)
+    lefts = [*range(count), *(count + 0.2 + place for place in range(len(parts)))]
     axes.set_xlim(0, lefts[-1] + 1)
     axes.set_ylim(tops[-1], 0)
-    heads = [*(plain(label) for label in run.labels().values()), "mean"]
+    signs = {setting: SIGN.strip() for setting in failing(run)}
+    heads = [plain(label) + signs.get(s, "") for s, label in run.labels().items()] + parts
     sides(axes, heads, names, [left + 0.5 for left in lefts], (tops[1:] + tops[:-1]) / 2)
-    if several:
-        axes.tick_params(axis="x", rotation=90)
+    axes.tick_params(axis="x", rotation=90 if several else 0, labelsize=6)
     title = gap_title(run)[0] + ("" if several else f" at {one_line(run.axes[0].symbol)} =")
-    axes.set_title(plain(title), loc="left", fontsize=7.5, pad=4)
-    if (of_loss["verdict"] != "").any():
-        words = {"equal": f"equal within {_margin(run)}", "undecided": "undecided (95 %)"}
-        key = "    ".join(f"{mark} {words.get(word, word)}" for word, mark in MARKS.items())
-        note(figure, [key], width)
+    axes.set_title(plain(title), loc="left", fontsize=7, pad=4)
+    if parts:
+        axes.set_title("share lost", loc="right", fontsize=7, pad=4)
+    note(figure, _heat_notes(run, of_loss, shares), width)
     return figure
 
 
+class _Heat(NamedTuple):
+    text: str
+    value: float | None  # what colours the cell
+    hatched: bool = False
+
+
+def _heat_cell(run: Run, at: pd.DataFrame, method: str, setting: str) -> _Heat:
+    """What the heat map says of one method at one setting."""
+    status = run.measured[(run.measured["method"] == method) & (run.measured["setting"] == setting)]
+    if len(status) and status["status"].isin(LOST).all():
+        return _Heat("failed", None)
+    if (method, setting) not in at.index or not math.isfinite(at.at[(method, setting), "gap"]):
+        return _Heat("—", None)
+    row = at.loc[(method, setting)]
+    if row["is_reference"]:
+        return _Heat("ref.", None)
+    if row["reference_fails"]:
+        return _Heat(f"({_brief(row['gap'])})", None, hatched=True)
+    mark = MARKS.get(row["verdict"], "")
+    return _Heat(f"{_brief(row['gap'])}{mark}{_doubtful(mark, row['stands'])}", row["gap"])
+
+
+def _heat_notes(run: Run, of_loss: pd.DataFrame, shares: pd.DataFrame) -> list[str]:
+    """The signs that are on the heat map, and no others."""
+    drawn = of_loss[~of_loss["is_reference"].astype(bool)]
+    claims = {*drawn["verdict"], *shares["verdict"]}
+    equal = f"equal within {100 * run.margin_share:g} % of the benefit"
+    if margin_of(run.measures[LOSS]) > 0:
+        equal += f", {_margin(run)} where there is none"
+    words = {"equal": equal, "undecided": "undecided (95 %)"}
+    words[MIXED] = "equal or better in the mean, worse at a setting"
+    said = [
+        f"{mark}\u00a0{words.get(word, word)}" for word, mark in MARKS.items() if word in claims
+    ]
+    both = pd.concat([drawn[["verdict", "stands"]], shares[["verdict", "stands"]]])
+    bold = both["verdict"].isin(["better", "equal", "worse"])
+    if (bold & ~both["stands"].astype(bool)).any():
+        said.append(f"{DOUBT}\u00a0does not stand after Holm's correction")
+    if of_loss["is_reference"].any():
+        said.append("ref.: the grid's own network")
+    if failing(run):
+        said.append(f"{SIGN.strip()}\u00a0hatched, in brackets: the reference fails, no verdict")
+    if len(run.seeds) < ENOUGH_SEEDS:
+        said.append("fewer than three seeds: orientation, no verdicts")
+    return said
+
+
+def _doubtful(mark: str, stands: bool) -> str:
+    """A claim that does not survive Holm's correction over its table has a small circle."""
+    return DOUBT if mark in (MARKS["better"], MARKS["equal"], MARKS["worse"]) and not stands else ""
+
+
+def _shade(value: float, soft: float, most: float) -> Any:
+    """Blue below nothing, orange above, linear up to `soft` and logarithmic beyond."""
+    shade = float(np.clip(np.arcsinh(value / soft) / np.arcsinh(most / soft), -1, 1))
+    return GOOD_BAD(0.5 + 0.5 * shade)
+
+
+def _share(value: float) -> str:
+    """`0.12`, `−0.03`, `3.7`, `66`: a share of the benefit that fits a small cell."""
+    size = abs(value)
+    return number(value, 2 if size < 0.995 else 1 if size < 9.95 else 0)
+
+
 def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
-    """Mean loss gap to the fully trained grid against the compute spent so far: a line where
-    networks were measured during their training, one point where they were not. None without
-    snapshots."""
+    """Mean loss gap to the fully trained grid against the compute of networks that were trained for
+    shares of the steps, each with its whole schedule: a line where a method was trained for several
+    lengths, one point where it was not. None where no method was."""
     known = quality[quality["flops"].gt(0) & quality["loss_gap"].notna()]
     lines = known["method"].map(known.groupby("method").size()) > 1
     if not lines.any():
@@ -272,33 +397,38 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
     under_test = known[known["method"].isin(COLOURS)]
     reached = [*known["loss_gap"], *under_test["low"], *under_test["high"]]
     gap_axis(axes, reached, margin_of(run.measures[LOSS]))
+    drawn = {method: _between(curve) for method, curve in curves.items()}
     for method, curve in curves.items():
-        look = styles[method] if len(curve) > 1 else no_line(styles[method])
-        axes.plot(*_columns(curve), **look)
+        look = styles[method]
+        if len(curve) > 1:
+            axes.plot(*_columns(drawn[method]), **look | {"marker": "none"})
+        axes.plot(*_columns(curve), **hollow(look) if _fails(run) else no_line(look))
         if method in COLOURS:
-            own = known[known["method"] == method].sort_values("flops")
-            band = {"color": look["color"], "alpha": 0.18, "linewidth": 0}
-            axes.fill_between(own["flops"] / base, own["low"], own["high"], **band)
-    axes.set_xlabel("compute so far, × the full grid's FLOPs" if len(full) else "FLOPs so far")
+            _band(axes, known[known["method"] == method], base, look["color"])
+    axes.set_xlabel("compute, × the full grid's FLOPs" if len(full) else "FLOPs")
     axes.set_ylabel(plain(f"mean {gap_title(run)[0]} ↓"))
     sns.despine(ax=axes)
     shares = ", ".join(f"{share:.3g}" for share in sorted(known["share"].unique()))
-    said = [f"points: {shares} of the training", "gaps are to the grid's full training"]
-    saved = _equal_loss(run, curves)
+    said = [
+        f"points: networks trained for {shares} of the steps, each with its whole schedule",
+        "lines: straight in the logarithm of the compute",
+        "gaps are to the grid's full training",
+    ]
+    saved = None if _fails(run) else equal_loss(curves)
     if saved is not None:
         said.append("arrow: compute for the same loss")
     if len(under_test[["low", "high"]].dropna()):
         said.append("bands: 95 % intervals")
     called, key = _called(list(curves))
-    note(figure, [*said, *key], SINGLE)
+    note(figure, [*said, *_hollow_note(run), *key], SINGLE)
     settle(figure)
-    traced = [along(axes, curve) for curve in curves.values()]
+    traced = [along(axes, curve) for curve in drawn.values()]
     traced.append(along(axes, [(end, 0.0) for end in axes.get_xlim()]))
     points = [point for curve in curves.values() for point in curve]
     names = [_label(m, called[m], curve[::-1], styles[m]) for m, curve in curves.items()]
     if saved is not None:
         cost, needed, level = saved
-        arrow = {"arrowstyle": "<->", "color": "0.25", "linewidth": 0.8, "shrinkA": 0}
+        arrow = {"arrowstyle": "<->", "color": "0.25", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (cost, level), (needed, level), zorder=7, arrowprops=arrow)
         traced.append(along(axes, [(cost, level), (needed, level)]))
         spots = [(cost * (needed / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
@@ -308,18 +438,38 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def _equal_loss(
-    run: Run, curves: dict[str, list[tuple[float, float]]]
-) -> tuple[float, float, float] | None:
-    """The compute of the method under test, what the grid needs for the same gap, and that gap.
-    None where the grid's curve does not come down to it."""
+def _band(axes: Axes, quality: pd.DataFrame, base: float, colour: Any) -> None:
+    """The intervals around a curve of `quality_compute`, interpolated as it is."""
+    own = quality.sort_values("flops")
+    across = own["flops"] / base
+    (x, low), (_, high) = (
+        _columns(_between(list(zip(across, own[end], strict=True)))) for end in ("low", "high")
+    )
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _between(curve: list[tuple[float, float]], parts: int = 48) -> list[tuple[float, float]]:
+    """A curve through points of (compute, gap) as it is interpolated, and so as it is drawn on any
+    vertical scale: between two of them the gap is linear in the logarithm of the compute."""
+    x, y = (np.array(column) for column in _columns(curve))
+    places = np.linspace(
+        0, len(x) - 1, parts * (len(x) - 1) + 1
+    )  # the points themselves among them
+    logs = np.interp(places, np.arange(len(x)), np.log(x))
+    return list(zip(np.exp(logs), np.interp(places, np.arange(len(x)), y), strict=True))
+
+
+def equal_loss(curves: dict[str, list[tuple[float, float]]]) -> tuple[float, float, float] | None:
+    """The compute of the method under test, what the grid needs for the same gap, and that gap:
+    where the grid's curve, as `_between` draws it, comes down to it. None where it does not."""
     method = next((m for m in UNDER_TEST if m in curves), None)
     if method is None or GRID not in curves:
         return None
     cost, level = max(curves[method])
     for (x0, y0), (x1, y1) in itertools.pairwise(curves[GRID]):
-        if y0 > level >= y1:
-            return cost, x0 * (x1 / x0) ** ((y0 - level) / (y0 - y1)), level
+        if y0 >= level >= y1:
+            share = (y0 - level) / (y0 - y1) if y0 > y1 else 0.0
+            return cost, float(x0 * (x1 / x0) ** share), level
     return None
 
 
@@ -467,7 +617,8 @@ def cross(run: Run, method: str) -> Figure | None:
 
 
 def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure:
-    """Two measures against each other: one marker per setting, settings joined in order."""
+    """Two measures against each other: one marker per setting, settings joined in order; the grid's
+    is hollow where the reference fails."""
     shown, curves = looks(run.methods), _context(run, x, y)
     figure = Figure(figsize=(SINGLE, _height(run)), layout="constrained")
     axes = figure.subplots()
@@ -480,12 +631,14 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure:
             continue
         if not joined:
             look = no_line(look)
-        elif _same(pairs):  # one network for all settings is one point: a ring, hiding nothing
+        elif _same(pairs):  # one network for all settings is one point: large, below the others
             pairs = pairs[:1]
-            hollow: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": look["color"]}
-            look = no_line(look) | hollow | {"markersize": 7, "markeredgewidth": 1.1, "zorder": 6}
+            look = no_line(look) | {"markersize": 7, "zorder": 2.5}
         drawn[method] = pairs
         axes.plot(*_columns(pairs), **look)
+        if method == GRID and _fails(run):
+            at = _in_order(run, summary[summary["method"] == GRID]).loc[failing(run), [x, y]]
+            axes.plot(at[x], at[y], **hollow(look))
     points = [point for pairs in drawn.values() for point in pairs]
     scale(axes, "x", [p[0] for p in points])
     scale(axes, "y", [p[1] for p in points])
@@ -496,7 +649,7 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure:
     axes.set_ylabel(plain(textwrap.fill(measure_label(run.measures[y]), 36)))
     sns.despine(ax=axes)
     called, key = _called(list(drawn))
-    note(figure, key, SINGLE)
+    note(figure, [*_hollow_note(run), *key], SINGLE)
     settle(figure)
     spots = {m: _ends_first(p) if joined else _lonely(axes, p, points) for m, p in drawn.items()}
     names = [_label(m, called[m], spots[m], shown[m]) for m in drawn]
@@ -511,21 +664,27 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure:
 
 
 def measures(run: Run, summary: pd.DataFrame) -> Figure:
-    """Small multiples: the mean of every measure against the coefficient."""
+    """Small multiples: the mean of every measure against the coefficient; the grid's mark is hollow
+    where the reference fails."""
     names = [name for name in run.measures if summary[name].notna().any()]
     titles = [measure_label(run.measures[name]) for name in names]
-    panels, figure, shown = _panels(run, titles, 1.4)
+    panels, figure, shown = _panels(run, titles, 1.4, _hollow_note(run))
     for axes, name in zip(panels, names, strict=True):
         for method, look in shown.items():
             at = summary[summary["method"] == method]
             axes.plot(_places(run, at["setting"], method, shown), at[name], **look)
+            if method == GRID and _fails(run):
+                at = at[at["setting"].isin(failing(run))]
+                places = _places(run, at["setting"], method, shown)
+                axes.plot(places, at[name], **hollow(look))
         scale(axes, "y", list(summary[name].dropna()))
     return figure
 
 
 def gap(run: Run, comparisons: pd.DataFrame) -> Figure:
     """Method minus grid against the coefficient, with 95 % intervals: of the loss, and of the
-    measures of the fronts."""
+    measures of the fronts. Hollow where the reference fails, the grid's own points on the line of
+    nothing among them."""
     paired = comparisons[comparisons["pairs"] > 0]
     names = [LOSS, *(name for name in main_measures(run) if name != LOSS)]
     names = [name for name in names if (paired["measure"] == name).any()]
@@ -534,7 +693,8 @@ def gap(run: Run, comparisons: pd.DataFrame) -> Figure:
     drawn = ("bars" if several else "bands") + (" (of those under test)" if crowd else "")
     said = ["Δ to the fixed grid at the same setting", _interval_note(drawn, paired["interval"])]
     if paired["margin"].notna().any():
-        said.append("shaded: the margin within which a gap counts as none")
+        said.append("shaded: the measure's margin")
+    said += _hollow_note(run)
     titles = [_gap_name(run, name) for name in names]
     panels, figure, shown = _panels(run, titles, 1.6, said, without=GRID)
     for axes, name in zip(panels, names, strict=True):
@@ -552,6 +712,12 @@ def gap(run: Run, comparisons: pd.DataFrame) -> Figure:
             if several or not crowd or method in COLOURS:
                 seen += [*bottom, *top]
             axes.plot(place, mean, **look)
+            fails = at["reference_fails"].to_numpy(bool)
+            if fails.any():
+                axes.plot(place[fails], mean[fails], **hollow(look))
+        if _fails(run):
+            places = _places(run, pd.Series(failing(run)))
+            axes.plot(places, [0.0] * len(places), **hollow(looks([GRID])[GRID]))
         gap_axis(axes, seen, margin_of(run.measures[name]))
     return figure
 
@@ -573,10 +739,10 @@ def _panels(
     """One panel per title over the settings, at double width, the legend above; `said` below."""
     several = len(run.axes) > 1
     shown = {method: look for method, look in looks(run.methods).items() if method != without}
-    if several:  # side by side nothing is hidden, and the grid needs no ring
+    if several:  # side by side nothing is hidden, and the grid's need not be large
         shown = {method: no_line(look) for method, look in shown.items()}
         if GRID in shown:
-            shown[GRID] |= {"markersize": 4, "markerfacecolor": "black"}
+            shown[GRID] |= {"markersize": 4}
     count = len(titles)
     choices: tuple[int, ...] = (4, 3)
     if several:
@@ -646,11 +812,14 @@ def _axis_label(run: Run) -> str:
 
 
 def _places(
-    run: Run, settings: pd.Series, method: str, shown: dict[str, dict[str, Any]]
+    run: Run, settings: pd.Series, method: str = "", shown: dict[str, dict[str, Any]] | None = None
 ) -> list[float]:
-    """Where settings stand on the horizontal axis; named ones with the methods side by side."""
+    """Where settings stand on the horizontal axis; named ones with the methods side by side, and
+    what is of no method in their middle."""
     if len(run.axes) == 1:
         return [run.values(setting)[0] for setting in settings]
+    if shown is None:
+        return [float(run.settings.index(setting)) for setting in settings]
     aside = 0.7 * ((list(shown).index(method) + 0.5) / len(shown) - 0.5)
     return [run.settings.index(setting) + aside for setting in settings]
 

@@ -104,6 +104,7 @@ MEASURE = Fields(
         "relative": truth,
         "margin": margin,
         "worst": number,
+        "estimates": text,
     },
     closed=True,
 )
@@ -114,7 +115,7 @@ DISPLAY = Fields(
         "axes": Each(AXIS, empty=False),
         "fronts": Each(Each(text, count=2)),
     },
-    other={"sample_line": text},
+    other={"sample_line": text, "margin_share": share},
 )
 ENTRY = Fields(
     needed={
@@ -126,9 +127,13 @@ ENTRY = Fields(
         "display": DISPLAY,
     },
     other={
-        "kind": one_of("method", "swept", "snapshot", "context"),
+        "kind": one_of("method", "swept", "length", "snapshot", "context"),
         "share": share,
-        **dict.fromkeys(("method_id", "reason", "split", "sha256"), text),
+        **dict.fromkeys(("method_id", "reason", "split", "sha256", "device", "device_name"), text),
+        "answering_flops": amount,
+        "tuning": Fields(
+            needed=dict.fromkeys(("variants", "examples", "flops"), amount), other={"preset": text}
+        ),
         "outside": Each(text),
         "provenance": PROVENANCE,
     },
@@ -138,7 +143,8 @@ LEDGER = Fields(
     other={
         **dict.fromkeys(("steps", "examples", "flops_per_step", "flops", "bytes"), amount),
         **dict.fromkeys(("parameters", "conditioner_parameters", "peak_memory_bytes"), amount),
-        "seconds": Each(amount, named=True),
+        **dict.fromkeys(("net_memory_bytes", "reserved_memory_bytes"), amount),
+        **dict.fromkeys(("seconds", "processor_seconds"), Each(amount, named=True)),
         **dict.fromkeys(("device", "device_name"), text),
         "shared_device": truth,
     },

@@ -18,13 +18,14 @@ from PIL import Image, features
 
 from bench.records import WHOLE
 from bench.report import Built
-from bench.report.compare import LOSS, in_percent, under_test
 from bench.report.costs import GRID
 from bench.report.load import Run
 from bench.report.markup import data_uri
 from bench.report.pictures import opened, sample_of
+from bench.report.reference import LOSS, in_percent
 from bench.report.tables import main_measures
 from bench.report.text import estimate, measure_label, method_label, one_line
+from bench.report.verdict import under_test
 
 SIDE = 384  # pixels of a picture shown: one to one on a wide screen
 SMALL = 12_000  # bytes below which a picture goes in as it is
@@ -159,6 +160,7 @@ class _Points:
         self.axes = [axis.name for axis in self.run.axes]
         self.paths: list[Path] = []
         entries = pd.concat([self.run.measured, self.run.swept])
+        self.failing = set(self.run.yardstick.failing if self.run.yardstick else ())
         self.rows: dict[str, dict[str, list[dict[str, Any]]]] = {GRID: {}}
         for row in entries.to_dict("records"):
             self.rows.setdefault(row["method"], {}).setdefault(row["setting"], []).append(row)
@@ -193,6 +195,7 @@ class _Points:
             "at": list(self.run.values(setting)),
             "kind": "outside" if any(row["outside"] for row in rows) else kind,
             **self._found(method, setting, seeds),
+            "fails": setting in self.failing,
             "gaps": self.gaps.get((method, setting), {}),
             "seeds": len(seeds),
             "examples": self.examples.get((method, setting), 0),

@@ -12,6 +12,7 @@ given is NaN, and where a reader would ask why, its `method` or `reason` says so
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -21,7 +22,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 Array = NDArray[np.float64]
 Verdict = Literal["better", "equal", "worse", "undecided"]
@@ -40,6 +41,7 @@ class Interval:
     """A 95 % interval. `method` says how it was made, or why `low` and `high` are NaN.
 
     seeds, examples: how many the estimate rests on, whether or not they were resampled.
+    of_seeds, of_examples: the squared standard errors that they bring; 0 where not known.
     """
 
     estimate: float
@@ -48,6 +50,18 @@ class Interval:
     method: str
     seeds: int
     examples: int
+    of_seeds: float = 0.0
+    of_examples: float = 0.0
+
+
+def seeds_interval(estimate: float, by_seed: ArrayLike) -> tuple[float, float]:
+    """Student's 95 % interval about an estimate for which seeds can only be taken whole (a BD-rate,
+    a hypervolume): (seeds,) values of one each. NaN for fewer than three, or where one is NaN."""
+    values = np.asarray(by_seed, float)
+    if len(values) < ENOUGH_SEEDS or not np.isfinite(values).all():
+        return math.nan, math.nan
+    half = _student_half_width([(float(values.var(ddof=1)) / len(values), len(values) - 1)])
+    return estimate - half, estimate + half
 
 
 def seed_by_example(frame: pd.DataFrame, value: str) -> Array:
@@ -83,7 +97,7 @@ def paired_interval(differences: ArrayLike) -> Interval:
     or fewer about 86 %.
     """
     values = np.atleast_2d(np.asarray(differences, float))
-    return _interval(values, np.where(np.isnan(values), np.nan, 1.0))
+    return _interval(values[None], np.where(np.isnan(values), np.nan, 1.0)[None])
 
 
 def paired_ratio_interval(method: ArrayLike, grid: ArrayLike) -> Interval:
@@ -99,34 +113,56 @@ def paired_ratio_interval(method: ArrayLike, grid: ArrayLike) -> Interval:
         raise ValueError(f"pairs need equal shapes, got {first.shape} and {second.shape}")
     pairs = first - second
     base = np.where(np.isnan(pairs), np.nan, second)
-    return _interval(pairs, base * np.sign(np.nansum(base)))
+    return _interval(pairs[None], (base * np.sign(np.nansum(base)))[None])
+
+
+def scaled(interval: Interval, factor: float) -> Interval:
+    """The same interval in other units; `factor` above zero."""
+    changed = {end: factor * getattr(interval, end) for end in ("estimate", "low", "high")}
+    changed |= {part: factor**2 * getattr(interval, part) for part in ("of_seeds", "of_examples")}
+    return dataclasses.replace(interval, **changed)
+
+
+def mean_ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> Interval:
+    """The mean over the first axis of sum(numerator) / sum(denominator), with its 95 % interval.
+
+    Both (ratios, seeds, examples), NaN where a pair is absent; every ratio counts alike. The
+    interval is as in `paired_interval`; all ratios are resampled together, numerators and
+    denominators alike. "no pairs" without ratios, or where one of them has none.
+    """
+    above, below = np.asarray(numerators, float), np.asarray(denominators, float)
+    if above.shape != below.shape or above.ndim != 3:
+        raise ValueError(f"ratios need two equal shapes of three, got {above.shape}, {below.shape}")
+    return _interval(above, below)
 
 
 def _interval(numerator: Array, denominator: Array) -> Interval:
-    """Of sum(numerator) / sum(denominator), both (seeds, examples) with NaN in the same places."""
+    """Of the mean of sum(numerator) / sum(denominator), both (ratios, seeds, examples) with NaN in
+    the same places."""
     there = np.isfinite(numerator) & np.isfinite(denominator)
-    kept = np.ix_(there.any(1), there.any(0))
+    kept = np.ix_(np.full(len(there), True), there.any((0, 2)), there.any((0, 1)))
     there = there[kept]
     above, below = (np.where(there, part[kept], 0.0) for part in (numerator, denominator))
-    seeds, examples = there.shape
+    ratios, seeds, examples = there.shape
     made = functools.partial(Interval, seeds=seeds, examples=examples)
-    nothing, total = math.nan, below.sum()
-    if not there.any() or total == 0:
-        why = "no pairs" if not there.any() else "the reference is zero"
+    nothing, total = math.nan, below.sum((1, 2), keepdims=True)
+    if not ratios or not there.any((1, 2)).all() or (total == 0).any():
+        why = "the reference is zero" if ratios and there.any((1, 2)).all() else "no pairs"
         return made(estimate=nothing, low=nothing, high=nothing, method=f"no interval: {why}")
 
-    estimate = float(above.sum() / total)
+    each = above.sum((1, 2), keepdims=True) / total
+    estimate = float(each.mean())
     few = seeds < ENOUGH_SEEDS
     if few and examples < 2:
         return made(
             estimate=estimate, low=nothing, high=nothing, method="no interval: one image only"
         )
-    residual = above - estimate * below
-    residual[np.abs(residual) <= ROUNDING * np.abs(above).max()] = 0
+    residual = above - each * below
+    residual[np.abs(residual) <= ROUNDING * np.abs(above).max((1, 2), keepdims=True)] = 0
     # What each pair adds to the estimate's deviation, and its share of the denominator.
-    deviation, share = residual / total, below / total
+    deviation, share = residual / total / ratios, below / total
     if few:
-        deviation, share = deviation.sum(0, keepdims=True), share.sum(0, keepdims=True)
+        deviation, share = deviation.sum(1, keepdims=True), share.sum(1, keepdims=True)
         name = "BCa, images only"
     else:
         name = "hierarchical bootstrap" + (", seeds only" if examples < 2 else "")
@@ -134,9 +170,19 @@ def _interval(numerator: Array, denominator: Array) -> Interval:
         return made(estimate=estimate, low=estimate, high=estimate, method=name)
 
     drawn = _resampled(deviation, share)
-    ends = _bca_tails(drawn, deviation[0], share[0]) if few else np.array([TAIL, 1 - TAIL])
-    low, high = estimate + _widening(deviation, drawn) * np.quantile(drawn, ends)
-    return made(estimate=estimate, low=float(low), high=float(high), method=name)
+    ends = _bca_tails(drawn, deviation[:, 0], share[:, 0]) if few else np.array([TAIL, 1 - TAIL])
+    parts = _error_parts(deviation.sum(0))
+    widening = _student_half_width(parts) / float(-ndtri(TAIL) * drawn.std())
+    low, high = estimate + widening * np.quantile(drawn, ends)
+    of_seeds, of_examples = (square for square, _ in parts)
+    return made(
+        estimate=estimate,
+        low=float(low),
+        high=float(high),
+        method=name,
+        of_seeds=of_seeds,
+        of_examples=of_examples,
+    )
 
 
 @functools.lru_cache(maxsize=16)
@@ -151,25 +197,28 @@ def _weights(count: int, resamples: int, stream: int) -> Array:
 
 
 def _resampled(deviation: Array, share: Array) -> Array:
-    """The resampled statistic's deviations from the estimate: (resamples,), finite ones only."""
-    seeds, examples = deviation.shape
+    """The resampled statistic's deviations from the estimate: (resamples,), finite ones only; both
+    (ratios, seeds, examples)."""
+    ratios, seeds, examples = deviation.shape
     resamples = min(RESAMPLES, max(1000, 1_000_000 // examples))  # 80 MB at 10,000 examples
-    sums = _weights(examples, resamples, 0) @ np.concatenate([deviation, share]).T
-    of_seed = _weights(seeds, resamples, 1)
+    of_example, of_seed = _weights(examples, resamples, 0), _weights(seeds, resamples, 1)
+    drawn = np.zeros(resamples)
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = (sums[:, :seeds] * of_seed).sum(1) / (sums[:, seeds:] * of_seed).sum(1)
+        for above, below in zip(deviation, share, strict=True):
+            sums = of_example @ np.concatenate([above, below]).T
+            drawn += (sums[:, :seeds] * of_seed).sum(1) / (sums[:, seeds:] * of_seed).sum(1)
     drawn = drawn[np.isfinite(drawn)]
-    drawn[np.abs(drawn) <= ROUNDING * np.abs(deviation).max() * examples] = 0
+    drawn[np.abs(drawn) <= ROUNDING * np.abs(deviation).max() * examples * ratios] = 0
     return drawn
 
 
 def _bca_tails(drawn: Array, deviation: Array, share: Array) -> Array:
     """The two levels between which BCa takes its interval: bias correction from the resamples,
-    acceleration from the jackknife over examples (Efron 1987)."""
+    acceleration from the jackknife over examples (Efron 1987); both (ratios, examples)."""
     below = (np.mean(drawn < 0) + np.mean(drawn <= 0)) / 2
     bias = ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-    some = share != 1  # without the others something is left to divide by
-    left_out = -deviation[some] / (1 - share[some])
+    some = (share != 1).all(0)  # without the others something is left to divide by
+    left_out = -(deviation[:, some] / (1 - share[:, some])).sum(0)
     skew = left_out.mean() - left_out
     scale = 6 * (skew**2).sum() ** 1.5
     acceleration = (skew**3).sum() / scale if scale > 0 else 0.0
@@ -177,24 +226,27 @@ def _bca_tails(drawn: Array, deviation: Array, share: Array) -> Array:
     return ndtr(bias + shifted / (1 - acceleration * shifted))
 
 
-def _widening(deviation: Array, drawn: Array) -> float:
-    """Student's half width over the one that the resamples' own spread would give."""
-    parts = [
-        (count / (count - 1) * (sums**2).sum(), count - 1)
+def _error_parts(deviation: Array) -> list[tuple[float, int]]:
+    """The squared standard errors from the seeds and from the examples, (seeds, examples), each
+    with its degrees of freedom; 0 of one alone."""
+    return [
+        (float(count / (count - 1) * (sums**2).sum()), count - 1) if count > 1 else (0.0, 1)
         for sums in (deviation.sum(1), deviation.sum(0))
-        if (count := len(sums)) > 1
+        for count in [len(sums)]
     ]
-    return _student_half_width(parts) / float(-ndtri(TAIL) * drawn.std())
 
 
 def _student_half_width(parts: list[tuple[float, int]]) -> float:
     """Of a sum of independent parts, each a squared standard error with its degrees of freedom
     (Satterthwaite 1946)."""
     square = sum(part for part, _ in parts)
-    if square == 0:
-        return 0.0
-    freedom = square**2 / sum(part**2 / degrees for part, degrees in parts)
-    return float(stdtrit(freedom, 1 - TAIL) * math.sqrt(square))
+    return float(stdtrit(_freedom(parts), 1 - TAIL) * math.sqrt(square)) if square else 0.0
+
+
+def _freedom(parts: list[tuple[float, int]]) -> float:
+    """Satterthwaite's degrees of freedom; parts of nothing do not count."""
+    square = sum(part for part, _ in parts)
+    return float(square**2 / sum(part**2 / degrees for part, degrees in parts if part))
 
 
 def verdict(interval: Interval, margin: float, better: str) -> Verdict:
@@ -226,6 +278,67 @@ def verdict(interval: Interval, margin: float, better: str) -> Verdict:
     return "undecided"
 
 
+def doubt(interval: Interval, margin: float) -> float:
+    """The smallest p-value of the three claims of `verdict`, one-sided: Student's t with the
+    interval's own standard error and Satterthwaite's degrees of freedom. Since only one of the
+    claims can be true, trying all three needs no correction. NaN without an interval."""
+    if not math.isfinite(interval.low):
+        return math.nan
+    nearest = abs(abs(interval.estimate) - margin)
+    square = interval.of_seeds + interval.of_examples
+    if square == 0:
+        return 0.0
+    parts = [(interval.of_seeds, interval.seeds - 1), (interval.of_examples, interval.examples - 1)]
+    return float(stdtr(_freedom(parts), -nearest / math.sqrt(square)))
+
+
+def holm(doubts: ArrayLike, level: float = TAIL) -> NDArray[np.bool_]:
+    """Which of several claims stand together, so that one false among them is no likelier than
+    `level` (Holm 1979). doubts: (claims,) p-values; NaN is no claim, stands nowhere and does not
+    count."""
+    values = np.asarray(doubts, float)
+    order = np.argsort(values)[: int(np.isfinite(values).sum())]
+    passed = values[order] <= level / (len(order) - np.arange(len(order)))
+    stands = np.zeros(len(values), bool)
+    stands[order[: int(np.logical_and.accumulate(passed).sum())]] = True
+    return stands
+
+
+def power_of_equal(interval: Interval, margin: float) -> float:
+    """How likely "equal" was, had the true value been nothing: the two one-sided tests at the
+    spread that was found, their estimate taken as normal. NaN without a standard error."""
+    return _power(interval, margin, interval.seeds, 0.0)
+
+
+def seeds_to_settle(interval: Interval, margin: float, power: float, most: int) -> float:
+    """The number of seeds with which `verdict` would be decided with this power, at the spread
+    that was found and on the same examples; inf beyond `most`, NaN without a standard error.
+
+    An estimate within the margin is taken as a true value of nothing, one beyond it as true.
+    """
+    true = interval.estimate if abs(interval.estimate) > margin else 0.0
+    if math.isnan(_power(interval, margin, interval.seeds, true)):
+        return math.nan
+    reached = (
+        n for n in range(ENOUGH_SEEDS, most + 1) if _power(interval, margin, n, true) >= power
+    )
+    return float(next(reached, math.inf))
+
+
+def _power(interval: Interval, margin: float, seeds: int, true: float) -> float:
+    """How likely an interval of so many seeds lies inside the margin, or if `true` is beyond the
+    margin, outside it on that side."""
+    of_seeds = interval.of_seeds * interval.seeds / seeds
+    error = math.sqrt(of_seeds + interval.of_examples)
+    if not math.isfinite(interval.low) or not error:
+        return math.nan
+    parts = [(of_seeds, seeds - 1), (interval.of_examples, interval.examples - 1)]
+    half = _student_half_width(parts)
+    if abs(true) > margin:
+        return float(ndtr((abs(true) - margin - half) / error))
+    return max(0.0, 2 * float(ndtr((margin - half) / error)) - 1)
+
+
 # Fronts -----------------------------------------------------------------------------------------
 
 
@@ -236,6 +349,8 @@ class BD:
     value: per cent of rate (`bd_rate`) or units of quality (`bd_psnr`); NaN with a `reason`.
     thirds: the same over the low, middle and high third of the common range.
     overlap: the common range over the range of both curves together, 0 to 1.
+    seen, of: the common range, and that of the reference, of what is integrated over: quality in
+        `bd_rate`, the rate's decimal logarithm in `bd_psnr`.
     dropped: points left out because they were dominated, doubled or not finite.
     """
 
@@ -244,6 +359,8 @@ class BD:
     overlap: float
     dropped: int
     reason: str = ""
+    seen: tuple[float, float] = (math.nan, math.nan)
+    of: tuple[float, float] = (math.nan, math.nan)
 
 
 def bd_rate(
@@ -321,7 +438,14 @@ def _bd(along: Literal["rate", "quality"], *columns: ArrayLike) -> BD:
     if along == "quality":
         thirds = (10**thirds - 1) * 100
     bottom, middle, top = thirds.tolist()
-    return BD(value=float(value), thirds=(bottom, middle, top), overlap=overlap, dropped=dropped)
+    return BD(
+        value=float(value),
+        thirds=(bottom, middle, top),
+        overlap=overlap,
+        dropped=dropped,
+        seen=(float(low), float(high)),
+        of=(float(bases[0][0]), float(bases[0][-1])),
+    )
 
 
 def _front(rate: Array, quality: Array) -> tuple[Array, int]:

@@ -79,7 +79,7 @@ def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     for method in methods:
         if method == GRID:
             found[method] = {"color": "black", "marker": "o", "zorder": 3, "linewidth": 1.6}
-            found[method] |= {"markersize": 6.5, "markerfacecolor": "white"}  # rings the others
+            found[method] |= {"markersize": 5}  # larger than the others, which lie on it
             continue
         look: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4}
         if method in COLOURS:
@@ -97,6 +97,12 @@ def looks(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def no_line(look: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in look.items() if k != "dashes"} | {"linestyle": "none"}
+
+
+def hollow(look: dict[str, Any]) -> dict[str, Any]:
+    """The mark of what no verdict may be read from; in every figure it means that and no more."""
+    mark = {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.1}
+    return no_line(look) | mark | {"zorder": look["zorder"] + 0.5}
 
 
 # Axes -------------------------------------------------------------------------------------------
@@ -177,11 +183,18 @@ def ring(axes: Axes, points: Sequence[tuple[float, float]], radius: float = 4.0)
 
 def cell(
     axes: Axes, corner: tuple[float, float], height: float, colour: Any, text: str, size: float,
-    *, bold: bool = False,
+    *, bold: bool = False, hatched: bool = False,
 ) -> None:  # fmt: skip
-    """One cell of a matrix, a unit wide: its colour and a text that stays legible on it."""
+    """One cell of a matrix, a unit wide: its colour and a text that stays legible on it; `hatched`
+    where nothing follows from the number."""
     box = Rectangle(corner, 1, height, facecolor=colour, edgecolor="white", linewidth=0.8)
     axes.add_patch(box)
+    if hatched:
+        axes.add_patch(
+            Rectangle(
+                corner, 1, height, hatch="//////", edgecolor="0.8", facecolor="none", linewidth=0
+            )
+        )
     red, green, blue = to_rgb(colour)
     dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
     axes.text(

@@ -232,7 +232,7 @@ def _slide(frames: list[Frame], place: int, axis: AxisStyle, said: str) -> Image
         x = at(other.value)
         draw.line((x, track - 5, x, track + 5), FAINT if other.outside else INK, 1)
     x = at(frame.value)
-    draw.ellipse((x - 8, track - 8, x + 8, track + 8), PAPER if frame.outside else KNOB, KNOB, 3)
+    draw.ellipse((x - 8, track - 8, x + 8, track + 8), FAINT if frame.outside else KNOB, KNOB, 3)
     return slide
 
 

@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import WHOLE
-from bench.report.compare import LOSS, LOST, entries_of, in_percent, measures_of
+from bench.report.compare import LOST, entries_of, measures_of
 from bench.report.costs import ALL, GRID
 from bench.report.load import Run
+from bench.report.reference import LOSS, in_percent
 from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import (
     NOTHING,
@@ -34,6 +35,12 @@ from bench.report.text import (
     ratio,
     short,
 )
+from bench.report.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, ORIENTATION
+
+SIGN = " §"  # of a setting at which the reference fails
+FLOOR = "single_model"
+
+SIGN = " §"  # of a setting at which the reference fails
 
 
 class Sheet(NamedTuple):
@@ -79,25 +86,46 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
     """What is lost and what is saved; `narrow` leaves out what a terminal has no room for."""
     title, digits = gap_title(run)
     labels = setting_labels(run)
-    worst_head = "worst" if narrow else f"worst (at {setting_head(run)})"
+    where = "" if narrow else f" (at {setting_head(run)})"
 
-    def gap(row: dict[str, Any]) -> str:
+    def at(setting: str) -> str:
+        return "" if narrow or not setting else f" ({labels[setting]})"
+
+    def share(row: dict[str, Any]) -> str:
         if row["method"] == GRID:
             return "ref."
+        ends = [100 * row[f"share_{part}"] for part in ("mean", "low", "high")]
+        return estimate(ends[0], ends[1:], 0)
+
+    def worst_share(row: dict[str, Any]) -> str:
+        return number(100 * row["share_worst"], 0) + at(row["share_worst_setting"])
+
+    def gap(row: dict[str, Any]) -> str:
         ends = (row["loss_gap_low"], row["loss_gap_high"])
         return estimate(row["loss_gap_mean"], ends, digits, sign=True)
 
-    def worst(row: dict[str, Any]) -> str:
-        if row["method"] == GRID:
-            return "ref."
-        at = "" if narrow or not row["worst_setting"] else f" ({labels[row['worst_setting']]})"
-        return estimate(row["loss_gap_worst"], (), digits, sign=True) + at
+    def worst_gap(row: dict[str, Any]) -> str:
+        return estimate(row["loss_gap_worst"], (), digits, sign=True) + at(row["worst_setting"])
+
+    def averaged(row: dict[str, Any]) -> str:
+        return f"{row['share_settings']}, {row['gap_settings']}" if row["gap_settings"] else NOTHING
 
     columns = [
-        Column(title, gap, "loss_gap_mean", "lower"),
-        Column(worst_head, worst, "loss_gap_worst", "lower"),
-        Column("verdict", lambda row: row["verdict"] or NOTHING),
+        Column("benefit lost (%)", share, "share_mean", "lower"),
+        Column(f"worst{where}", worst_share, "share_worst", "lower"),
+        Column("verdict", _overall_verdict),
+    ]
+    if not narrow:
+        columns += [
+            Column(title, gap, "loss_gap_mean", "lower"),
+            Column(f"worst{where}", worst_gap, "loss_gap_worst", "lower"),
+            Column("settings in the means", averaged),
+            Column("power", _number("power", 2)),
+            Column("seeds to settle", _to_settle),
+        ]
+    columns += [
         Column("BD-rate (%)", _number("bd_rate", 1, sign=True), "bd_rate", "lower"),
+        *([] if narrow else [Column("overlap", _overlap)]),
         Column("FLOPs", _ratio("flops_ratio"), "flops_ratio", "lower"),
     ]
     if not narrow:
@@ -118,27 +146,33 @@ def knob_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     title, digits = gap_title(run)
     quality = f"BD-{measure_label(run.measures[run.fronts[0][1]])}" if run.fronts else ""
     columns = [
-        Column("BD-rate (%)", _number("bd_rate", 1, sign=True), "bd_rate", "lower"),
+        Column("BD-rate (%)", _with_ends("bd_rate", "bd", 1, sign=True), "bd_rate", "lower"),
         *(
             Column(f"{part} third", _number(f"bd_{part}", 1, sign=True), f"bd_{part}", "lower")
             for part in ("low", "mid", "high")
         ),
-        Column("overlap", _number("bd_overlap", 2)),
+        Column("sees of the grid's range", _seen),
         Column(quality, _number("bd_quality", 2, sign=True), "bd_quality", "higher"),
-        Column("hypervolume", _number("hypervolume_ratio", 3), "hypervolume_ratio", "higher"),
+        Column(
+            "hypervolume",
+            _with_ends("hypervolume_ratio", "hypervolume", 3),
+            "hypervolume_ratio",
+            "higher",
+        ),
         Column("IGD+", _number("igd_plus", 3), "igd_plus", "lower"),
         Column("coverage", _number("coverage", 2), "coverage", "higher"),
         Column("monotonicity", _number("monotonicity", 2), "monotonicity", "higher"),
-        Column("calibration", _number("calibration", 3), "calibration", "lower"),
+        Column("calibration", _with_ends("calibration", "calibration", 3), "calibration", "lower"),
         Column("diagonal", _number("diagonal", 2), "diagonal", "higher"),
         Column(title.replace("loss gap", "held out"), _number("held_out", digits, sign=True)),
+        Column("over its estimate (%)", _number("overhead", 1, sign=True), "overhead", "lower"),
     ]
     return _by_method(frame, columns)
 
 
 def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
-    """One row per method; a column with nothing in it is left out, and the grid is no candidate
-    for the best."""
+    """One row per method; a column with nothing in it is left out, and only rows with a verdict are
+    candidates for the best."""
     rows = frame.to_dict("records")
     texts = [
         [column.text(row) if row["status"] != "failed" else "failed" for row in rows]
@@ -154,7 +188,7 @@ def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
             [
                 (n, row[columns[i].value], texts[i][n])
                 for n, row in enumerate(rows)
-                if row["method"] != GRID
+                if _may_stand_out(row["method"], row["verdict"])
             ],
         )
     }
@@ -163,6 +197,61 @@ def _by_method(frame: pd.DataFrame, columns: Sequence[Column]) -> Sheet:
     cells = [[name, *(texts[i][n] for i in kept)] for n, name in enumerate(names)]
     head = ["method", *(columns[i].head for i in kept)]
     return Sheet(head, cells, 1, [len(cells)], frozenset(best))
+
+
+def _may_stand_out(method: str, verdict: str) -> bool:
+    """Whether a row may be bold: where nothing is said of it, the type says nothing either, and the
+    floor is there to be measured by."""
+    decided = verdict in ("better", "equal", "worse", "undecided", MIXED)
+    return decided and method not in (GRID, FLOOR)
+
+
+def _overall_verdict(row: dict[str, Any]) -> str:
+    """Short enough for a column: the sentence and the notes say the rest."""
+    verdict = row["verdict"]
+    if verdict.startswith(FAILS):
+        return f"no verdict{SIGN}"
+    if verdict == NO_BENEFIT:
+        return "no benefit"
+    if verdict in ORIENTATION.values():
+        return "orientation"
+    return _marked(verdict, row["stands"]) or NOTHING
+
+
+def _marked(verdict: str, stands: bool) -> str:
+    """A claim that does not survive Holm's correction over its table has a small circle."""
+    return verdict if stands or verdict in ("", "undecided", MIXED) else f"{verdict} °"
+
+
+def _to_settle(row: dict[str, Any]) -> str:
+    """How many seeds would settle what is undecided."""
+    return (
+        f"over {MOST_SEEDS}" if row["seeds_needed"] == math.inf else number(row["seeds_needed"], 0)
+    )
+
+
+def _with_ends(
+    name: str, ends: str, digits: int, *, sign: bool = False
+) -> Callable[[dict[str, Any]], str]:
+    return lambda row: estimate(
+        row[name], (row[f"{ends}_ci_low"], row[f"{ends}_ci_high"]), digits, sign=sign
+    )
+
+
+def _overlap(row: dict[str, Any]) -> str:
+    """The share of the grid's range of quality that a BD-rate rests on."""
+    there = math.isfinite(row["bd_rate"]) and row["method"] != GRID
+    return number(row["bd_overlap"], 2) if there else NOTHING
+
+
+def _seen(row: dict[str, Any]) -> str:
+    """`24.0 to 33.5 of 23.1 to 36.2`: the range of quality that a BD-rate rests on."""
+    if not math.isfinite(row["bd_seen_low"]) or row["method"] == GRID:
+        return NOTHING
+    low, high, first, last = (
+        number(row[name], 1) for name in ("bd_seen_low", "bd_seen_high", "bd_of_low", "bd_of_high")
+    )
+    return f"{low} to {high} of {first} to {last}"
 
 
 def _number(name: str, digits: int, *, sign: bool = False) -> Callable[[dict[str, Any]], str]:
@@ -190,6 +279,9 @@ def summary_sheet(
     """`measures` per method and setting, ± the standard deviation over seeds where there are two
     or more; with `compared`, the gap of the loss behind them and no deviations."""
     labels = setting_labels(run)
+    silent = set(run.yardstick.failing if run.yardstick else ())  # where no row stands out
+    if len(run.seeds) < ENOUGH_SEEDS:
+        silent = set(run.settings)
     head = ["method", setting_head(run), *(measure_label(run.measures[m]) for m in measures)]
     gaps: dict[Any, float] = {}
     if compared is not None:
@@ -209,8 +301,11 @@ def summary_sheet(
             for measure in measures:
                 digits_here = run.measures[measure].digits
                 text = number(row[measure], digits_here)
-                candidates.append((row["setting"], measure, len(rows), row[measure], text))
+                if row["setting"] not in silent and method != FLOOR:
+                    candidates.append((row["setting"], measure, len(rows), row[measure], text))
                 spread = number(row[f"{measure}_sd"], digits_here)
+                if row.get(f"{measure}_infinite", 0):
+                    text += f" ({row[f'{measure}_infinite']} ∞)"
                 if compared is None and spread != NOTHING:
                     text += f" ± {spread}"
                 cells.append(row["status"] if gone else text)
@@ -236,7 +331,8 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         style = run.measures[name]
         shown = dataclasses.replace(style, unit="%") if in_percent(style) else style
         head.append("Δ " + measure_label(shown))
-    head.insert(3, "verdict")  # on the loss, which comes first
+    # Of the loss, which comes first.
+    head[3:3] = ["Δ best of grid", "benefit lost (%)", "verdict"]
     rows: list[list[str]] = []
     groups, candidates = [], []
     for method in (m for m in run.methods if m != GRID):
@@ -251,13 +347,26 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
                 digits = 1 if row["percent"] else style.digits
                 text = number(row["gap"], digits, sign=True)
                 size = abs(row["gap"]) if not style.better else row["gap"]
-                candidates.append((setting, name, len(rows), size, text))
+                if _may_stand_out(method, at.at[LOSS, "verdict"]):
+                    candidates.append((setting, name, len(rows), size, text))
                 gap = estimate(row["gap"], (row["low"], row["high"]), digits, sign=True)
                 cells.append(lost.get((method, setting), gap))
-            cells.insert(3, at.at[LOSS, "verdict"] or NOTHING)
+            cells[3:3] = _of_the_loss(at.loc[LOSS], 1 if in_percent(run.measures[LOSS]) else 3)
             rows.append([*cells, str(at["pairs"].max())])
-    best = _best_of_settings(run, candidates, [names[0], "", *names[1:]], 2)
+    best = _best_of_settings(run, candidates, [names[0], "", "", "", *names[1:]], 2)
     return Sheet([*head, "pairs"], rows, 2, groups, best)
+
+
+def _of_the_loss(row: pd.Series, digits: int) -> list[str]:
+    """The gap to the best of the grid, the share of the benefit lost, and the verdict."""
+    ends = (row["gap_best_low"], row["gap_best_high"])
+    share = [100 * row[name] for name in ("share", "share_low", "share_high")]
+    verdict = "is the ref." if row["is_reference"] else _marked(row["verdict"], row["stands"])
+    return [
+        estimate(row["gap_best"], ends, digits, sign=True),
+        estimate(share[0], share[1:], 0),
+        verdict or NOTHING,
+    ]
 
 
 def _best_of_settings(
@@ -278,6 +387,54 @@ def _best_of_settings(
     )
 
 
+def reference_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
+    """Per setting: what its own network loses there against the best of the grid."""
+    labels, style = setting_labels(run), run.measures[LOSS]
+    title, digits = gap_title(run)
+    unit = title.removeprefix("loss gap").strip()
+    rows = []
+    for row in frame.to_dict("records"):
+        own = row["rival"] == row["setting"]
+        ends = (row["low"], row["high"])
+        rows.append(
+            [
+                labels[row["setting"]],
+                number(row["own"], style.digits),
+                "its own" if own else labels[row["rival"]],
+                NOTHING if own else number(row["rival_loss"], style.digits),
+                NOTHING if own else estimate(row["lost"], ends, digits, sign=True),
+                number(row["benefit"], style.digits),
+                number(row["margin"], digits),
+                "fails" if row["fails"] else "holds",
+            ]
+        )
+    head = [setting_head(run), measure_label(style), "best network", "its loss", f"lost {unit}"]
+    head += ["benefit", f"margin {unit}", "reference"]
+    return Sheet([each.strip() for each in head], rows, 1, [len(rows)])
+
+
+def versus_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
+    """Pairs of methods: the paired difference, and whether it tells them apart."""
+    title, digits = gap_title(run)
+    unit = title.removeprefix("loss gap").strip()
+    rows, groups = [], []
+    for method, part in frame.groupby("method", sort=False):
+        groups.append(len(part))
+        for place, row in enumerate(part.to_dict("records")):
+            ends = (row["low"], row["high"])
+            apart = ("better" if row["high"] < 0 else "worse") if row["apart"] else "not told apart"
+            rows.append(
+                [
+                    method_label(str(method)) if not place else "",
+                    method_label(row["other"]),
+                    estimate(row["difference"], ends, digits, sign=True),
+                    str(row["settings"]),
+                    apart,
+                ]
+            )
+    return Sheet(["method", "less", f"Δ loss {unit}".strip(), "settings", ""], rows, 2, groups)
+
+
 # At what cost -----------------------------------------------------------------------------------
 
 _COST_HEADS = {
@@ -293,27 +450,37 @@ _COST_HEADS = {
 
 def savings_sheet(frame: pd.DataFrame) -> Sheet:
     """Amount and ratio per cost, with peak memory and device: the Markdown table."""
-    head = ["method", *(label for label, _ in _COST_HEADS.values()), "peak memory", "device"]
+    heads = _cost_heads(frame)
+    head = ["method", *(label for label, _ in heads.values()), "net memory", "device"]
     rows = []
     for row in frame.to_dict("records"):
         cells = [_cost_label(row["method"])]
-        for name, (_, unit) in _COST_HEADS.items():
+        for name, (_, unit) in heads.items():
             amount, share = short(row[name], unit), ratio(row[f"{name}_ratio"])
             cells.append(amount if share == NOTHING else f"{amount} ({share})")
-        rows.append([*cells, short(row["peak_memory_bytes"], "B"), row["device"] or NOTHING])
+        rows.append([*cells, short(row["net_memory_bytes"], "B"), row["device"] or NOTHING])
     return Sheet(head, rows, 1, [len(rows) - 1, 1])
 
 
 def ratios_sheet(frame: pd.DataFrame) -> Sheet:
     """The grid in absolute numbers and everything else as a ratio to it: the terminal's table."""
-    head = ["method", *(label for label, _ in _COST_HEADS.values())]
+    heads = _cost_heads(frame)
+    head = ["method", *(label for label, _ in heads.values())]
     rows = []
     for row in frame.to_dict("records"):
-        amounts = [short(row[name], unit) for name, (_, unit) in _COST_HEADS.items()]
-        ratios = [ratio(row[f"{name}_ratio"]) for name in _COST_HEADS]
+        amounts = [short(row[name], unit) for name, (_, unit) in heads.items()]
+        ratios = [ratio(row[f"{name}_ratio"]) for name in heads]
         absolute = row["method"] == GRID or all(r == NOTHING for r in ratios)
         rows.append([_cost_label(row["method"]), *(amounts if absolute else ratios)])
     return Sheet(head, rows, 1, [len(rows) - 1, 1])
+
+
+def _cost_heads(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """The columns with their labels and units; the time is the processor's where that is known."""
+    if frame["processor_seconds"].isna().all():
+        return _COST_HEADS
+    timed = {"seconds": ("processor_seconds", ("processor time", "s"))}
+    return dict(timed.get(name, (name, head)) for name, head in _COST_HEADS.items())
 
 
 def _cost_label(method: str) -> str:
@@ -321,7 +488,7 @@ def _cost_label(method: str) -> str:
 
 
 def quality_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
-    """The loss gap after each share of the training, of the methods that were measured then."""
+    """The loss gap of networks trained for each share of the steps, of the methods that were."""
     title, digits = gap_title(run)
     rows, groups = [], []
     for method, part in frame.groupby("method", sort=False):
@@ -338,6 +505,9 @@ def quality_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
 def break_even_sheet(frame: pd.DataFrame) -> Sheet:
     """From how many settings on a method is cheaper than the grid, with its 95 % interval."""
     units = {"examples": "examples", "flops": "FLOPs", "seconds": "train time"}
+    if (frame["unit"].eq("processor_seconds") & frame["settings"].notna()).any():
+        units["processor_seconds"] = "processor time"
+    tuned = frame["settings_tuned"].notna().any()
     rows = []
     for method, part in frame.groupby("method", sort=False):
         of = part.set_index("unit")
@@ -345,8 +515,11 @@ def break_even_sheet(frame: pd.DataFrame) -> Sheet:
         for unit in units:
             row = of.loc[unit]
             cells.append(estimate(row["settings"], (row["earliest"], row["latest"]), 0))
+        if tuned:
+            cells.append(number(of.at["flops", "settings_tuned"], 0))
         rows.append([method_label(method), *cells])
-    return Sheet(["method", *units.values()], rows, 1, [len(rows)])
+    more = ["FLOPs, tuning counted"] if tuned else []
+    return Sheet(["method", *units.values(), *more], rows, 1, [len(rows)])
 
 
 # Shared -------------------------------------------------------------------------------------------
@@ -378,9 +551,13 @@ def setting_head(run: Run) -> str:
 
 
 def setting_labels(run: Run) -> dict[str, str]:
-    """Short names of the settings; one outside the training range carries a dagger."""
+    """Short names of the settings; one outside the training range carries a dagger, one at which
+    the reference fails a section sign."""
     outside = set(run.measured.loc[run.measured["outside"].map(len) > 0, "setting"])
-    return {s: label + (" †" if s in outside else "") for s, label in run.labels().items()}
+    marks = dict.fromkeys(outside, " †")
+    for setting in run.yardstick.failing if run.yardstick else ():
+        marks[setting] = marks.get(setting, "") + SIGN
+    return {s: label + marks.get(s, "") for s, label in run.labels().items()}
 
 
 def origin(run: Run) -> dict[str, list[str]]:
@@ -511,6 +688,22 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
     devices = saving.loc[saving["method"] == ALL, "device"].iloc[0]
     if ";" in devices:
         found.append(f"Trained on different devices ({devices}): seconds are compared on one only.")
+    if run.measured.loc[run.measured["status"] == "done", "answering_flops"].isna().any():
+        found.append(
+            "What a method does to answer for a setting (a search, say) was not counted in all of "
+            "these measurements: then it is in no cost, and neither is the tuning of its levers."
+        )
+    kinds = sorted({kind for kind in run.measured["device"] if kind})
+    if len(kinds) > 1:
+        found.append(
+            f"Measured on different kinds of device ({one_line(', '.join(kinds))}): coded bytes of "
+            "one may differ from those of the other."
+        )
+    if run.damaged:
+        found.append(
+            f"{len(run.damaged)} measurements are not what was written and were left out: "
+            f"{one_line(run.damaged[0])}."
+        )
     if run.superseded:
         found.append(
             f"{run.superseded} older measurements of changed methods lie in the folder and were "
@@ -528,7 +721,9 @@ def _listed(methods: Iterable[str]) -> str:
 def sheets(run: Run, frames: dict[str, pd.DataFrame]) -> dict[str, Sheet]:
     """Every table that has something in it, by name, in the order of the report."""
     found = {
+        "reference": reference_sheet(run, frames["reference"]),
         "overall": overall_sheet(run, frames["overall"]),
+        "versus": versus_sheet(run, frames["versus"]),
         "knob": knob_sheet(run, frames["overall"]),
         "comparisons": gaps_sheet(run, frames["comparisons"]),
         "summary": summary_sheet(run, frames["summary"], list(run.measures)),

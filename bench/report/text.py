@@ -28,6 +28,9 @@ _LATEX = {
         "†": r"\dag{}",
         "‡": r"\ddag{}",
         "ß": r"\ss{}",
+        "§": r"\S{}",
+        "°": r"$^\circ$",
+        "∞": r"$\infty$",
     },
 }
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]|~$#"} | {"<": "&lt;", "&": "&amp;"})

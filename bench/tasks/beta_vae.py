@@ -442,7 +442,7 @@ def presets(
     # Of the levers none did better here, on validation pictures, than what was released.
     released = {"encoding": "log", "stratified": False, "weighting": "none", "scale": "linear"}
     methods = {"yoto": film, "yoto_tuned": {**film, **released}}
-    one, shares = (0,), (0.25, 0.5)
+    one = (0,)
 
     def wide(width: int) -> Preset:
         return Preset(
@@ -451,7 +451,7 @@ def presets(
             seeds=(0, 1, 2),
             line=f"as published, at width {width}: days on one GPU",
             methods=methods,
-            snapshots=shares,
+            lengths=(0.25, 0.5, 1.0),
         )
 
     return {
@@ -462,7 +462,6 @@ def presets(
             seeds=one,
             line="minutes on two CPU cores",
             methods=methods,
-            snapshots=shares,
         ),
         "small-cpu": Preset(
             task=quick.lasting(2),
@@ -470,7 +469,6 @@ def presets(
             seeds=(0, 1, 2),
             line="small, reduced: an hour on two CPU cores",
             methods=methods,
-            snapshots=shares,
         ),
         "small": Preset(
             task=small,
@@ -478,7 +476,6 @@ def presets(
             seeds=one,
             line="half an hour on one GPU",
             methods=methods,
-            snapshots=shares,
         ),
         "paper": wide(1),
         "paper-2x": wide(2),

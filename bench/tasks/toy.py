@@ -39,9 +39,7 @@ class Toy(Task):
         quick = replace(smoke, training=replace(smoke.training, steps=3000))
         return {
             "smoke": Preset(task=smoke, settings=3, seeds=(0,), line="a second"),
-            "quick": Preset(
-                task=quick, settings=5, seeds=(0, 1, 2), line="half a minute", snapshots=(0.25, 0.5)
-            ),
+            "quick": Preset(task=quick, settings=5, seeds=(0, 1, 2), line="half a minute"),
         }
 
     @property

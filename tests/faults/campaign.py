@@ -357,7 +357,9 @@ def examine(count: Count, root: Path, path: Path, expected: Any, where: str, rep
     except Exception as error:
         count.blame("unclear", f"{where}: {type(error).__name__}: {error}")
         return
-    if found != expected:
+    # A measurement whose table changed is left out, and named.
+    fewer = path.parts[-4] == "records" and set(found[0]) < set(expected[0])
+    if found != expected and not fewer:
         count.blame("wrong", f"{where}: the report's numbers")
 
 
@@ -591,7 +593,8 @@ def diverging(lab: Lab) -> Count:
 
 def signals(lab: Lab) -> Count:
     """SIGINT and SIGTERM once: the step is finished, the state saved, the command to continue
-    printed, and that command continues. SIGINT twice: at once. Here, and in a pool."""
+    printed, and that command continues. SIGINT twice: at once; SIGTERM twice: as once. Here, and
+    in a pool."""
     count = Count(name="SIGINT, SIGTERM, once and twice")
     pool = ("--on", "pool", "--per-device", "2")
     cases = [
@@ -616,9 +619,10 @@ def signals(lab: Lab) -> Count:
             text = f"{where}: exit status {ended.code} after {took:.1f} s, {ended.output[-1500:]}"
             count.blame("unclear", text)
         line = next((x for x in ended.output.splitlines() if " run --config " in x), "")
-        if times == 1 and not line:
+        asks = times == 1 or sign == signal.SIGTERM
+        if asks and not line:
             count.blame("unclear", f"{where}: no command to continue: {ended.output[-1500:]}")
-        if times == 1 and not list(root.glob("runs/*/*/*/state.pt")):
+        if asks and not list(root.glob("runs/*/*/*/state.pt")):
             count.blame("lost", f"{where}: the state")
         words = line.split()[2:] if line else command(root)
         again = run(root, words=words)

@@ -269,7 +269,8 @@ class Count:
             self.blame(column, f"{where}: {text}")
 
 
-LITTER = re.compile(r"\.tmp$|\.damaged$|^lease\.json|^state\.pt$")  # is no result; `clean` frees it
+# These are no results; `clean` frees them.
+LITTER = re.compile(r"\.tmp$|\.damaged$|^lease\.json|\.lease|^state\.pt$")
 UNTIMED = {"provenance", "time", "check"}  # what may differ between two runs that are the same
 LEDGER = {"seconds", "peak_memory_bytes", "shared_device"}
 
@@ -313,6 +314,9 @@ def _essence(path: Path) -> Any:
 
 def _log_differences(place: str, one: Path, other: Path) -> Iterator[tuple[str, str]]:
     lines = [_log_lines(path) for path in (one, other)]
+    if lines[0] and "lost" in lines[0][0]:  # it was damaged, and says from where on it is whole
+        since = lines[0].pop(0)["step"]
+        lines[1] = [line for line in lines[1] if line["step"] > since]
     steps = [[line.get("step") for line in each] for each in lines]
     if len(set(steps[0])) < len(steps[0]):
         yield "double", f"{place}: lines"

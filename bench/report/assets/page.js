@@ -8,6 +8,10 @@
     outside: ["Outside the range", "beyond what the network was trained with; "],
   };
 
+  const FAILS =
+    "but another of the fixed networks does better here (the reference fails), so that nothing " +
+    "is called better or worse";
+
   const make = (name, text = "", kind = "") => {
     const element = document.createElement(name);
     element.textContent = text;
@@ -134,7 +138,8 @@
       range.style.right = left(last - (inside.at(-1) ?? last));
       scale.append(range);
       const ticks = values.map((value, place) => {
-        const tick = make("span", "", `tick ${kinds[place]}`);
+        const fails = method.points.some((each) => each.at[i] === value && each.fails);
+        const tick = make("span", "", `tick ${kinds[place]}${fails ? " fails" : ""}`);
         tick.style.left = left(place);
         tick.append(make("span", plain(value)));
         return tick;
@@ -169,7 +174,8 @@
       const beside = point.beside;
       const fixed = beside?.exact ? "a fixed network was" : "no fixed network was";
       place.children[0].textContent = `${head}:`;
-      place.children[1].textContent = `${why}${fixed} trained for it.`;
+      const but = point.fails ? "; " + FAILS : "";
+      place.children[1].textContent = `${why}${fixed} trained for it${but}.`;
       picture(".own", point, method.label, `told ${named(point.at)}`);
       if (beside) {
         const what = beside.exact ? "Fixed network" : "Nearest fixed network";
@@ -281,7 +287,9 @@
           const line = [...points].sort((a, b) => a.at[0] - b.at[0]).map(spot);
           draw(svg, "path", { class: who, d: `M${line.join("L")}` });
         }
-        for (const each of points) mark(svg, spot(each), who, each.kind);
+        for (const each of points) {
+          mark(svg, spot(each), who, who === "beside" && each.fails ? "fails" : each.kind);
+        }
       }
       // The fixed network's place is that of its own coefficients.
       const pair = [point, point.beside && data.grid[point.beside.index]];
@@ -303,7 +311,7 @@
       if (kind === "outside") {
         const d = `M${cx - 4} ${cy - 4}l8 8m0 -8l-8 8`;
         draw(svg, "path", { class: who, d });
-      } else draw(svg, "circle", { class: `${who} ${kind}`, cx, cy, r: 4 });
+      } else draw(svg, "circle", { class: `${who} ${kind}`, cx, cy, r: kind === "between" ? 2.5 : 4 });
     }
 
     const original = find(".picture.original");

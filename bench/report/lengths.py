@@ -1,0 +1,109 @@
+"""Networks trained for other shares of the steps, each with its whole schedule (`run --lengths`).
+
+    same_loss(run)          what the grid needs for the loss that a method has
+    trained_out(run)        whether half of the training would have been enough
+
+From such networks and from nothing else: one kept in mid-schedule is worse than one whose schedule
+ended there, so that it says nothing of what that compute is worth.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bench.report import stats
+from bench.report.compare import LOSS, cross, quality_compute
+from bench.report.costs import GRID
+from bench.report.load import Run
+
+MARGIN = 0.1  # of what a network of its own gains over the middle one
+MOVED = 0.25  # of the margin: a training that moves the loss by less, when halved, is over
+
+
+def same_loss(run: Run, quality: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row per method with a cost, the grid aside: the FLOPs it took, its loss gap, and the
+    FLOPs at which the grid's curve comes down to the same gap, with their ratio (above one, the
+    method is cheaper). NaN where the grid's curve does not come down to it. quality:
+    `quality_compute(run)`, where there is one already.
+
+    A gap is the mean over settings; `needed` says what is interpolated.
+    """
+    quality = quality_compute(run) if quality is None else quality
+    grid = quality[quality["method"] == GRID].sort_values("flops")
+    curve = list(zip(grid["flops"], grid["loss_gap"], strict=True))
+    rows = [
+        (row["method"], row["flops"], row["loss_gap"], needed(curve, row["loss_gap"]))
+        for row in quality[quality["share"] == 1].to_dict("records")
+        if row["method"] != GRID
+    ]
+    frame = pd.DataFrame(rows, columns=["method", "flops", "loss_gap", "grid_flops"])
+    return frame.assign(ratio=frame["grid_flops"] / frame["flops"])
+
+
+def needed(curve: Sequence[tuple[float, float]], level: float) -> float:
+    """The least compute at which a curve of (compute, gap), in order of compute, comes down to a
+    level: between two points the gap is linear in the logarithm of the compute, which is a straight
+    line in the figure. NaN where it does not: it starts below or ends above."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
+        if y0 >= level >= y1:
+            share = (y0 - level) / (y0 - y1) if y0 > y1 else 0.0
+            return float(x0 * (x1 / x0) ** share)
+    return math.nan
+
+
+def benefits(run: Run) -> pd.Series:
+    """By setting, what the grid gains over its middle network used there: the loss of that network
+    with the weights of the setting, minus that of the setting's own, both means over examples and
+    seeds. 0 at the middle; empty without a grid."""
+    if GRID not in run.methods or not run.settings:
+        return pd.Series(dtype=float)
+    matrix = cross(run, GRID)
+    return matrix.loc[middle(run)] - pd.Series(np.diag(matrix), index=matrix.index)
+
+
+def middle(run: Run) -> str:
+    """The setting nearest to the middle of the axes' logarithmic ranges."""
+
+    def away(setting: str) -> float:
+        places = (
+            math.log(value / axis.low) / math.log(axis.high / axis.low)
+            for axis, value in zip(run.axes, run.values(setting), strict=True)
+        )
+        return sum((place - 0.5) ** 2 for place in places)
+
+    return min(run.settings, key=away)
+
+
+def trained_out(run: Run) -> pd.DataFrame:
+    """One row per method and setting with networks trained for half of the steps: whether the other
+    half moved the loss by less than `MOVED` of the margin, which is `MARGIN` of the benefit there.
+
+    moved, low, high: the loss after half of the steps minus the full training's, paired by seed and
+    example, with its 95 % interval, in the loss's own unit. limit: what counts as none.
+    trained_out: 1.0 or 0.0; NaN where there is no benefit to be a share of (the middle setting,
+    and settings whose reference fails).
+    """
+    columns = ["method", "setting", "moved", "low", "high", "limit", "trained_out"]
+    halves = run.lengths[run.lengths["share"] == 0.5]
+    part = run.length_records[run.length_records["entry"].isin(halves["entry"])]
+    pair = ["method", "setting", "seed", "example"]
+    full = run.records.loc[run.records["measure"] == LOSS, [*pair, "value"]]
+    pairs = part[part["measure"] == LOSS].merge(full, on=pair, suffixes=("", "_full"))
+    pairs["moved"] = pairs["value"] - pairs["value_full"]
+    places, gained = pairs.groupby(["method", "setting"]).indices, benefits(run)
+    rows = []
+    for method, setting in itertools.product(run.methods, run.settings):
+        if (where := places.get((method, setting))) is None:
+            continue
+        found = stats.paired_interval(stats.seed_by_example(pairs.iloc[where], "moved"))
+        limit = MOVED * MARGIN * gained.get(setting, math.nan)
+        known = limit > 0 and math.isfinite(found.estimate)
+        over = float(abs(found.estimate) < limit) if known else math.nan
+        limit = limit if limit > 0 else math.nan
+        rows.append((method, setting, found.estimate, found.low, found.high, limit, over))
+    return pd.DataFrame(rows, columns=columns)
