@@ -185,10 +185,11 @@ class Store:
 
     def find(self, identifier: str) -> Path:
         """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""
-        for ending in ("", "*"):  # a whole id needs no look at the other cells
-            places = self.root.glob(f"runs/*/*/{identifier}{ending}/config.json")
-            if found := [path.parent for path in places]:
-                break
+        # Without a pattern, for which Python 3.12 would list the cells of every method.
+        folders = [one / identifier for one in self.root.glob("runs/*/*")]
+        found = [folder for folder in folders if (folder / "config.json").is_file()]
+        if not found:  # the beginning of an id
+            found = [path.parent for path in self.root.glob(f"runs/*/*/{identifier}*/config.json")]
         if len(found) != 1:
             raise ValueError(
                 f"{len(found)} cells in {self.root} have an id that begins with {identifier!r}: "
