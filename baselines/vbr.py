@@ -68,10 +68,10 @@ class QuantiserStep(Conditioner):
         self.middle = middle
 
     def attach(self, model: Any) -> None:
-        self._scale = [model.scale]  # in a list: it stays the model's buffer alone
+        self._codec = [model]  # not its buffer, which a move to another device replaces
 
     def condition(self, coefficients: Tensor) -> None:
-        self._scale[0].copy_((coefficients[0] / self.middle).sqrt())
+        self._codec[0].scale.copy_((coefficients[0] / self.middle).sqrt())
 
     def release(self) -> None:
         pass
