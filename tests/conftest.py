@@ -108,5 +108,5 @@ def shapes3d(_small_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from bench.tasks import beta_vae
 
     monkeypatch.setattr(beta_vae, "SHAPES3D", 600)
-    monkeypatch.setattr(beta_vae, "SHAPES3D_COUNTS", (5, 5, 4, 3, 2, 1))
+    monkeypatch.setattr(beta_vae, "SHAPES3D_COUNTS", (5, 5, 3, 2, 2, 2))
     return _small_file

@@ -268,7 +268,7 @@ def test_shapes3d_reads_its_file(shapes3d: Path) -> None:
     rows = [int((pictures == p).flatten(1).all(1).nonzero()) for p in held]
     factors = made.data("test").factors
     assert factors[:, 0].tolist() == [row // 120 for row in rows]
-    assert factors[:, 4].tolist() == [row % 2 for row in rows]
+    assert factors[:, 5].tolist() == [row % 2 for row in rows]
     batch = made.data("train").batch(100, torch.Generator().manual_seed(0))
     assert not any((batch == p).flatten(1).all(1).any() for p in held)
 
