@@ -2,9 +2,10 @@
 
 Babaeizadeh & Ghiasi, "Adjustable Real-Time Style Transfer", ICLR 2020, the closest peer of
 loss-conditional style transfer. Kept: every instance norm is conditioned, by one perceptron with a
-hidden layer that sees the coefficients themselves, drawn uniformly from their range; losses are
-divided by their normal size (the task's normalisers). Changed: the range is the task's, [0.1, 10]
-times the middle, where theirs is [0, 1], so that all methods answer the same settings.
+hidden layer that sees the coefficients themselves, drawn uniformly from their range, instead of the
+norms' own parameters, which are not trained; losses are divided by their normal size (the task's
+normalisers). Changed: the range is the task's, [0.1, 10] times the middle, where theirs is [0, 1],
+so that all methods answer the same settings.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class InstanceNorm(Unconditioned):
     """hidden: width of the perceptron. encoding, law: as in `bench.yoto.Yoto`."""
 
     name: ClassVar[str] = "instance_norm"
+    version: ClassVar[int] = 2  # in the first the norms' own parameters were trained, too
     line: ClassVar[str] = "instance norms' scale and offset from one network (style)"
     swept: ClassVar[bool] = True
 
@@ -37,6 +39,8 @@ class InstanceNorm(Unconditioned):
         return "" if norms(task.model()) else "its model has no affine instance norm"
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+        for name in norms(model):
+            model.get_submodule(name).requires_grad_(False)
         return ConditionalNorm(
             model, norms(model), Encoding(task.space, self.encoding), self.hidden
         )

@@ -394,11 +394,12 @@ class Concatenation(Modulating):
 
 
 class ConditionalNorm(Modulating):
-    """The scale and offset of affine instance norms, all from one perceptron.
+    """A scale and an offset behind affine instance norms, all from one perceptron.
 
-    Babaeizadeh & Ghiasi, "Adjustable Real-Time Style Transfer", ICLR 2020: one network of the
-    coefficients replaces what the norms would learn for themselves. Starts at scale 1, offset 0
-    up to a small part that depends on the coefficients.
+    Babaeizadeh & Ghiasi, "Adjustable Real-Time Style Transfer", ICLR 2020, where one network of
+    the coefficients replaces what the norms would learn for themselves: so it is where the method
+    freezes these (`baselines/instance_norm.py`); else both are trained. Starts at scale 1, offset
+    0 up to a small part that depends on the coefficients.
     """
 
     def __init__(self, model: nn.Module, sites: list[str], encoding: Encoding, hidden: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch is imported, and for the programs that tests start: several tests run at a time, and
@@ -11,24 +12,101 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from PIL import Image
 
-from bench.registry import METHODS, TASKS
+from bench import artefacts
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--task", action="append", default=[], help="a task file to test")
     parser.addoption("--method", action="append", default=[], help="a method file to test")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "task_name" in metafunc.fixturenames:
-        files = [str(Path(file).resolve()) for file in metafunc.config.getoption("--task")]
-        metafunc.parametrize("task_name", [*TASKS, *files])
-    if "method_name" in metafunc.fixturenames:
-        files = [str(Path(file).resolve()) for file in metafunc.config.getoption("--method")]
-        metafunc.parametrize("method_name", [*METHODS, *files])
+    parser.addoption("--device", default="cpu", help="where the contract is tested, as cuda")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _the_cache_stays() -> Iterator[None]:
+    """A test that leaves another cache folder behind would have the next ones fetch all anew."""
+    before = os.environ.get(artefacts.CACHE_VARIABLE)
+    yield
+    after = os.environ.get(artefacts.CACHE_VARIABLE)
+    if before is None:
+        os.environ.pop(artefacts.CACHE_VARIABLE, None)
+    else:
+        os.environ[artefacts.CACHE_VARIABLE] = before
+    assert after == before, f"{artefacts.CACHE_VARIABLE} was {before} and is {after} afterwards"
+
+
+@pytest.fixture(scope="session")
+def artefact() -> Callable[[str], Path]:
+    """The file of an artefact by name. Without it a test is skipped; where
+    YOTO_BENCH_REQUIRE_WEIGHTS is set, as in `.ci/run`, it fails."""
+
+    def get(name: str) -> Path:
+        try:
+            return artefacts.get(name)
+        except artefacts.Unavailable as error:
+            if os.environ.get("YOTO_BENCH_REQUIRE_WEIGHTS"):
+                raise
+            pytest.skip(f"{name} cannot be had here: {error}")
+
+    return get
+
+
+NEEDS = {
+    "beta_vae_cifar10": ["cifar10"],
+    "compression": ["alexnet-convs"],
+    "style": ["vgg16-convs", "alexnet-convs", "wheat-field-with-cypresses"],
+}
+
+
+@pytest.fixture(scope="session")
+def fetched(artefact: Callable[[str], Path]) -> Callable[[str], None]:
+    """Gets the artefacts of a task, by its name."""
+
+    def get(task_name: str) -> None:
+        for name in NEEDS.get(task_name, []):
+            artefact(name)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two parts of a photograph to test on, hardly larger than MS-SSIM needs: measuring whole ones
+    takes ten times as long as all else in the life of a small codec."""
+    from bench.data import photographs
+
+    folder = tmp_path_factory.mktemp("pictures")
+    (_, picture), *_ = photographs("test").examples()
+    for name, corner in (("one", picture[0, :, :176, :184]), ("two", picture[0, :, 99:275, :177])):
+        pixels = (corner * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import h5py
+
+    path = tmp_path_factory.mktemp("shapes3d") / "3dshapes.h5"
+    pictures = torch.randint(
+        256, (600, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    with h5py.File(path, "w") as file:
+        file["images"] = pictures.numpy()
+    return path
+
+
+@pytest.fixture
+def shapes3d(_small_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""
+    from bench.tasks import beta_vae
+
+    monkeypatch.setattr(beta_vae, "SHAPES3D", 600)
+    monkeypatch.setattr(beta_vae, "SHAPES3D_COUNTS", (5, 5, 3, 2, 2, 2))
+    return _small_file

@@ -401,36 +401,26 @@ def test_both_sources_of_cifar10_give_the_same_file(tmp_path):
 # ------------------------------------------------------------------ the real ones
 
 
-def real(name):
-    try:
-        return artefacts.get(name)
-    except Unavailable as error:
-        pytest.skip(f"no source gives it here: {error}")
-
-
 @pytest.mark.parametrize(
     ("name", "first", "count"), [("vgg16-convs", -0.5537, 13), ("alexnet-convs", 0.1186, 5)]
 )
-def test_the_real_weights(name, first, count):
-    arrays = load_file(real(name))
+def test_the_real_weights(name, first, count, artefact):
+    arrays = load_file(artefact(name))
     assert len(arrays) == 2 * count
     assert arrays["0.weight"].flat[0] == pytest.approx(first, abs=5e-5)
     assert arrays[f"{count - 1}.weight"].shape[2:] == (3, 3)
 
 
-def test_the_real_painting():
+def test_the_real_painting(artefact):
     from PIL import Image
 
-    assert Image.open(real("wheat-field-with-cypresses")).size == (599, 474)
+    assert Image.open(artefact("wheat-field-with-cypresses")).size == (599, 474)
 
 
-def test_the_real_cifar10():
-    """First labels and pixels as everybody knows them: the order is the authors'. Only where it
-    lies in the cache already, since it is 139 MB to fetch."""
-    artefact = artefacts.ARTEFACTS["cifar10"]
-    if not (artefacts.cache_folder() / artefact.file).exists():
-        pytest.skip("not fetched yet: python run_bench.py fetch cifar10")
-    arrays = load_file(real("cifar10"))
+@pytest.mark.xdist_group("cifar10")
+def test_the_real_cifar10(artefact):
+    """First labels and pixels as everybody knows them: the order is the authors'."""
+    arrays = load_file(artefact("cifar10"))
     assert arrays["train_labels"][:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
     assert arrays["test_labels"][:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
     assert arrays["train_images"].shape == (50000, 32, 32, 3)

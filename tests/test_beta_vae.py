@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from torch import distributions as D
 from torch import nn
 
 from bench import measures
-from bench.artefacts import ARTEFACTS, cache_folder
 from bench.conditioning import Encoding, FiLM
 from bench.cost import count_flops, parameters
 from bench.data import PictureError
@@ -261,29 +261,21 @@ def test_shapes3d_says_what_it_needs(tmp_path: Path) -> None:
         made.data("train").batch(1, torch.Generator())
 
 
-def test_shapes3d_reads_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    h5py = pytest.importorskip("h5py")
-    monkeypatch.setattr(beta_vae, "SHAPES3D", 40)
-    monkeypatch.setattr(beta_vae, "SHAPES3D_COUNTS", (5, 2, 2, 1, 1, 2))
-    torch.manual_seed(0)
-    pictures = torch.randint(256, (40, 64, 64, 3), dtype=torch.uint8)
-    path = tmp_path / "3dshapes.h5"
-    with h5py.File(path, "w") as file:
-        file["images"] = pictures.numpy()
-    made = replace(task(Shapes3D), train_data=str(path), recorded=4, evaluated=8)
+def test_shapes3d_reads_its_file(shapes3d: Path) -> None:
+    pictures = beta_vae._shapes3d(shapes3d)[0].permute(0, 3, 1, 2) / 255
+    made = replace(task(Shapes3D), train_data=str(shapes3d), recorded=4, evaluated=8)
     held = torch.cat(list(made.data("test").parts()))
-    rows = [
-        int((pictures.permute(0, 3, 1, 2) / 255 == p).flatten(1).all(1).nonzero()) for p in held
-    ]
-    assert made.data("test").factors[:, 0].tolist() == [row // 8 for row in rows]
+    rows = [int((pictures == p).flatten(1).all(1).nonzero()) for p in held]
+    factors = made.data("test").factors
+    assert factors[:, 0].tolist() == [row // 120 for row in rows]
+    assert factors[:, 5].tolist() == [row % 2 for row in rows]
     batch = made.data("train").batch(100, torch.Generator().manual_seed(0))
     assert not any((batch == p).flatten(1).all(1).any() for p in held)
 
 
-@pytest.mark.skipif(
-    not (cache_folder() / ARTEFACTS["cifar10"].file).exists(), reason="CIFAR-10 is not fetched"
-)
-def test_cifar10_is_enlarged_and_split_as_released() -> None:
+@pytest.mark.xdist_group("cifar10")  # whose enlarged pictures a process makes once
+def test_cifar10_is_enlarged_and_split_as_released(artefact: Callable[[str], Path]) -> None:
+    artefact("cifar10")
     train = beta_vae._cifar10_train()
     assert train.shape == (40_000, 40, 40, 3)
     assert train.dtype == torch.uint8

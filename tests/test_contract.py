@@ -1,36 +1,123 @@
-"""Every task × method keeps the contract; `--task FILE` and `--method FILE` add a user's own."""
+"""Every task × method keeps the contract; `--task FILE` and `--method FILE` add a user's own, and
+`--device cuda` tests it on a GPU."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from baselines.hypernetwork import Generated
-from bench.artefacts import Unavailable
-from bench.conditioning import Modulated, Network
-from bench.data import PictureError
+from bench.conditioning import Conditioner, Modulated, Network
+from bench.cost import parameters
 from bench.method import Cell, build
-from bench.registry import describe, method, preset, task_class
+from bench.records import loads
+from bench.registry import METHODS, TASKS, describe, method, preset, task_class
 from bench.runner import Experiment, Run
 from bench.store import cell_config, cell_from
 from bench.task import weighted
 from bench.train import Interrupted, fit, optimiser
 
-CPU = torch.device("cpu")
+PLACES = {  # fixtures with data of tasks
+    "beta_vae_shapes3d": {"train_data": "shapes3d"},
+    "compression": {"test_data": "small_pictures"},
+    "style": {"test_data": "small_pictures"},
+}
+
+
+@functools.cache
+def planned(task_name: str, method_name: str, **places: str) -> Experiment:
+    """One task at its smallest preset, with its data at these places, and one method."""
+    smallest = preset(task_class(task_name), "smoke").task
+    smallest = smallest.trained_with(steps=min(smallest.training.steps, 4))
+    smallest = replace(smallest, **places)
+    tried = method(method_name)
+    return Experiment(
+        task=smallest,
+        preset="smoke",
+        settings=smallest.settings(2),
+        seeds=(0,),
+        methods={tried.name: tried},
+    )
+
+
+@dataclass
+class Candidate:
+    """A method that applies to a task, and what its network is."""
+
+    task: str
+    method: str
+    first: bool  # no method before it trains the same network
+    conditioner: Conditioner | None
+
+
+@functools.cache
+def candidates(tasks: tuple[str, ...], methods: tuple[str, ...]) -> list[Candidate]:
+    chosen: list[Candidate] = []
+    for task_name in tasks:
+        seen = []
+        for method_name in methods:
+            experiment = planned(task_name, method_name)
+            (tried,) = experiment.methods.values()
+            if tried.refuses(experiment.task):
+                continue
+            cell = tried.plan(experiment.task, experiment.settings, 0)[0]
+            made = cell.method.conditioner(cell.task, cell.method.model(cell.task))
+            training = (cell.task, cell.method)
+            chosen.append(Candidate(task_name, method_name, training not in seen, made))
+            seen.append(training)
+    return chosen
+
+
+def over(which: Callable[[Candidate], bool]) -> Callable:
+    """A test that runs over some of the pairs alone."""
+
+    def marked(test: Callable) -> Callable:
+        test.which = which  # type: ignore[attr-defined]
+        return test
+
+    return marked
+
+
+distinct = over(lambda pair: pair.first)
+conditioned = over(lambda pair: pair.first and pair.conditioner is not None)
+learned = over(lambda pair: pair.first and parameters(pair.conditioner) > 0)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "pair" in metafunc.fixturenames:
+        files = {
+            name: [str(Path(file).resolve()) for file in metafunc.config.getoption(f"--{name}")]
+            for name in ("task", "method")
+        }
+        which = getattr(metafunc.function, "which", lambda pair: True)
+        pairs = [
+            pytest.param(
+                (one.task, one.method),
+                id=f"{one.task}-{one.method}",
+                marks=[pytest.mark.xdist_group("cifar10")] if "cifar10" in one.task else [],
+            )
+            for one in candidates((*TASKS, *files["task"]), (*METHODS, *files["method"]))
+            if which(one)
+        ]
+        metafunc.parametrize("pair", pairs, indirect=True)
 
 
 @dataclass
 class Pair:
-    """One task at its smallest preset with one method, and a batch of training data."""
+    """An experiment of one task and one method, and a batch of training data."""
 
     experiment: Experiment
+    device: torch.device
 
     @property
     def task(self):
@@ -44,48 +131,77 @@ class Pair:
     def cell(self) -> Cell:
         return self.experiment.cells[0]
 
+    def network(self) -> Network:
+        return build(self.cell).to(self.device)
+
     def batch(self, count: int = 3):
-        return self.task.data("train").batch(count, torch.Generator().manual_seed(7))
+        data = self.task.data("train").to(self.device)
+        return data.batch(count, torch.Generator().manual_seed(7))
 
     def draw(self, count: int = 3) -> torch.Tensor:
-        return self.method.draw(self.cell, count, torch.Generator().manual_seed(1))
+        drawn = self.cell.method.draw(self.cell, count, torch.Generator().manual_seed(1))
+        return drawn.to(self.device)
+
+    def ends(self, count: int = 3) -> list[torch.Tensor]:
+        """The coefficients of the lowest and the highest setting, each (count, K)."""
+        settings = self.task.space.grid(2)
+        return [
+            torch.tensor([setting] * count, device=self.device)
+            for setting in (settings[0], settings[-1])
+        ]
 
     def terms(self, network: Network, coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
         torch.manual_seed(11)  # the same noise for every call
         network.condition(coefficients)
         return self.task.losses(network.model, self.batch(len(coefficients)))
 
+    def trained(self, cell: Cell, folder: Path, stop: int = -1) -> Network:
+        """Its network, from scratch or on from the folder's checkpoint."""
+        network, asked = build(cell), iter(range(10**9))
+        folder.mkdir(exist_ok=True)
+        fit(
+            cell.task,
+            network,
+            functools.partial(cell.method.draw, cell),
+            cell.seed,
+            self.device,
+            folder,
+            should_stop=lambda: next(asked) + 1 == stop,
+        )
+        return network
+
 
 @pytest.fixture
-def pair(task_name: str, method_name: str) -> Pair:
-    smallest = preset(task_class(task_name), "smoke")
-    try:
-        smallest.task.data("train").to(CPU)
-    except (Unavailable, PictureError) as error:
-        pytest.skip(str(error))
-    tried = method(method_name)
-    if reason := tried.refuses(smallest.task):
-        pytest.skip(reason)
-    return Pair(
-        Experiment(
-            task=smallest.task,
-            preset="smoke",
-            settings=smallest.task.settings(2),
-            seeds=(0,),
-            methods={tried.name: tried},
-        )
-    )
+def pair(request: pytest.FixtureRequest, fetched: Callable[[str], None]) -> Pair:
+    task_name, method_name = request.param
+    fetched(task_name)
+    places = {
+        field: str(request.getfixturevalue(fixture))
+        for field, fixture in PLACES.get(task_name, {}).items()
+    }
+    device = torch.device(request.config.getoption("--device"))
+    return Pair(planned(task_name, method_name, **places), device)
 
 
 @torch.no_grad()
 def disturb(network: Network) -> None:
     """Move a conditioner off its start, at which coefficients may do nothing yet."""
     for parameter in network.conditioner.parameters():
-        parameter.add_(0.02 * torch.randn(parameter.shape))
+        parameter.add_(0.02 * torch.randn_like(parameter))
 
 
+# Of a term's size, between the two ends of the range. Rounding makes 1e-6 of a difference.
+MATTERS = 1e-3
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Of two terms, (B,), relative to their size."""
+    return float(((one - other).abs().mean() / (one.abs() + other.abs()).mean()).detach())
+
+
+@distinct
 def test_terms_are_per_example_and_finite(pair: Pair) -> None:
-    network = build(pair.cell)
+    network = pair.network()
     terms = pair.terms(network, pair.draw())
     assert tuple(terms) == pair.task.terms
     for name, term in terms.items():
@@ -95,13 +211,14 @@ def test_terms_are_per_example_and_finite(pair: Pair) -> None:
     assert set(pair.task.space.names) <= set(terms)
 
 
+@distinct
 def test_every_coefficient_changes_the_gradient(pair: Pair) -> None:
     space = pair.task.space
     (centre,) = space.grid(1)
-    network = build(pair.cell)
+    network = pair.network()
 
     def gradient(setting: tuple[float, ...]) -> torch.Tensor:
-        coefficients = torch.tensor([setting] * 3)
+        coefficients = torch.tensor([setting] * 3, device=pair.device)
         network.zero_grad()
         weighted(space, pair.terms(network, coefficients), coefficients).mean().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
@@ -112,10 +229,9 @@ def test_every_coefficient_changes_the_gradient(pair: Pair) -> None:
         assert not torch.allclose(moved, middle, rtol=1e-3), axis.name
 
 
+@learned
 def test_every_conditioning_parameter_learns(pair: Pair) -> None:
-    network = build(pair.cell)
-    if network.conditioner is None:
-        pytest.skip("this method adds no parameters")
+    network = pair.network()
     disturb(network)
     coefficients = pair.draw()
     terms = pair.terms(network, coefficients)
@@ -129,22 +245,33 @@ def test_every_conditioning_parameter_learns(pair: Pair) -> None:
         assert id(parameter) in stepped, name
 
 
+@conditioned
 def test_the_output_follows_the_setting(pair: Pair) -> None:
-    network = build(pair.cell)
-    if network.conditioner is None:
-        pytest.skip("this method does not condition")
+    network = pair.network()
     disturb(network)
-    settings = pair.task.space.grid(2)
-    low, high = (torch.tensor([setting] * 3) for setting in (settings[0], settings[-1]))
-    at_low, at_high = pair.terms(network, low), pair.terms(network, high)
-    assert any(not torch.equal(at_low[name], at_high[name]) for name in at_low)
+    low, high = (pair.terms(network, end) for end in pair.ends())
+    assert max(map(difference, low.values(), high.values())) > MATTERS
 
 
+@conditioned
+def test_it_follows_the_setting_wherever_it_was_moved(pair: Pair) -> None:
+    """`to` replaces a module's buffers: what a conditioner kept of them is then nobody's."""
+    network = pair.network()
+    disturb(network)
+    before = [pair.terms(network, end) for end in pair.ends()]
+    network.to(torch.float64).to(torch.float32)
+    after = [pair.terms(network, end) for end in pair.ends()]
+    assert max(map(difference, after[0].values(), after[1].values())) > MATTERS
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+@distinct
 def test_folding_changes_nothing_beyond_rounding(pair: Pair) -> None:
-    network = build(pair.cell)
+    network = pair.network()
     setting = pair.task.space.grid(2)[0]
     with torch.no_grad():
-        before = pair.terms(network, torch.tensor([setting] * 3))
+        before = pair.terms(network, pair.ends()[0])
         network.release()
         plain = network.at(setting)
         torch.manual_seed(11)
@@ -154,23 +281,36 @@ def test_folding_changes_nothing_beyond_rounding(pair: Pair) -> None:
         torch.testing.assert_close(after[name], before[name], rtol=1e-3, atol=1e-4)
 
 
-def test_ids_are_stable_across_processes(pair: Pair) -> None:
-    config = json.dumps(cell_config(pair.cell, "smoke"))
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Callable[[dict], str]]:
+    """Asks another process for the id of a configuration's cell."""
     code = (
-        "import json, sys; from bench.store import cell_from; "
-        "print(cell_from(json.load(sys.stdin)).id)"
+        "import json, sys\nfrom bench.store import cell_from\n"
+        "for line in sys.stdin: print(cell_from(json.loads(line)).id, flush=True)"
     )
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", code],
-        input=config,
-        capture_output=True,
-        text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONHASHSEED": "77"},
-        check=True,
-    )
-    assert done.stdout.strip() == pair.cell.id
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def ask(config: dict) -> str:
+            stdin.write(json.dumps(config) + "\n")
+            stdin.flush()
+            return stdout.readline().strip()
+
+        yield ask
 
 
+@distinct
+def test_ids_are_stable_across_processes(pair: Pair, elsewhere: Callable[[dict], str]) -> None:
+    assert elsewhere(cell_config(pair.cell, "smoke")) == pair.cell.id
+
+
+@distinct
 def test_a_configuration_makes_the_cell_again(pair: Pair) -> None:
     again = cell_from(json.loads(json.dumps(cell_config(pair.cell, "smoke"))))
     assert again.task == pair.cell.task
@@ -178,41 +318,89 @@ def test_a_configuration_makes_the_cell_again(pair: Pair) -> None:
     assert describe(again.task) == describe(pair.cell.task)
 
 
-def test_trains_resumes_to_the_same_bits_and_measures(pair: Pair, tmp_path: Path) -> None:
-    cell, task = pair.cell, pair.task
+@distinct
+def test_a_resume_ends_with_the_same_bits(pair: Pair, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("whole", "resumed")]
+    whole = pair.trained(pair.cell, folders[0])
+    for stop in (1, 2):
+        with pytest.raises(Interrupted):
+            pair.trained(pair.cell, folders[1], stop)
+    resumed = pair.trained(pair.cell, folders[1])
+    state = resumed.state_dict()
+    for name, value in whole.state_dict().items():
+        if pair.device.type == "cpu":
+            assert torch.equal(value, state[name]), name
+        else:  # a GPU adds in any order, and Adam makes a step of any difference
+            step = pair.cell.task.training.lr
+            torch.testing.assert_close(state[name], value, rtol=1e-2, atol=step)
+    logs = [[line["step"] for line in log(folder)] for folder in folders]
+    assert logs[0] == logs[1]
 
-    def trained(folder: Path, stops: list[int]) -> dict[str, torch.Tensor]:
-        folder.mkdir()
-        for stop in [*stops, -1]:
-            network, asked = build(cell), iter(range(10**9))
 
-            def draw(count: int, generator: torch.Generator) -> torch.Tensor:
-                return cell.method.draw(cell, count, generator)
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
-            try:
-                fit(
-                    task, network, draw, cell.seed, CPU, folder,
-                    should_stop=lambda asked=asked, stop=stop: next(asked) + 1 == stop,
-                )  # fmt: skip
-            except Interrupted:
-                assert stop > 0
-        return network.state_dict()
 
-    whole, resumed = trained(tmp_path / "whole", []), trained(tmp_path / "resumed", [1, 2])
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "resumed")]
-    steps = [[json.loads(line)["step"] for line in log.splitlines()] for log in logs]
-    assert steps[0] == steps[1]
+@pytest.mark.parametrize(
+    ("option", "tolerance"), [({"channels_last": True}, 0.02), ({"precision": "bf16"}, 0.05)]
+)  # in another format the noise of a codec's latents comes in another order
+@over(lambda pair: pair.method == "yoto")
+def test_format_and_precision_change_rounding_alone(
+    pair: Pair, option: dict, tolerance: float, tmp_path: Path
+) -> None:
+    compare_with_plain(pair, option, tolerance, tmp_path)
 
-    run = Run(tmp_path / "results", [pair.experiment], CPU)
+
+@over(lambda pair: (pair.task, pair.method) == ("compression", "yoto"))
+def test_a_captured_step_changes_rounding_alone(
+    pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `torch.compile` captures; on a CPU without the code it makes, which takes a minute."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    if pair.device.type == "cpu":
+        monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    compare_with_plain(pair, {"compile": True}, 1e-3, tmp_path)
+    assert len(graphs) == 1 or pair.device.type != "cpu"  # nothing in the step breaks it
+
+
+def compare_with_plain(pair: Pair, option: dict, tolerance: float, folder: Path) -> None:
+    """Two steps with the option and without."""
+    kinds = set()
+
+    def note(layer: nn.Module, _: object, output: object) -> None:
+        if isinstance(layer, nn.Linear | nn.Conv2d) and isinstance(output, torch.Tensor):
+            kinds.add(output.dtype)
+
+    cells = [
+        replace(pair.cell, task=pair.cell.task.trained_with(**{**fields, "steps": 2}))
+        for fields in ({}, option)
+    ]
+    pair.trained(cells[0], folder / "plain")
+    with nn.modules.module.register_module_forward_hook(note):
+        network = pair.trained(cells[1], folder / "option")
+    for one, other in zip(log(folder / "plain"), log(folder / "option"), strict=True):
+        assert other["terms"] == pytest.approx(one["terms"], rel=tolerance)
+    if "precision" in option:
+        assert torch.bfloat16 in kinds
+    weights = [w for w in network.model.parameters() if w.dim() == 4 and min(w.shape[1:3]) > 1]
+    in_format = [w.is_contiguous(memory_format=torch.channels_last) for w in weights]
+    assert all(in_format) if option.get("channels_last") else not any(in_format)
+
+
+def test_trains_and_measures(pair: Pair, tmp_path: Path) -> None:
+    task = pair.task
+    run = Run(tmp_path, [pair.experiment], pair.device)
     run.execute(run.train_jobs(), "training", lambda: False)
     run.execute(run.record_jobs(), "measuring", lambda: False)
     assert run.failures == []
     assert run.train_jobs() == []
     assert run.record_jobs() == []
-    from bench.records import loads
-
-    tables = list((tmp_path / "results" / "records" / task.name).glob("*/*.csv"))
+    tables = list((tmp_path / "records" / task.name).glob("*/*.csv"))
     records = [r for table in tables for r in loads(table.read_text(), str(table))]
     own = [r for r in records if r.method == pair.method.name]
     expected = {"loss", *task.measures} - set(task.missing())

@@ -13,14 +13,7 @@ from bench.perceptual import LPIPS_LAYERS, VGGFeatures
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
 
-def artefact(name):
-    try:
-        return artefacts.get(name)
-    except artefacts.Unavailable as error:
-        pytest.skip(f"the weights cannot be had here: {error}")
-
-
-def torchvision_vgg():
+def torchvision_vgg(artefact):
     """torchvision's own network with the artefact's weights."""
     import torchvision
     from safetensors.torch import load_file
@@ -34,7 +27,7 @@ def torchvision_vgg():
     return features
 
 
-def package_lpips(net):
+def package_lpips(net, artefact):
     """The lpips package's own network with the artefact's weights."""
     import lpips
     from safetensors.torch import load_file
@@ -58,14 +51,14 @@ def no_weights(monkeypatch):
     monkeypatch.setattr(perceptual, "get", unavailable)
 
 
-def test_the_first_weights_are_the_known_ones():
+def test_the_first_weights_are_the_known_ones(artefact):
     for net, layer, value in (("vgg", "conv1_1", -0.5537), ("alex", "conv1", 0.1186)):
         artefact({"alex": "alexnet-convs", "vgg": "vgg16-convs"}[net])
         conv = perceptual.lpips(net).trunk.get_submodule(layer)
         assert conv.weight.flatten()[0].item() == pytest.approx(value, abs=5e-5)
 
 
-def test_lpips_vgg_gives_the_documented_number():
+def test_lpips_vgg_gives_the_documented_number(artefact):
     """torchmetrics' documentation: seed 123, build the metric, draw two batches: 0.3493.
 
     Building it draws the start values of torchvision's VGG-16 and of five heads, so the same has
@@ -83,8 +76,8 @@ def test_lpips_vgg_gives_the_documented_number():
 
 
 @pytest.mark.parametrize("net", LPIPS_LAYERS)
-def test_lpips_is_the_packages(net):
-    theirs = package_lpips(net)
+def test_lpips_is_the_packages(net, artefact):
+    theirs = package_lpips(net, artefact)
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(3, 3, 64, 83, generator=generator) * 2 - 1
     strength = torch.tensor([0.02, 0.2, 1.0])[:, None, None, None]
@@ -97,7 +90,7 @@ def test_lpips_is_the_packages(net):
     assert ours(x, x).abs().max() < 1e-6
 
 
-def test_lpips_is_made_once_and_takes_no_part_in_training():
+def test_lpips_is_made_once_and_takes_no_part_in_training(artefact):
     artefact("alexnet-convs")
     assert perceptual.lpips("alex") is perceptual.lpips("alex")
     assert not any(parameter.requires_grad for parameter in perceptual.lpips("alex").parameters())
@@ -112,7 +105,7 @@ def test_lpips_refuses_what_it_cannot_measure(no_weights):
         VGGFeatures(["relu1_1"])
 
 
-def test_lpips_checks_its_input():
+def test_lpips_checks_its_input(artefact):
     artefact("alexnet-convs")
     distance = perceptual.lpips("alex")
     x = torch.zeros(2, 3, 64, 64)
@@ -123,8 +116,8 @@ def test_lpips_checks_its_input():
     assert not distance(x[..., :32], x[..., :32]).isnan().any()
 
 
-def test_vgg_features_are_torchvisions():
-    features = torchvision_vgg()
+def test_vgg_features_are_torchvisions(artefact):
+    features = torchvision_vgg(artefact)
     x = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(0))
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -136,7 +129,7 @@ def test_vgg_features_are_torchvisions():
     assert list(found) == list(STYLE_LAYERS)
 
 
-def test_vgg_goes_no_deeper_than_asked_and_passes_gradients():
+def test_vgg_goes_no_deeper_than_asked_and_passes_gradients(artefact):
     artefact("vgg16-convs")
     network = VGGFeatures(["relu2_2", "relu1_1"])
     assert list(network.trunk._modules)[-1] == "relu2_2"
