@@ -14,6 +14,7 @@ FLOORS = {
     "bench.untrusted": -1,
     "bench.space": 0,
     "bench.identity": 0,
+    "bench.plugins": 0,
     "bench.records": 0,
     "bench.cost": 0,
     "bench.lease": 0,
