@@ -54,9 +54,9 @@ class Modulated(nn.Module):
         """(B, C) in the shape that multiplies x."""
         if len(part) not in (1, len(x)):
             raise ValueError(
-                f"the layer {self.name!r} sees {tuple(x.shape)} for a batch of {len(part)}: one "
-                "whose first dimension is not the batch (as time first) cannot be modulated per example; "
-                "put the batch first, or leave it out of sites()"
+                f"the layer {self.name!r} sees {tuple(x.shape)} for a batch of {len(part)}: where "
+                "the first dimension is not the batch (as time first) no example can be told its "
+                "own coefficients; put the batch first, or leave the layer out of sites()"
             )
         ones = (1,) * (x.dim() - 2)
         last = isinstance(self.layer, nn.Linear)  # where channels come last
@@ -578,9 +578,13 @@ def own_parameters(layer: Any) -> tuple[nn.Parameter, nn.Parameter | None]:
     TypeError where they are computed in another way."""
     if reason := unfoldable(layer):
         raise TypeError(reason)
-    for name in ("weight", "bias"):
-        if parametrize.is_parametrized(layer, name):
-            parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
+    if parametrize.is_parametrized(layer):
+        # Not by torch's remove_parametrizations: it changes the class, which copies share.
+        values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}
+        del layer.parametrizations
+        layer.__class__ = type(layer).__bases__[0]
+        for name, value in values.items():
+            layer.register_parameter(name, nn.Parameter(value))
     return layer.weight, layer.bias
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import cluster, executors, heap, packing
+from bench import cluster, contract, executors, heap, packing
+from bench.faithful import faithful
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
@@ -28,7 +29,16 @@ from bench.progress import Board
 from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
 from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
 from bench.space import Setting, format_setting
-from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
+from bench.store import (
+    Damaged,
+    Store,
+    cell_config,
+    cell_from,
+    packed,
+    read_json,
+    unpacked,
+    weights_digest,
+)
 from bench.task import Task, weighted
 from bench.train import Diverged, fit, out_of_memory
 from bench.untrusted import printable_lines
@@ -305,6 +315,9 @@ def train(
             store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
             progress({"note": f"diverged: {error}"})
             return
+        with torch.backends.cudnn.flags(**EXACT):
+            weights = packed(network)
+            faithful(cell, network, lambda: unpacked(cell, weights), device)
         ledger["constants"] = cell.task.constants()
         kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
         store.finish(cell, preset_name, network, ledger, kept)
@@ -442,14 +455,16 @@ class Run:
         return [pair for pair in planned.values() if self.store.result(pair[1]) is None]
 
     def open_data(self) -> None:
-        """Read all pictures now, so that a bad one is found before any training, and measure
-        what a task measures beforehand, so that weights it cannot do without are missed now."""
+        """Read all pictures now, so that a bad one is found before any training, measure what a
+        task measures beforehand, so that weights it cannot do without are missed now, and ask
+        whether task and methods keep the contract."""
         device = self.device if self.on == "here" else torch.device("cpu")
         for each in list(self.experiments):
             try:
                 for split in ("train", each.split):
                     each.task.data(split).to(device)
                 each.task.constants()
+                contract.check(each)
             except (RuntimeError, ValueError, OSError) as error:
                 if len(self.experiments) == 1:
                     raise

@@ -35,6 +35,8 @@ FLOORS = {
     "bench.executors": 7,
     "bench.packing": 1,
     "bench.cluster": 8,
+    "bench.contract": 8,
+    "bench.faithful": 7,
     "bench.store": 8,
     "bench.progress": 8,
     "bench.upkeep": 8,
