@@ -25,6 +25,7 @@ from bench.faithful import faithful
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
+from bench.naming import refuse_names
 from bench.progress import Board
 from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
 from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
@@ -44,6 +45,7 @@ from bench.train import Diverged, fit, out_of_memory
 from bench.untrusted import printable_lines
 
 REFERENCE = "fixed_grid"  # the method that all are compared with
+SEEDS = 2**32  # so many; torch, numpy and what is added to a seed have room for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,12 @@ class Experiment:
     methods: dict[str, Method]
     split: str = "test"
     snapshots: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        refuse_names(self.task, self.preset, self.methods)
+        for seed in self.seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+                raise ValueError(f"a seed is a whole number from 0 to {SEEDS - 1}, not {seed!r}")
 
     @functools.cached_property
     def id(self) -> str:
@@ -201,8 +209,7 @@ def experiment(
     made = chosen.task
     places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
     made = dataclasses.replace(made, **places)
-    if "loss" in (*made.terms, *made.measures):
-        raise ValueError(f"the task {made.name!r} may not call a term or measure 'loss'")
+    refuse_names(made, preset_name, {})
     named: dict[str, Method] = {}
     for text in methods or DEFAULT_METHODS:
         for label, each in variants(text, chosen.methods).items():
@@ -223,7 +230,7 @@ def experiment(
     return Experiment(
         task=made,
         preset=preset_name,
-        settings=compared,
+        settings=tuple(dict.fromkeys(compared)),  # rounded, some may be the same
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=named,
         split=split,

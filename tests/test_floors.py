@@ -34,6 +34,7 @@ FLOORS = {
     "bench.registry": 7,
     "bench.executors": 7,
     "bench.packing": 1,
+    "bench.naming": 8,
     "bench.cluster": 8,
     "bench.contract": 8,
     "bench.faithful": 7,
