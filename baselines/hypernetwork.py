@@ -88,9 +88,9 @@ class WeightMaker(Conditioner):
         self.heads = nn.ParameterList()
         for site in self.sites:
             layer = model.get_submodule(site)
-            weight = next(layer.parameters(recurse=False))
+            weight: Tensor = layer.weight  # type: ignore[assignment]
             spread = 0.1 / (weight[0].numel() * hidden) ** 0.5
-            count = sum(p.numel() for p in layer.parameters(recurse=False))
+            count = parameters(layer)
             self.heads.append(spread * torch.randn(count, hidden))
 
     def attach(self, model: nn.Module) -> None:
@@ -116,6 +116,8 @@ class WeightMaker(Conditioner):
     def bake(self, model: nn.Module, coefficients: Tensor) -> None:
         self.condition(coefficients)
         for site, layer in zip(self.sites, self._layers, strict=True):
-            for name, parameter in layer.layer.named_parameters():
-                parameter.copy_(parameter + layer.change[name])
+            for name, parameter in list(layer.layer.named_parameters()):
+                owner, _, attribute = name.rpartition(".")
+                changed = nn.Parameter(parameter + layer.change[name])  # new: it may be tied
+                setattr(layer.layer.get_submodule(owner), attribute, changed)
             put(model, site, layer.layer)

@@ -1,7 +1,8 @@
 """Weights between trained end points: nothing is conditioned, and every setting in between is free.
 
 Wang et al., "Deep Network Interpolation", CVPR 2019; Rame et al., "Rewarded Soups", NeurIPS 2023.
-Kept: the end points start from the same weights, and are mixed linearly, weight by weight. One
+Kept: the end points start from the same weights, and are mixed linearly, weight by weight, with
+their buffers (the averages of batch norms); whole numbers are the nearest end point's. One
 coefficient has two end points, the fixed grid's own networks at the ends of the range, mixed by the
 place of the coefficient on the logarithmic axis. Of several coefficients, each that varies among
 the settings has one: the network with this one at its high end and the others at their low; they
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from baselines.fixed_grid import Fixed, FixedGrid
 from bench.conditioning import Network
@@ -49,14 +50,18 @@ class Interpolation(Fixed):
     ) -> nn.Module:
         ends = [cell.trained_for[0] for cell in cells]
         shares = mixture(task.space, ends, setting)
-        states = [network.model.state_dict() for network in networks]
-        mixed = networks[0].model
-        sums = {
-            name: sum(share * state[name] for share, state in zip(shares, states, strict=True))
-            for name, _ in mixed.named_parameters()
-        }
-        for name, parameter in mixed.named_parameters():
-            parameter.copy_(sums[name])
+        nearest = max(range(len(cells)), key=shares.__getitem__)
+        mixed = networks[nearest].model
+        used = [i for i in range(len(cells)) if shares[i]]  # nothing of the others, not 0 * inf
+        if len(used) > 1:
+            states = [network.model.state_dict() for network in networks]
+            sums = {
+                name: sum(shares[i] * states[i][name] for i in used)
+                for name, value in states[nearest].items()
+                if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+            }
+            for name, value in sums.items():  # counts and flags stay the nearest network's
+                states[nearest][name].copy_(value)
         return mixed
 
 

@@ -14,10 +14,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from bench.space import Setting, Space
 
@@ -31,11 +33,12 @@ BEFORE = "before:"  # prefix of a site that scales what goes into a layer, not w
 
 class Modulated(nn.Module):
     """A layer whose output (or input, if `before`) is scaled and shifted per example and channel
-    (dimension 1; the last one of a linear layer)."""
+    (dimension 1; the last one of a linear layer). Examples come first, (B, ...)."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, name: str = "") -> None:
         super().__init__()
         self.layer = layer
+        self.name = name  # in its model, for errors
         self.before: Tensor | None = None
         self.after: Modulation = (None, None)
 
@@ -56,6 +59,12 @@ class Modulated(nn.Module):
 
     def _spread(self, part: Tensor, x: Tensor) -> Tensor:
         """(B, C) in the shape that multiplies x, in its precision but no less than fp32."""
+        if len(part) not in (1, len(x)):
+            raise ValueError(
+                f"the layer {self.name!r} sees {tuple(x.shape)} for a batch of {len(part)}: where "
+                "the first dimension is not the batch (as time first) no example can be told its "
+                "own coefficients; put the batch first, or leave the layer out of sites()"
+            )
         ones = (1,) * (x.dim() - 2)
         last = isinstance(self.layer, nn.Linear)  # where channels come last
         shape = (len(part), *ones, part.shape[1]) if last else (*part.shape, *ones)
@@ -64,23 +73,52 @@ class Modulated(nn.Module):
 
 def modulate(model: nn.Module, sites: Sequence[str]) -> list[Modulated]:
     """Wrap the layers of `sites` of `model`, in place, and return each site's wrapper. A layer
-    may be a site twice, once with the prefix `before:`."""
+    may be a site twice, once with the prefix `before:`. ValueError, with the layer's name, where
+    one cannot be modulated and folded."""
     if len(set(sites)) < len(sites):
         raise ValueError(f"a layer is named twice: {', '.join(sites)}")
     wrappers: dict[str, Modulated] = {}
     for name in dict.fromkeys(site.removeprefix(BEFORE) for site in sites):
         layer = model.get_submodule(name)
         if isinstance(layer, Modulated):
-            raise ValueError(f"the layer {name!r} is modulated already")
-        wrappers[name] = Modulated(layer)
+            raise ValueError(
+                f"the layer {name!r} is modulated already, as {layer.name!r}: where one layer "
+                "stands at several places, name one of them"
+            )
+        if reason := unfoldable(layer):
+            raise ValueError(f"the layer {name!r} cannot be modulated: {reason}")
+        wrappers[name] = Modulated(layer, name)
         put(model, name, wrappers[name])
     return [wrappers[site.removeprefix(BEFORE)] for site in sites]
 
 
 def put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Make `layer` the submodule of `model` called `name`."""
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, layer)
+    """Make `layer` the submodule of `model` called `name`, and stand wherever else in the model
+    that one stood: a layer at two places is one layer."""
+    before = model.get_submodule(name)
+    for owner in list(model.modules()):
+        for attribute, child in list(owner._modules.items()):  # with duplicates
+            if child is before and owner is not layer:
+                setattr(owner, attribute, layer)
+
+
+def unfoldable(layer: nn.Module) -> str:
+    """Why scales and shifts cannot be written into a layer's weights; "" where they can."""
+    try:
+        channels(layer)
+    except TypeError as error:
+        return str(error)
+    for name in ("weight", "bias"):
+        kept = name in layer._parameters or parametrize.is_parametrized(layer, name)
+        if not kept and getattr(layer, name, None) is not None:
+            return (
+                f"its {name} is no parameter but computed from others before every call, as by "
+                "torch.nn.utils.weight_norm and spectral_norm: take those of "
+                "torch.nn.utils.parametrizations"
+            )
+    if isinstance(layer.weight, nn.parameter.UninitializedParameter):
+        return "it has no weights before its first call: give it its number of inputs"
+    return ""
 
 
 def matching(sites: Sequence[str], patterns: str) -> list[str]:
@@ -93,6 +131,11 @@ def matching(sites: Sequence[str], patterns: str) -> list[str]:
     def matches(site: str, patterns: list[str]) -> bool:
         return any(fnmatch.fnmatchcase(site, pattern) for pattern in patterns)
 
+    if not sites:
+        raise ValueError(
+            "the task's sites() names no layer, so there is nothing to condition: let it name "
+            "convolutions or linear layers, or choose methods that condition nothing"
+        )
     chosen = [site for site in sites if matches(site, wanted) and not matches(site, unwanted)]
     if not chosen:
         raise ValueError(f"no site matches {patterns!r}; the task offers {', '.join(sites)}")
@@ -520,12 +563,10 @@ class Network(nn.Module):
 def fold(layer: nn.Module, scale: Tensor | None, shift: Tensor | None) -> None:
     """Write scale and shift, each (1, C) or (1, 1), into the layer's weight and bias, in place.
     Exact but for rounding, since such layers are linear in both."""
-    width = channels(layer)  # refuses what cannot be folded
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, nn.Parameter)
-    assert bias is None or isinstance(bias, nn.Parameter)
+    width = channels(layer)
+    weight, bias = own_parameters(layer)
     if scale is not None:
-        scale = scale.reshape(-1).expand(width)
+        scale = scale.to(weight.dtype).reshape(-1).expand(width)
         if isinstance(layer, TRANSPOSED):  # (in, out / groups, ...)
             groups = int(layer.groups)
             by_group = weight.unflatten(0, (groups, -1))
@@ -535,9 +576,24 @@ def fold(layer: nn.Module, scale: Tensor | None, shift: Tensor | None) -> None:
             weight = nn.Parameter(weight * scale.reshape((-1,) + (1,) * (weight.dim() - 1)))
         bias = None if bias is None else nn.Parameter(bias * scale)
     if shift is not None:
-        shift = shift.reshape(-1).expand(width)
+        shift = shift.to(weight.dtype).reshape(-1).expand(width)
         bias = nn.Parameter(shift.clone() if bias is None else bias + shift)
     layer.weight, layer.bias = weight, bias  # type: ignore[assignment]
+
+
+def own_parameters(layer: Any) -> tuple[nn.Parameter, nn.Parameter | None]:
+    """Weight and bias of a layer as parameters; a parametrization ends with its present value.
+    TypeError where they are computed in another way."""
+    if reason := unfoldable(layer):
+        raise TypeError(reason)
+    if parametrize.is_parametrized(layer):
+        # Not by torch's remove_parametrizations: it changes the class, which copies share.
+        values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}
+        del layer.parametrizations
+        layer.__class__ = type(layer).__bases__[0]
+        for name, value in values.items():
+            layer.register_parameter(name, nn.Parameter(value))
+    return layer.weight, layer.bias
 
 
 def fold_before(layer: nn.Module, scale: Tensor) -> None:
@@ -546,7 +602,8 @@ def fold_before(layer: nn.Module, scale: Tensor) -> None:
         layer, CONVOLUTIONS + TRANSPOSED + (nn.Linear,)
     ):
         raise TypeError(f"the input of {layer} cannot be scaled: use a layer of one group")
+    weight, _ = own_parameters(layer)
     place = 0 if isinstance(layer, TRANSPOSED) else 1
-    shape = [1] * layer.weight.dim()
+    shape = [1] * weight.dim()
     shape[place] = -1
-    layer.weight = nn.Parameter(layer.weight * scale.reshape(shape))
+    layer.weight = nn.Parameter(weight * scale.to(weight.dtype).reshape(shape))

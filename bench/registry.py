@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 import typing
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
+
+from bench import plugins
 
 TASKS = {
     "beta_vae_cifar10": "bench.tasks.beta_vae:Cifar10",
@@ -217,31 +217,7 @@ def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
 
 
 def _module(path: Path) -> ModuleType:
-    path = path.resolve()
-    name = f"plugin_{path.stem}_{abs(hash(str(path))):x}"
-    for module in sys.modules.values():
-        if getattr(module, "__plugin__", None) == path:
-            return module
-    if not path.is_file():
-        raise UnknownName(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__plugin__ = path  # type: ignore[attr-defined]
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # a plug-in may import what lies beside it
-    before = set(sys.modules)
     try:
-        spec.loader.exec_module(module)
-    except ImportError as error:
-        del sys.modules[name]
-        raise UnknownName(f"{path} cannot be imported: {error}") from error
-    except BaseException:
-        del sys.modules[name]
-        raise
-    loaded = [getattr(sys.modules[new], "__file__", None) for new in set(sys.modules) - before]
-    beside = [Path(file) for file in loaded if file and Path(file).is_relative_to(path.parent)]
-    module.__sources__ = sorted({path, *beside})  # type: ignore[attr-defined]
-    return module
+        return plugins.load(path)
+    except plugins.Unloadable as error:
+        raise UnknownName(str(error)) from error

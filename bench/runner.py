@@ -21,21 +21,33 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import cluster, executors, heap, packing
+from bench import cluster, contract, executors, heap, packing
 from bench.cost import count_flops, device_name
+from bench.faithful import faithful
 from bench.identity import content_id, plain
 from bench.lease import Lease
 from bench.method import Cell, Method, build
+from bench.naming import refuse_names
 from bench.progress import Board
 from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
 from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
 from bench.space import Setting, format_setting
-from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
+from bench.store import (
+    Damaged,
+    Store,
+    cell_config,
+    cell_from,
+    packed,
+    read_json,
+    unpacked,
+    weights_digest,
+)
 from bench.task import Task, weighted
 from bench.train import Diverged, fit, out_of_memory
 from bench.untrusted import printable_lines
 
 REFERENCE = "fixed_grid"  # the method that all are compared with
+SEEDS = 2**32  # so many; torch, numpy and what is added to a seed have room for them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +93,10 @@ class Experiment:
     lengths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        refuse_names(self.task, self.preset, self.methods)
+        for seed in self.seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+                raise ValueError(f"a seed is a whole number from 0 to {SEEDS - 1}, not {seed!r}")
         distinct = len(set(self.lengths)) == len(self.lengths)
         if not distinct or not all(0 < share <= 1 for share in self.lengths):
             raise ValueError(
@@ -233,8 +249,7 @@ def experiment(
     made = chosen.task
     places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
     made = dataclasses.replace(made, **places)
-    if "loss" in (*made.terms, *made.measures):
-        raise ValueError(f"the task {made.name!r} may not call a term or measure 'loss'")
+    refuse_names(made, preset_name, {})
     named: dict[str, Method] = {}
     for text in methods or DEFAULT_METHODS:
         for label, each in variants(text, chosen.methods).items():
@@ -255,7 +270,7 @@ def experiment(
     return Experiment(
         task=made,
         preset=preset_name,
-        settings=compared,
+        settings=tuple(dict.fromkeys(compared)),  # rounded, some may be the same
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=named,
         split=split,
@@ -352,6 +367,9 @@ def train(
             store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
             progress({"note": f"diverged: {error}"})
             return
+        with torch.backends.cudnn.flags(**EXACT):
+            weights = packed(network)
+            faithful(cell, network, lambda: unpacked(cell, weights), device)
         ledger["constants"] = cell.task.constants()
         kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
         store.finish(cell, preset_name, network, ledger, kept)
@@ -531,14 +549,16 @@ class Run:
         return [pair for pair in planned.values() if self.store.result(pair[1]) is None]
 
     def open_data(self) -> None:
-        """Read all pictures now, so that a bad one is found before any training, and measure
-        what a task measures beforehand, so that weights it cannot do without are missed now."""
+        """Read all pictures now, so that a bad one is found before any training, measure what a
+        task measures beforehand, so that weights it cannot do without are missed now, and ask
+        whether task and methods keep the contract."""
         device = self.device if self.on == "here" else torch.device("cpu")
         for each in list(self.experiments):
             try:
                 for split in ("train", each.split):
                     each.task.data(split).to(device)
                 each.task.constants()
+                contract.check(each)
             except (RuntimeError, ValueError, OSError) as error:
                 if len(self.experiments) == 1:
                     raise

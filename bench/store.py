@@ -26,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -129,9 +130,7 @@ class Store:
 
     def keep(self, cell: Cell, network: Network, share: float = 1.0) -> str:
         """Store the weights after a share of the training; return their SHA-256."""
-        # Copies, because tied weights share memory, which the format refuses.
-        state = {k: v.cpu().contiguous().clone() for k, v in network.state_dict().items()}
-        weights = save(state)
+        weights = packed(network)
         write_atomic(self.folder(cell) / weights_file(share), weights)
         return hashlib.sha256(weights).hexdigest()
 
@@ -169,12 +168,10 @@ class Store:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != weights_digest(done, share):
             raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
-        network = build(cell, start=False)
         try:
-            network.load_state_dict(load(data))
+            return unpacked(cell, data)
         except (SafetensorError, RuntimeError) as error:
             raise Damaged(f"{path} does not fit its configuration: {way_out}") from error
-        return network.eval()
 
     def forget(self, cells: Iterable[Cell]) -> None:
         """Delete cells with all that belongs to them (`run --again`)."""
@@ -219,6 +216,31 @@ class Store:
             head["picture_sha256"] = hashlib.sha256(picture).hexdigest()
         head |= {"provenance": provenance(), "time": time.time()}
         write_atomic(path, sealed(head))
+
+
+PAIRS = " (real, imaginary)"  # behind the name of a tensor stored as pairs of numbers
+
+
+def packed(network: Network) -> bytes:
+    """A network's weights as the content of a safetensors file."""
+    state = {}
+    for name, value in network.state_dict().items():
+        if value.dtype == torch.complex128:  # the format has only the smaller one
+            name, value = name + PAIRS, torch.view_as_real(value)
+        # Copies, because tied weights share memory, which the format refuses.
+        state[name] = value.cpu().contiguous().clone()
+    return save(state)
+
+
+def unpacked(cell: Cell, weights: bytes) -> Network:
+    """A new network of a cell, on the CPU and in evaluation mode, with the weights of a file's
+    content. Raises SafetensorError and RuntimeError."""
+    network = build(cell, start=False)
+    state = load(weights)
+    for name in [name for name in state if name.endswith(PAIRS)]:
+        state[name.removesuffix(PAIRS)] = torch.view_as_complex(state.pop(name))
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def weights_file(share: float) -> str:

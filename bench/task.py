@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from bench.identity import file_digest, identifying, plain
+from bench import plugins
+from bench.identity import identifying, plain
 from bench.space import Setting, Space
 
 # Fields marked so are where things lie on this machine; their content enters ids by its digest.
@@ -271,13 +273,17 @@ class Task(ABC):
 
 def source_digest(kind: type) -> str:
     """Hash of a plug-in's own file and of what it imports from beside it, or "" for what ships
-    with the suite and carries a version.
+    with the suite and carries a version, and for a class that is in no file.
 
     A user edits a task file without thinking of its version; the old cells must not be taken for
     the new task's.
     """
-    sources = getattr(sys.modules.get(kind.__module__), "__sources__", [])  # set by the registry
-    return " ".join(file_digest(file) for file in sources)
+    if kind.__module__.partition(".")[0] in plugins.SUITE:
+        return ""
+    try:
+        return plugins.digest(Path(inspect.getfile(kind)).resolve())
+    except (TypeError, OSError):
+        return ""
 
 
 def weighted(

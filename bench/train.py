@@ -122,7 +122,9 @@ def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
     ]
     if network.conditioner is not None:
         groups.append({"params": list(network.conditioner.parameters()), "weight_decay": 0.0})
-    return torch.optim.AdamW(groups, lr=training.lr, fused=True)
+    tensors = [p for group in groups for p in group["params"]]
+    fused = not any(p.is_complex() for p in tensors)  # that kernel has no complex numbers
+    return torch.optim.AdamW(groups, lr=training.lr, fused=fused)
 
 
 def step_flops(

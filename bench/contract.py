@@ -1,0 +1,402 @@
+"""Whether a task and its methods keep the contract, asked with a few examples before any training.
+
+    check(experiment)        ContractError names the hook, the term or the layer, and the way out
+
+`bench/task.py` and `bench/method.py` say what is asked; nothing that is trained depends on having
+been checked.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.conditioning import BEFORE, Conditioner, Modulating, Modulation, Network, unfoldable
+from bench.faithful import differing, same_noise
+from bench.identity import plain
+from bench.method import Cell
+from bench.registry import near
+from bench.space import Space
+from bench.task import Task
+
+CPU = torch.device("cpu")
+COUNT = 3  # examples in a batch; one fewer, and one, elsewhere: no other dimension is as long
+
+
+class ContractError(ValueError):
+    """What does not keep the contract of `bench/task.py` or `bench/method.py`."""
+
+
+# Before any training
+
+
+def check(experiment: Any) -> None:
+    """Raise ContractError where the task or one of the methods of a `bench.runner.Experiment` does
+    not do what it must: every different model is called once, and every different conditioner is
+    put on it, steered and folded; `measure` is called once. A second or so on the CPU."""
+    task, steered = experiment.task, set[Any]()
+    models: dict[str, dict[str, int]] = {}  # how often each layer is called, by the model
+    for (seed, label), cells in experiment.plans.items():
+        if seed != experiment.seeds[0] or not cells:
+            continue
+        with same_noise():
+            trial = _Trial.of(label, cells[0])
+            if trial.signature not in models:
+                calls = _check_losses(trial)
+                if not models:
+                    _check_measure(task, trial, experiment.split)
+                models[trial.signature] = calls
+            conditioner = trial.conditioner()
+            if conditioner is None:
+                continue
+            sites = list(getattr(conditioner, "sites", []))
+            kind = (trial.signature, type(conditioner), tuple(sites))
+            if kind not in steered:
+                _check_conditioner(trial, conditioner, sites, models[trial.signature])
+                steered.add(kind)
+
+
+@dataclass
+class _Trial:
+    """One cell's method on its task, with an untrained model."""
+
+    label: str
+    cell: Cell
+    model: nn.Module
+
+    @classmethod
+    def of(cls, label: str, cell: Cell) -> _Trial:
+        torch.manual_seed(cell.seed)
+        model = _hook(cell.task, "model()", lambda: cell.method.model(cell.task))
+        _check_model(cell.task, model)
+        return cls(label, cell, model)
+
+    @property
+    def task(self) -> Task:
+        return self.cell.task
+
+    @functools.cached_property
+    def signature(self) -> str:
+        """The same for models that are made alike."""
+        shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
+        return json.dumps([str(self.model), shapes, plain(self.task.training.batch)])
+
+    def conditioner(self) -> Conditioner | None:
+        torch.manual_seed(self.cell.seed + 1)
+        try:
+            return self.cell.method.conditioner(self.task, self.model)
+        except Exception as error:
+            raise self.fault(_site_fault(self.task, self.model) or _reason(error)) from error
+
+    def batch(self, count: int, seed: int = 0) -> Any:
+        data = self.task.data("train").to(CPU)
+        return data.batch(count, torch.Generator().manual_seed(seed))
+
+    def draw(self, count: int) -> Tensor:
+        """What the method draws: (count, K). ContractError where it is something else."""
+        drawn: Any = self.cell.method.draw(self.cell, count, torch.Generator().manual_seed(1))
+        wanted = (count, len(self.task.space.axes))
+        if not isinstance(drawn, Tensor) or drawn.shape != wanted or drawn.dtype != torch.float32:
+            raise self.fault(f"draw() returns {_shape(drawn)}, not a float32 tensor of {wanted}")
+        if not (drawn.isfinite() & (drawn > 0)).all():
+            raise self.fault("draw() returns coefficients that are not finite or not above 0")
+        return drawn
+
+    def fault(self, reason: str) -> ContractError:
+        return ContractError(
+            f"{self.label} cannot be used on the task {self.task.name!r}: {reason}"
+        )
+
+
+def _check_model(task: Task, model: Any) -> None:
+    """That a model can be trained, stored and copied."""
+    what = f"model() of the task {task.name!r}"
+    if not isinstance(model, nn.Module):
+        raise ContractError(f"{what} returns {_shape(model)}, not a torch.nn.Module")
+    if lazy := [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]:
+        raise ContractError(
+            f"{what}: {lazy[0]!r} has no weights before its first call, so that its size is no "
+            "part of the model: give the layer its number of inputs"
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ContractError(f"{what} returns a model of which no parameter is trained")
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                raise ContractError(
+                    f"{what}: the layer {name!r} keeps in {key!r} a tensor computed from others, "
+                    "as torch.nn.utils.weight_norm does, which can neither be copied nor stored: "
+                    "use torch.nn.utils.parametrizations"
+                )
+    try:
+        copy.deepcopy(model)
+    except Exception as error:
+        raise ContractError(f"{what} returns a model that cannot be copied: {error}") from error
+
+
+@torch.no_grad()
+def _check_losses(trial: _Trial) -> dict[str, int]:
+    """That `losses` returns every term, and no other, as one finite number per example; how often
+    it calls each layer of the plain model in training."""
+    trial.draw(COUNT)
+    trial.model.train()
+    names = [name for name, _ in trial.model.named_modules(remove_duplicate=False) if name]
+    calls, terms = _hook(trial.task, "losses()", lambda: _calls(trial, names))
+    _check_terms(trial.task, terms, COUNT)
+    return calls
+
+
+def _check_terms(task: Task, terms: Any, count: int) -> None:
+    what = f"losses() of the task {task.name!r}"
+    if not isinstance(terms, dict):
+        raise ContractError(f"{what} returns {_shape(terms)}, not its terms by name")
+    if missing := [name for name in task.terms if name not in terms]:
+        raise ContractError(f"{what} does not return the term {missing[0]!r}: it has {list(terms)}")
+    if further := [name for name in terms if name not in task.terms]:
+        raise ContractError(
+            f"{what} returns {further[0]!r}, which `terms` does not name: all that is returned is "
+            "trained on"
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.shape != (count,):
+            raise ContractError(
+                f"{what} returns {_shape(term)} for the term {name!r} of a batch of {count}: it "
+                f"must be one number per example, ({count},), since every example has coefficients "
+                "of its own; average over all dimensions but the first, as .flatten(1).mean(1)"
+            )
+        if term.dtype != torch.float32:
+            raise ContractError(f"{what} returns the term {name!r} as {term.dtype}: add .float()")
+        if not term.isfinite().all():
+            raise ContractError(
+                f"{what} returns the term {name!r} as {term.tolist()} from an untrained model: it "
+                "must be finite"
+            )
+
+
+@torch.no_grad()
+def _check_measure(task: Task, trial: _Trial, split: str) -> None:
+    """That `measure` returns every term and known measures, one number for one example."""
+    model = copy.deepcopy(trial.model).eval()
+    _hook(task, "ready()", lambda: task.ready(model))
+    what = f"measure() of the task {task.name!r}"
+    _, example = next(iter(task.data(split).to(CPU).examples()))
+    values = _hook(task, "measure()", lambda: task.measure(model, example))
+    if not isinstance(values, dict):
+        raise ContractError(f"{what} returns {_shape(values)}, not its measures by name")
+    if missing := [name for name in task.terms if name not in values]:
+        raise ContractError(
+            f"{what} does not return the loss term {missing[0]!r}: every term is measured, too, "
+            f"under its own name; it returns {list(values)}"
+        )
+    for name, value in values.items():
+        if name not in task.measures:
+            raise ContractError(f"{what}: {near(name, task.measures, 'entry of `measures`')}")
+        if not isinstance(value, Tensor) or value.shape != (1,):
+            raise ContractError(
+                f"{what} returns {_shape(value)} for {name!r} of a batch of one: it must be one "
+                "number per example, (1,)"
+            )
+
+
+@torch.no_grad()
+def _check_conditioner(
+    trial: _Trial, conditioner: Conditioner, sites: Sequence[str], calls: dict[str, int]
+) -> None:
+    """That every site is called, follows its own example's coefficients alone, and can be folded.
+
+    At scales and shifts that matter, since a conditioner may start at ones and zeros.
+    """
+    model = trial.model.train()
+    names = list(dict.fromkeys(site.removeprefix(BEFORE) for site in sites))
+    for name in names:
+        if not calls[name]:
+            raise trial.fault(
+                f"the layer {name!r} is never called by losses(): its weights are read by what is "
+                "around it, as nn.MultiheadAttention does with its out_proj, or it is not used; a "
+                "scale or shift of its output has no place: leave it out of sites()"
+            )
+    try:
+        draws = trial.draw(COUNT)
+        network = Network(model, conditioner)
+        _strengthen(conditioner, trial.task.space, draws)
+        network.condition(draws)
+        again, _ = _calls(trial, names)
+        past = [name for name in names if again[name] != calls[name]]
+        network.release()
+        if past:
+            raise trial.fault(
+                f"the layer {past[0]!r} is also called past what is put around it: something keeps "
+                "the layer outside the model's attributes, as in a list; call the attribute"
+            )
+        _check_independence(trial, network, draws)
+        _check_folding(trial, network)
+    except ContractError:
+        raise
+    except Exception as error:
+        raise trial.fault(_read_past(model, error) or _reason(error)) from error
+
+
+def _calls(trial: _Trial, names: Sequence[str]) -> tuple[dict[str, int], Any]:
+    """How often a batch's losses call each layer, and the losses."""
+    counts = dict.fromkeys(names, 0)
+
+    def count(name: str, *_: Any) -> None:
+        counts[name] += 1
+
+    hooks = [
+        trial.model.get_submodule(name).register_forward_hook(functools.partial(count, name))
+        for name in names
+    ]
+    try:
+        with same_noise():
+            terms = trial.task.losses(trial.model, trial.batch(COUNT))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counts, terms
+
+
+def _strengthen(conditioner: Conditioner, space: Space, draws: Tensor) -> None:
+    """Let a conditioner do something that shows, whatever it starts with: one that modulates gets
+    scales between 0.6 and 1.4 and shifts up to 0.1 that follow the coefficients."""
+    if not isinstance(conditioner, Modulating):
+        for parameter in conditioner.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        return
+    shapes = [[part if part is None else part.shape[1] for part in m] for m in conditioner(draws)]
+    if len(shapes) != len(conditioner.sites):
+        raise ValueError(f"{len(shapes)} modulations for {len(conditioner.sites)} sites")
+    waves = [
+        [None if width is None else 3 * torch.randn(len(space.axes), width) for width in pair]
+        for pair in shapes
+    ]
+
+    def forward(coefficients: Tensor) -> list[Modulation]:
+        place = space.encode(coefficients)
+        return [
+            (
+                None if scale is None else 1 + 0.4 * (place @ scale + 1).sin(),
+                None if shift is None else 0.1 * (place @ shift + 1).sin(),
+            )
+            for scale, shift in waves
+        ]
+
+    conditioner.forward = forward  # type: ignore[method-assign]
+
+
+def _check_independence(trial: _Trial, network: Network, draws: Tensor) -> None:
+    """That an example's losses follow its own coefficients and no other example's."""
+    network.eval()
+    conditioner, space = network.conditioner, trial.task.space
+    per_example = isinstance(conditioner, Modulating) or bool((draws != draws[:1]).any())
+    ends = torch.tensor(space.grid(2))
+    other = ends[(space.encode(ends) - space.encode(draws[:1])).abs().sum(1).argmax()]
+    moved = draws.clone()
+    moved[0 if per_example else slice(None)] = other
+
+    def losses(coefficients: Tensor) -> Tensor:
+        with same_noise():
+            network.condition(coefficients)
+            terms = trial.task.losses(network.model, trial.batch(COUNT))
+            network.release()
+        _check_terms(trial.task, terms, COUNT)
+        return torch.stack([terms[name] for name in trial.task.terms]).double()  # (terms, B)
+
+    one, two = losses(draws), losses(moved)
+    size = 1e-6 * (one.abs() + two.abs()).amax(1, keepdim=True)
+    change = ((two - one).abs() - size).clamp(min=0) / size.clamp(min=1e-30)
+    if not change[:, 0].any():  # a quantiser may hide it before training, but not from gradients
+        network.train()
+        if torch.equal(losses(draws), losses(moved)):
+            raise trial.fault("the losses of an example do not follow its coefficients at all")
+        return
+    if per_example and (change[:, 1:] > 1e-3 * change[:, :1].amax()).any():
+        if ((losses(draws) - one).abs() > size).any():
+            return  # noise that no seed governs: nothing can be told apart
+        raise trial.fault(
+            "the coefficients of one example change the losses of others in its batch: is there a "
+            f"layer among {', '.join(getattr(conditioner, 'sites', []))} whose first dimension is "
+            "not the batch, as in a sequence with time first, or a loss that mixes examples?"
+        )
+
+
+def _check_folding(trial: _Trial, network: Network) -> None:
+    """That at one setting the conditioned model is a plain one."""
+    setting = trial.task.space.grid(2)[0]
+    folded = copy.deepcopy(network).at(setting)
+    data = trial.task.data("train").to(CPU)
+    if far := differing(trial.task, network, folded, setting, data, COUNT - 1, CPU):
+        raise trial.fault(
+            f"folded into its layers' weights, its conditioner does something else: {far}; is "
+            "there a layer that changes its weights when it is called, as by standardising them?"
+        )
+
+
+# What errors mean
+
+
+def _hook(task: Task, name: str, call: Callable[[], Any]) -> Any:
+    """What a method of the task returns; ContractError with the place of its own where it fails."""
+    try:
+        return call()
+    except ContractError:
+        raise
+    except Exception as error:
+        raise ContractError(
+            f"{name} of the task {task.name!r} failed on a few examples and an untrained model: "
+            f"{_reason(error)}{_line(task, error)}"
+        ) from error
+
+
+def _line(task: Task, error: Exception) -> str:
+    """Where in the task's own file an error came from."""
+    try:
+        file = inspect.getfile(type(task))
+    except (TypeError, OSError):
+        return ""
+    places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+    return f" (line {places[-1].lineno} of {file})" if places else ""
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _site_fault(task: Task, model: nn.Module) -> str:
+    """What is wrong with a task's sites; "" where nothing is."""
+    sites = _hook(task, "sites()", lambda: task.sites(model))
+    layers = dict(model.named_modules(remove_duplicate=False))
+    for site in sites:
+        if site.removeprefix(BEFORE) not in layers:
+            return f"sites(): {near(str(site), filter(None, layers), 'layer of the model')}"
+        if reason := unfoldable(layers[site.removeprefix(BEFORE)]):
+            return f"the layer {site!r} cannot be modulated: {reason}"
+    return ""
+
+
+def _read_past(model: nn.Module, error: Exception) -> str:
+    """The layer around which something was put, and of which an attribute is read; or ""."""
+    owner = getattr(error, "obj", None) if isinstance(error, AttributeError) else None
+    for name, module in model.named_modules():
+        if module is owner and name:
+            return (
+                f"the model reads {error.name!r} of the layer {name!r} instead of calling it, so "  # type: ignore[attr-defined]
+                "what scales and shifts its output is passed by: call the layer, or leave it out "
+                "of sites()"
+            )
+    return ""
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,521 @@
+"""What `run` refuses before it trains, and by which name; and that all else is measured as it was
+trained: users' models of every kind, after bug reports of people who do this."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from bench.conditioning import Modulated, Network, fold, modulate
+from bench.contract import ContractError, check
+from bench.faithful import Unfaithful, faithful
+from bench.method import build
+from bench.records import loads
+from bench.registry import method, preset
+from bench.runner import Experiment, Run
+from bench.store import packed, unpacked
+from bench.tasks.toy import Toy
+
+CPU = torch.device("cpu")
+D = 4
+
+
+class Net(nn.Module):
+    """A model of named parts and a function of them and the input, (B, 4) to (B, 4)."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any], **parts: Any) -> None:
+        super().__init__()
+        self.how = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.how(self, x)
+
+
+def linear(**options: Any) -> nn.Linear:
+    return nn.Linear(D, D, **options)
+
+
+def shared() -> nn.Module:
+    layer = linear()
+    return nn.Sequential(layer, nn.LeakyReLU(0.5), nn.Sequential(layer))
+
+
+def tied() -> nn.Module:
+    model = nn.Sequential(linear(), nn.Tanh(), linear())
+    model[2].weight = model[0].weight
+    return model
+
+
+def held_in_a_list() -> nn.Module:
+    model = Net(lambda self, x: self.kept[0](x), layer=linear())
+    model.kept = [model.layer]
+    return model
+
+
+def at_a_list_and_an_attribute() -> nn.Module:
+    model = Net(lambda self, x: self.kept[0](self.layer(x)), layer=linear())
+    model.kept = [model.layer]
+    return model
+
+
+def own_generator() -> nn.Module:
+    noise = torch.Generator().manual_seed(0)
+    return Net(lambda self, x: self.a(x) + 0.1 * torch.randn(x.shape, generator=noise), a=linear())
+
+
+class Standardised(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        weight = (self.weight - self.weight.mean()) / self.weight.std()
+        return F.linear(x, weight, self.bias)
+
+
+class ComplexNet(nn.Module):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.spectrum = nn.Parameter(torch.randn(D // 2 + 1, dtype=dtype))
+        self.mix = nn.Linear(D // 2 + 1, D // 2 + 1, bias=False, dtype=torch.cfloat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = self.mix((torch.fft.rfft(x) * self.spectrum).to(torch.cfloat))
+        return torch.fft.irfft(spectrum, n=x.shape[1])
+
+
+def attention(self: Any, x: Tensor) -> Tensor:
+    return self.layer(x[:, None])[:, 0]
+
+
+def sequence(self: Any, x: Tensor) -> Tensor:
+    steps = x[:, :, None] if self.gru.batch_first else x.T[:, :, None]
+    y = self.out(self.gru(steps)[0])[:, :, 0]
+    return y if self.gru.batch_first else y.T
+
+
+def recurrent(batch_first: bool, steps: int = D) -> nn.Module:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return torch.cat([sequence(self, x[:, :steps]), x[:, steps:]], 1)
+
+    return Net(forward, gru=nn.GRU(1, 3, batch_first=batch_first), out=nn.Linear(3, 1))
+
+
+def convolution(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Unflatten(1, (1, 2, 2)), *layers, nn.Flatten(1))
+
+
+def partly_frozen() -> nn.Module:
+    model = nn.Sequential(linear(), nn.ReLU(), linear())
+    model[0].requires_grad_(False)
+    return model
+
+
+def frozen() -> nn.Module:
+    return partly_frozen()[:1]
+
+
+# What works: built, and named sites (None stands for every linear layer and convolution)
+WORKS: dict[str, tuple[Callable[[], nn.Module], list[str] | None]] = {
+    "shared": (shared, None),
+    "shared, by its second name": (shared, ["2.0"]),
+    "tied": (tied, None),
+    "weight norm": (lambda: nn.Sequential(parametrizations.weight_norm(linear())), None),
+    "spectral norm": (lambda: nn.Sequential(parametrizations.spectral_norm(linear())), None),
+    "orthogonal": (lambda: nn.Sequential(parametrizations.orthogonal(linear(bias=False))), None),
+    "complex": (lambda: ComplexNet(torch.cfloat), None),
+    "complex, double": (lambda: ComplexNet(torch.cdouble), None),
+    "double": (lambda: Net(lambda s, x: s.a(x.double()).float(), a=linear().double()), None),
+    "double without a bias": (
+        lambda: Net(lambda s, x: s.a(x.double()).float(), a=linear(bias=False).double()), None,
+    ),
+    "transformer": (
+        lambda: Net(attention, layer=nn.TransformerEncoderLayer(D, 1, 3, 0.1, batch_first=True)),
+        ["layer.linear1", "layer.linear2"],
+    ),
+    "called twice": (lambda: Net(lambda s, x: s.a(s.a(x).relu()), a=linear()), None),
+    "in place": (lambda: nn.Sequential(linear(), nn.ReLU(inplace=True), linear()), None),
+    "several outputs": (lambda: Net(lambda s, x: (s.a(x), {"more": x}), a=linear()), None),
+    "frozen in part": (partly_frozen, None),
+    "batch norm": (
+        lambda: nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, D)), None,
+    ),
+    "dropout": (lambda: nn.Sequential(linear(), nn.Dropout(0.3), linear()), None),
+    "batch first": (lambda: recurrent(batch_first=True), None),
+    "padding": (
+        lambda: convolution(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"),
+                            nn.Conv2d(2, 1, 3, padding=1, padding_mode="circular")), None,
+    ),
+    "groups": (
+        lambda: convolution(nn.Conv2d(1, 4, 1), nn.ConvTranspose2d(4, 4, 1, groups=2),
+                            nn.Conv2d(4, 1, 1)), None,
+    ),
+    "running statistics": (
+        lambda: convolution(nn.Conv2d(1, 4, 1),
+                            nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+                            nn.Conv2d(4, 1, 1)), ["1", "3"],
+    ),
+    "noise of its own": (own_generator, None),
+}  # fmt: skip
+# What is refused before any training, with what the refusal says
+REFUSED: dict[str, tuple[Callable[[], Any], list[str] | None, str]] = {
+    "attention's projection": (
+        lambda: Net(lambda s, x: s.a(x[:, None], x[:, None], x[:, None])[0][:, 0],
+                    a=nn.MultiheadAttention(D, 2, batch_first=True)),
+        None, r"'a\.out_proj' is never called by losses\(\): its weights are read",
+    ),
+    "an attention inside": (
+        lambda: Net(attention, layer=nn.TransformerEncoderLayer(D, 1, 3, batch_first=True)),
+        None, r"'layer\.self_attn\.out_proj' is never called",
+    ),
+    "weights read": (
+        lambda: Net(lambda s, x: F.linear(s.a(x), s.a.weight.T), a=linear()),
+        None, r"reads 'weight' of the layer 'a' instead of calling it",
+    ),
+    "time first": (lambda: recurrent(False), None, "'out' sees .* for a batch of 3: where"),
+    "time first, as many steps as examples": (
+        lambda: recurrent(False, 3), None, "the coefficients of one example change the losses of",
+    ),
+    "time first, two steps": (lambda: recurrent(False, 2), None, "'out' sees"),
+    "time first, one step": (lambda: recurrent(False, 1), None, "'out' sees"),
+    "examples and places in one dimension": (
+        lambda: Net(lambda s, x: s.a(x.reshape(-1, 2)).view(x.shape), a=nn.Linear(2, 2)),
+        None, r"'a' sees \(6, 2\) for a batch of 3",
+    ),
+    "examples mixed": (
+        lambda: Net(lambda s, x: s.a(x) - s.a(x).mean(0), a=linear()), None, "or a loss that mixes",
+    ),
+    "recurrent": (
+        lambda: recurrent(True), ["gru"], "the layer 'gru' cannot be modulated: a GRU cannot be",
+    ),
+    "weight norm of old": (
+        lambda: nn.Sequential(nn.utils.weight_norm(linear())), None,
+        r"the layer '0' keeps in 'weight' .*use torch\.nn\.utils\.parametrizations",
+    ),
+    "spectral norm of old": (
+        lambda: nn.Sequential(nn.utils.spectral_norm(linear())), None,
+        "the layer '0' cannot be modulated: its weight is no parameter",
+    ),
+    "standardised": (
+        lambda: nn.Sequential(Standardised(D, D)), None, "its conditioner does something else: on",
+    ),
+    "a list": (held_in_a_list, ["layer"], "'layer' is also called past what is put around it"),
+    "a list, too": (at_a_list_and_an_attribute, ["layer"], "'layer' is also called past"),
+    "shared, named twice": (shared, ["0", "2.0"], r"'2\.0' is modulated already, as '0'"),
+    "lazy": (lambda: nn.Sequential(nn.LazyLinear(D)), ["0"], "no weights before its first call"),
+    "frozen": (frozen, None, "no parameter is trained"),
+    "no sites": (shared, [], r"the task's sites\(\) names no layer"),
+    "no such site": (shared, ["layer1"], r"sites\(\): no layer of the model is called 'layer1'"),
+    "not a module": (lambda: (lambda x: x), [], "not a torch.nn.Module"),
+    "no effect": (
+        lambda: nn.Sequential(linear(), nn.LayerNorm(D), Net(lambda s, x: 0 * x)), ["0"],
+        "do not follow its coefficients at all",
+    ),
+    "fails": (
+        lambda: Net(lambda s, x: s.a(x).nothing, a=linear()), None,
+        r"losses\(\) .* failed on a few examples .*has no attribute 'nothing' \(line \d+ of .*py\)",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built(Toy):
+    """The toy with one of the models above."""
+
+    name: ClassVar[str] = "built"
+
+    kind: str = ""
+
+    def model(self) -> nn.Module:
+        return (WORKS | REFUSED)[self.kind][0]()
+
+    def sites(self, model: nn.Module) -> list[str]:
+        named = (WORKS | REFUSED)[self.kind][1]
+        kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+        every = [name for name, layer in model.named_modules() if isinstance(layer, kinds)]
+        return every if named is None else named
+
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        y = model(batch)
+        y = y[0] if isinstance(y, tuple) else y
+        return {"nearness": (y - batch).square().mean(1), "size": y.square().mean(1)}
+
+
+def of(kind: str, *methods: str, task: type[Built] = Built) -> Experiment:
+    small = task(kind=kind, training=replace(preset(Toy, "smoke").task.training, steps=20, batch=4))
+    return Experiment(
+        task=small, preset="smoke", settings=small.space.grid(2), seeds=(0,),
+        methods={name: method(name) for name in methods},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WORKS)
+def test_a_model_of_this_kind_is_trained_and_measured_as_trained(kind: str, tmp_path: Path) -> None:
+    methods = ["yoto_tuned", "fixed_grid", "interpolation"]
+    if kind != "transformer":
+        methods.append("hypernetwork")
+    run = Run(tmp_path, [of(kind, *methods)], CPU)
+    run.open_data()
+    run.execute(run.train_jobs(), "training", lambda: False)
+    run.execute(run.record_jobs(), "measuring", lambda: False)
+    assert run.failures == []
+    records = [
+        record
+        for path in tmp_path.glob("records/*/*/*.csv")
+        for record in loads(path.read_text(), str(path))
+    ]
+    ends = {f"nearness={end:g}" for end in (0.1, 10)}
+    values = {
+        name: {(r.setting, r.example, r.measure): r.value for r in records if r.method == name}
+        for name in ("interpolation", "fixed_grid")
+    }
+    assert {key[0] for key in values["fixed_grid"]} == ends
+    if kind != "noise of its own":
+        for key, value in values["fixed_grid"].items():
+            assert values["interpolation"][key] == value, key
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_model_of_this_kind_is_refused_by_name_before_training(kind: str) -> None:
+    *_, says = REFUSED[kind]
+    with pytest.raises((ContractError, ValueError), match=says):
+        check(of(kind, "fixed_grid", "yoto"))
+
+
+def test_the_hypernetwork_is_refused_on_an_attention_by_the_layers_name() -> None:
+    for kind, name in (("attention's projection", "a"), ("an attention inside", "layer.self_attn")):
+        with pytest.raises(ContractError, match=rf"hypernetwork cannot .* '{name}\.out_proj' is"):
+            check(of(kind, "hypernetwork"))
+
+
+def test_checking_disturbs_no_random_numbers() -> None:
+    torch.manual_seed(5)
+    first = torch.rand(3)
+    torch.manual_seed(5)
+    check(of("dropout", "yoto", "fixed_grid", "hypernetwork"))
+    assert torch.equal(torch.rand(3), first)
+
+
+# What losses() and measure() return
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scalars(Built):
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {name: term.mean() for name, term in super().losses(model, batch).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubles(Built):
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {name: term.double() for name, term in super().losses(model, batch).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns(Built):
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {name: term[:, None] for name, term in super().losses(model, batch).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Infinite(Built):
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return super().losses(model, batch) | {"size": torch.full((len(batch),), torch.inf)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Further(Built):
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return super().losses(model, batch) | {"penalty": torch.zeros(len(batch))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fewer(Built):
+    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {"size": super().losses(model, batch)["size"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTerm(Built):
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {"nearness": super().measure(model, batch)["nearness"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalarMeasure(Built):
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {name: value.mean() for name, value in super().measure(model, batch).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misspelt(Built):
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
+        return super().measure(model, batch) | {"sise": torch.zeros(1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Built):
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
+        return {name: value.item() for name, value in super().measure(model, batch).items()}
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (Scalars, r"losses\(\) of .* shape \(\) .* for the term 'nearness' .* \(3,\)"),
+        (Doubles, r"losses\(\) .* the term 'nearness' as torch\.float64: add \.float\(\)"),
+        (Columns, r"losses\(\) .* shape \(3, 1\) .* for the term 'nearness'"),
+        (Infinite, r"losses\(\) .* the term 'size' as \[inf, inf, inf\]"),
+        (Further, r"losses\(\) .* returns 'penalty', which `terms` does not name"),
+        (Fewer, r"losses\(\) .* does not return the term 'nearness'"),
+        (NoTerm, r"measure\(\) .* does not return the loss term 'size'"),
+        (ScalarMeasure, r"measure\(\) .* shape \(\) .* for 'nearness' of a batch of one"),
+        (Misspelt, r"measure\(\) .*'sise': did you mean size"),
+        (Numbers, r"measure\(\) .* returns a float for 'nearness'"),
+    ],
+)
+def test_what_a_task_returns_is_asked(task: type[Built], says: str, tmp_path: Path) -> None:
+    run = Run(tmp_path, [of("called twice", "fixed_grid", task=task)], CPU)
+    with pytest.raises(ContractError, match=says):
+        run.open_data()
+
+
+# What is stored is what was trained
+
+
+class Forgetful(nn.Module):
+    """Learns something outside of its weights file."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer, self.how = linear(), how
+        self.steps, self.mean = 0, torch.zeros(D)
+        self.register_buffer("centre", torch.zeros(D), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        if self.how == "python":
+            self.steps += 1
+            return y * (1 + 0.01 * self.steps)
+        if self.training and self.how == "attribute":
+            self.mean = self.mean + 0.1 * y.mean(0).detach()
+        elif self.training and self.how == "buffer":
+            self.centre += 0.1 * y.mean(0).detach()
+        elif self.training and self.how == "weights" and not hasattr(self, "more"):
+            self.more = linear()
+        return y + self.mean + self.centre
+
+
+@pytest.mark.parametrize("how", ["python", "attribute", "buffer", "weights", ""])
+@pytest.mark.parametrize("trained_by", ["fixed_grid", "yoto"])
+def test_what_a_network_keeps_outside_its_file_is_found(
+    how: str, trained_by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(WORKS, "forgetful", (lambda: Forgetful(how), None))
+    (cell, *_) = of("forgetful", trained_by).cells
+    network = build(cell).train()
+    x = torch.randn(64, D) + 1
+    for _ in range(20):
+        network.model(x)
+    weights = packed(network)
+    state = copy.deepcopy(network.state_dict())
+    if not how:
+        return faithful(cell, network, lambda: unpacked(cell, weights), CPU)
+    says = "a new one cannot take" if how == "weights" else "the term '.*' is .* as trained and"
+    with pytest.raises(Unfaithful, match=rf"{trained_by} on built: .*{says}"):
+        faithful(cell, network, lambda: unpacked(cell, weights), CPU)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    return None
+
+
+def test_a_layer_at_two_places_is_scaled_at_both_and_folded_once() -> None:
+    torch.manual_seed(0)
+    model = shared()
+    x, scale, shift = torch.randn(2, D), torch.rand(2, D) + 0.5, torch.randn(2, D)
+    weight, bias = model[0].weight.detach().clone(), model[0].bias.detach().clone()
+
+    def expected(row: int) -> Tensor:
+        layer = lambda y: F.linear(y, weight, bias) * scale[row] + shift[row]  # noqa: E731
+        return layer(F.leaky_relu(layer(x[row]), 0.5))
+
+    (wrapper,) = modulate(model, ["0"])
+    assert model[0] is model[2][0] is wrapper
+    wrapper.after = (scale, shift)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), torch.stack([expected(0), expected(1)]))
+        fold(wrapper.layer, scale[:1], shift[:1])
+        torch.testing.assert_close(nn.Sequential(wrapper.layer)(x[:1]).shape, x[:1].shape)
+
+
+def test_tied_weights_are_folded_apart() -> None:
+    torch.manual_seed(0)
+    model, x = tied(), torch.randn(5, D)
+    one, two = (weight.detach().clone() for weight in (model[0].bias, model[2].bias))
+    weight = model[0].weight.detach().clone()
+    for wrapper, factor in zip(modulate(model, ["0", "2"]), (2.0, 3.0), strict=True):
+        fold(wrapper.layer, torch.full((1, D), factor), None)
+    inner = torch.tanh(2 * F.linear(x, weight, one))
+    torch.testing.assert_close(model(x), 3 * F.linear(inner, weight, two))
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_a_parametrized_layer_is_folded_and_its_copies_are_left_alone(norm: str) -> None:
+    torch.manual_seed(0)
+    layer = getattr(parametrizations, norm)(linear()).eval()
+    twin, x = copy.deepcopy(layer), torch.randn(3, D)
+    before, scale, shift = layer(x), torch.rand(1, D) + 0.5, torch.randn(1, D)
+    with torch.no_grad():
+        fold(layer, scale, shift)
+    assert type(layer) is nn.Linear
+    torch.testing.assert_close(layer(x), before * scale + shift)
+    torch.testing.assert_close(twin(x), before)
+
+
+def test_buffers_are_mixed_like_weights_and_counts_are_the_nearests() -> None:
+    found = of("batch norm", "interpolation")
+    cells, networks = found.cells, [build(cell) for cell in found.cells]
+    for value, network in zip((1.0, 3.0), networks, strict=True):
+        norm = network.model[1]
+        norm.running_var.fill_(value)
+        norm.num_batches_tracked.fill_(int(10 * value))
+    copies = copy.deepcopy(networks)
+    mixed = found.methods["interpolation"].at(found.task, cells, copies, (5.62,))  # at 7/8
+    torch.testing.assert_close(mixed[1].running_var, torch.full((8,), 2.75), rtol=1e-3, atol=0)
+    assert mixed[1].num_batches_tracked == 30
+    end = found.methods["interpolation"].at(found.task, cells, copy.deepcopy(networks), (0.1,))
+    for name, value in networks[0].model.state_dict().items():
+        assert torch.equal(end.state_dict()[name], value), name
+
+
+def test_a_network_that_is_not_finite_does_not_spoil_the_other_end() -> None:
+    found = of("called twice", "interpolation")
+    networks = [build(cell) for cell in found.cells]
+    with torch.no_grad():
+        networks[1].model.a.weight.fill_(torch.nan)
+    end = found.methods["interpolation"].at(found.task, found.cells, networks, (0.1,))
+    assert end.a.weight.isfinite().all()
+
+
+def test_weights_of_all_types_come_back_from_their_file(tmp_path: Path) -> None:
+    for kind in ("complex, double", "double", "batch norm", "tied"):
+        (cell, *_) = of(kind, "yoto").cells
+        network = build(cell)
+        again = unpacked(cell, packed(network)).state_dict()
+        for name, value in network.state_dict().items():
+            assert again[name].dtype == value.dtype
+            assert torch.equal(again[name], value), name
+
+
+def test_wrappers_leave_no_trace_at_a_setting() -> None:
+    (cell, *_) = of("shared", "yoto").cells
+    model = build(cell).at((1.0,))
+    assert isinstance(build(cell), Network)
+    assert not [m for m in model.modules() if isinstance(m, Modulated)]
+    assert model[0] is model[2][0]
