@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import math
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -20,7 +22,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.untrusted import printable, printable_lines
+from bench.untrusted import (
+    drawing_to_files,
+    expanded,
+    leading_out,
+    printable,
+    printable_lines,
+)
 
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
@@ -29,6 +37,12 @@ coefficients, and the compute each side cost. Without a command: `run`, the quic
 # What `run --config` takes from the file and not from the command line.
 LOCATIONS = ("train_data", "test_data", "validation_data", "style", "vgg_weights")
 REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", *LOCATIONS)
+
+FIELDS = (
+    'any field of a task can be changed, as in "compression[width=32,training.steps=4000,'
+    'training.milestones=0.5:0.8]": colons between the items of a tuple, quotes around commas'
+)
+BROKEN_PIPE = 141  # what a shell says of a program whose reader went away
 
 COMMANDS = (*("run", "report", "list", "status", "merge", "clean", "time", "new", "fetch", "cell"),)
 
@@ -41,11 +55,14 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, line: str, **options: Any) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=line, description=line, **options)
+    def command(name: str, line: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=line, description=line, epilog=more)
         if name != "new":
             sub.add_argument(
-                "--cache", metavar="DIR", help="folder for downloaded weights and pictures"
+                "--cache",
+                type=place,
+                metavar="DIR",
+                help="folder for downloaded weights and pictures",
             )
         return sub
 
@@ -53,10 +70,17 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
 
     def out(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--out", default="results", metavar="DIR", help="results folder (results)")
+        sub.add_argument(
+            "--out", default="results", type=place, metavar="DIR", help="results folder (results)"
+        )
 
-    run = command("run", "train what is missing, measure, and write the report")
-    run.add_argument("tasks", nargs="*", metavar="TASK", help="names, or your own file.py")
+    run = command("run", "train what is missing, measure, and write the report", FIELDS)
+    run.add_argument(
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help="names, or your own file.py; TASK[field=value,...] changes fields",
+    )
     run.add_argument("--preset", default="quick", help="smoke, quick (default), small, paper")
     run.add_argument(
         "--methods",
@@ -95,10 +119,12 @@ def parser() -> argparse.ArgumentParser:
         "core; the first cell of a task runs alone to be measured",
     )
     out(run)
-    run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
-    run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
+    folder: Any = {"type": place, "metavar": "DIR"}
+    file: Any = {"type": place, "metavar": "FILE"}
+    run.add_argument("--train-data", **folder, help="folder of training pictures")
+    run.add_argument("--test-data", **folder, help="folder of test pictures")
     run.add_argument(
-        "--validation-data", metavar="DIR", help="folder of pictures for --split validation"
+        "--validation-data", **folder, help="folder of pictures for --split validation"
     )
     run.add_argument(
         "--split",
@@ -106,18 +132,18 @@ def parser() -> argparse.ArgumentParser:
         default="test",
         help="what is measured on: choose by validation, report test (default)",
     )
-    run.add_argument("--style", metavar="FILE", help="painting (Wheat Field with Cypresses)")
-    run.add_argument("--vgg-weights", metavar="FILE", help="VGG-16 weights (fetched)")
-    run.add_argument("--config", metavar="FILE", help="replay a stored run or cell")
+    run.add_argument("--style", **file, help="painting (Wheat Field with Cypresses)")
+    run.add_argument("--vgg-weights", **file, help="VGG-16 weights (fetched)")
+    run.add_argument("--config", **file, help="replay a stored run or cell")
     run.add_argument("--dry", action="store_true", help="only print the commands of missing cells")
     run.add_argument("--again", action="store_true", help="delete what this run made; do it again")
     run.set_defaults(act=act_run)
 
     report = command("report", "rebuild tables and figures from the records")
     report.add_argument(
-        "folders", nargs="*", metavar="DIR", help="results folders, read as one (results)"
+        "folders", nargs="*", **folder, help="results folders, read as one (results)"
     )
-    report.add_argument("--out", metavar="DIR", help="where to write (DIR/report, of the first)")
+    report.add_argument("--out", **folder, help="where to write (DIR/report, of the first)")
     report.add_argument(
         "--explain",
         metavar="ROW",
@@ -125,33 +151,33 @@ def parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(act=act_report)
 
-    listing = command("list", "tasks with their presets, and methods")
+    listing = command("list", "tasks with their presets, and methods", FIELDS)
     listing.set_defaults(act=act_list)
 
     status = command("status", "what is done, running, failed and missing, and how long it takes")
-    status.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    status.add_argument("folder", nargs="?", default="results", **folder)
     status.set_defaults(act=act_status)
 
     merge = command("merge", "join the results folders of several machines")
-    merge.add_argument("folders", nargs="+", metavar="DIR")
+    merge.add_argument("folders", nargs="+", **folder)
     out(merge)
     merge.set_defaults(act=act_merge)
 
     clean = command("clean", "delete checkpoints and torn files of finished networks")
-    clean.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    clean.add_argument("folder", nargs="?", default="results", **folder)
     clean.set_defaults(act=act_clean)
 
-    timing = command("time", "the harness against a bare loop, conditioned against fixed")
-    timing.add_argument("task", nargs="?", default="compression")
+    timing = command("time", "the harness against a bare loop, conditioned against fixed", FIELDS)
+    timing.add_argument("task", nargs="?", default="compression", metavar="TASK")
     timing.add_argument("--preset", default="quick")
     timing.add_argument("--steps", type=int, default=30, help="steps per round (30)")
     timing.add_argument("--rounds", type=int, default=5, help="alternations (5)")
-    timing.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
+    timing.add_argument("--train-data", **folder, help="folder of training pictures")
     device(timing)
     timing.set_defaults(act=act_time)
 
     new = command("new", "write a new task file to start from")
-    new.add_argument("file", metavar="FILE", help="such as mytask.py")
+    new.add_argument("file", **file, help="such as mytask.py")
     new.set_defaults(act=act_new)
 
     fetch = command("fetch", "download weights and pictures beforehand")
@@ -166,8 +192,55 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def place(path: str) -> str:
+    """A path of a command line, with `~` written out: a shell leaves it in `--out=~/results`."""
+    try:
+        return expanded(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status: 0 done, 1 something failed, 2 misuse, 130 stopped."""
+    """Run a command line; the exit status: 0 done, 1 something failed, 2 misuse, 130 stopped, 141
+    where what reads the output went away, as `| head` does."""
+    forgiving_streams()
+    try:
+        try:
+            with drawing_to_files():  # by plug-ins and in workers, too
+                return _main(arguments)
+        finally:
+            sys.stdout.flush()  # here, and not while the interpreter ends
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if _reader_left(stream)]
+        for stream in left:  # what is still to be written goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not left:
+            raise
+        return BROKEN_PIPE
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # so rich ends a program
+            return BROKEN_PIPE
+        raise
+
+
+def forgiving_streams() -> None:
+    """Let characters that the terminal's encoding does not have be replaced, not be errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="replace")
+
+
+def _reader_left(stream: Any) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file
+        return False
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, "run")
@@ -181,6 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; give the same command again to continue", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("YOTO_BENCH_TRACE"):
             raise
@@ -198,7 +273,7 @@ def _near_command(word: str) -> str:
     from bench.registry import TASKS
 
     close = difflib.get_close_matches(word, COMMANDS, n=2)
-    if word in TASKS or word.endswith(".py"):
+    if word.partition("[")[0] in TASKS or word.endswith(".py") or ".py[" in word:
         return f"to run a task write: run_bench.py run {word}"
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(COMMANDS)}"
     return f"no command is called {word!r}: {hint}"
@@ -215,6 +290,7 @@ def act_run(options: argparse.Namespace) -> int:
 
     console = terminal()
     root = Path(options.out)
+    _no_link_out(root)
     _writable(root)
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
@@ -253,6 +329,8 @@ def act_run(options: argparse.Namespace) -> int:
             )
             for task in dict.fromkeys(options.tasks or DEFAULT_TASKS)
         ]
+        # "toy[dimension=8]" and "toy[ dimension = 8 ]" are one
+        experiments = [e for i, e in enumerate(experiments) if e not in experiments[:i]]
         for name, value in locations.items():
             if value and not any(name in each.task.locations() for each in experiments):
                 flag = "--" + name.replace("_", "-")
@@ -272,11 +350,11 @@ def act_run(options: argparse.Namespace) -> int:
     config_path = run.save_config()
     jobs = run.train_jobs()
     if options.dry:
-        flags = ["--out", str(root)]
-        flags += ["--cache", options.cache] if options.cache else []
+        flags = ["--out", str(root.absolute())]
+        flags += ["--cache", os.path.abspath(options.cache)] if options.cache else []
         flags += ["--device", options.device] if options.device != "auto" else []
         for job in jobs:
-            print(f"python run_bench.py cell {job['id']} {shlex.join(flags)}")
+            print(shlex.join([*program(), "cell", job["id"], *flags]))
         return 0
     planned = sum(len(each.cells) for each in experiments)
     for each in experiments:
@@ -322,11 +400,22 @@ def act_run(options: argparse.Namespace) -> int:
     return 1 if run.failures else 0
 
 
+def program() -> list[str]:
+    """The words before a command, as they work in any folder."""
+    usual = shutil.which("python")
+    same = usual and os.path.dirname(usual) == os.path.dirname(sys.executable)
+    python = "python" if same else sys.executable
+    script = Path(__file__).resolve().parent.parent / "run_bench.py"
+    return [python, str(script)] if script.is_file() else [python, "-m", "run_bench"]
+
+
 def _continuation(options: argparse.Namespace, config: Path) -> str:
     """The command that continues a run where and as it was running."""
-    words = ["python", "run_bench.py", "run", "--config", str(config), "--out", options.out]
+    words = [*program(), "run", "--config", str(config.absolute())]
+    words += ["--out", os.path.abspath(options.out)]
+    words += ["--cache", os.path.abspath(options.cache)] if options.cache else []
     as_usual = parser().parse_args(["run"])
-    for flag in ("device", "on", "address", "per_device", "limit", "cache"):
+    for flag in ("device", "on", "address", "per_device", "limit"):
         if (value := getattr(options, flag)) != getattr(as_usual, flag):
             words += ["--" + flag.replace("_", "-"), str(value)]
     return shlex.join(words)
@@ -383,6 +472,7 @@ def act_list(options: argparse.Namespace) -> int:
             seeds = len(made.seeds)
             counts = f"{made.settings} settings, {seeds} seed{'s' * (seeds > 1)}"
             print(f"    {size:12} {counts:22} {made.line}")
+    print(f"\n{FIELDS}")
     print("\nmethods (*: in a run that names none)")
     for name in METHODS:
         star = "*" if name in DEFAULT_METHODS else " "
@@ -441,6 +531,7 @@ def act_merge(options: argparse.Namespace) -> int:
     from bench import upkeep
 
     out = Path(options.out)
+    _no_link_out(out)
     _writable(out)
     cells, records = upkeep.merge([Path(folder) for folder in options.folders], out)
     print(f"{cells} networks and {records} measurements copied into {out}")
@@ -461,11 +552,12 @@ def act_clean(options: argparse.Namespace) -> int:
 
 def act_time(options: argparse.Namespace) -> int:
     from bench import runner, timing
+    from bench.registry import sized
 
     locations = {"train_data": options.train_data} if options.train_data else {}
-    found = runner.experiment(options.task, options.preset, ["yoto"], 1, [0], locations)
+    chosen, _ = sized(options.task, options.preset, locations)
     device = runner.choose_device(options.device)
-    timing.compare(found.task, device, options.steps, options.rounds)
+    timing.compare(chosen.task, device, options.steps, options.rounds)
     return 0
 
 
@@ -475,11 +567,11 @@ def act_new(options: argparse.Namespace) -> int:
         raise ValueError(f"a task is a Python file: name it {target.with_suffix('.py')}")
     if target.exists():
         raise ValueError(f"{target} exists already: choose another name")
-    text = (Path(__file__).parent / "tasks" / "toy.py").read_text()
+    text = (Path(__file__).parent / "tasks" / "toy.py").read_text(encoding="utf-8")
     kind = "".join(part.capitalize() for part in target.stem.replace("-", "_").split("_"))
     text = text.replace("class Toy(", f"class {kind}(").replace('= "toy"', f'= "{target.stem}"')
     text = text.replace("run toy --preset", f"run ./{target.name} --preset")
-    target.write_text(text)
+    target.write_text(text, encoding="utf-8")
     print(f"{target} is a whole task: change it, then\n  python run_bench.py run {target}")
     return 0
 
@@ -503,6 +595,7 @@ def act_cell(options: argparse.Namespace) -> int:
     from bench.store import Store, read_json
 
     root = Path(options.out)
+    _no_link_out(root)
     config = read_json(Store(root).find(options.id) / "config.json")
     return _train_config(config, root, choose_device(options.device))
 
@@ -593,6 +686,17 @@ def _writable(root: Path) -> None:
     if shutil.disk_usage(root).free < 50 * 2**20:
         warnings.warn(
             f"less than 50 MiB are free at {root}: a full disk stops the run", stacklevel=2
+        )
+
+
+def _no_link_out(root: Path) -> None:
+    """ValueError where a link inside a results folder leads out of it: what looks at the folder
+    follows none, so that what is written through one would never be seen again."""
+    link = leading_out(root)
+    if link is not None:
+        raise ValueError(
+            f"{printable(link)} is a link out of the results folder, and no command follows one: "
+            f"make {printable(root)} itself the link, or name the other disk with --out"
         )
 
 

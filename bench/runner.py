@@ -6,12 +6,12 @@ file is done again. `perform` is one job, wherever it runs; a job is a dict of p
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import io
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,10 @@ from bench.lease import Lease
 from bench.method import Cell, Method, build
 from bench.progress import Board
 from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
-from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
+from bench.registry import DEFAULT_METHODS, UNFIT, describe, revive, sized, variants
 from bench.space import Setting, format_setting
 from bench.store import Damaged, Store, cell_config, cell_from, read_json, weights_digest
-from bench.task import Task, weighted
+from bench.task import Preset, Task, weighted
 from bench.train import Diverged, fit, out_of_memory
 from bench.untrusted import printable_lines
 
@@ -57,7 +57,7 @@ class Measurement:
 class Experiment:
     """One task with everything that is compared on it.
 
-    methods: by what tables call them; see `bench.registry.variant`.
+    methods: by what tables call them; see `bench.registry.variants`.
     split: what is measured on, "test" or, at the compared settings alone, "validation".
     """
 
@@ -179,18 +179,17 @@ def experiment(
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
-    methods: as `bench.registry.variant` reads them; by default, those of DEFAULT_METHODS that
+    task: as `bench.registry.sized` reads it: a name or file, with fields changed in brackets.
+    methods: as `bench.registry.variants` reads them; by default, those of DEFAULT_METHODS that
         apply; "all" stands for every registered one that does. One that does not is an error.
     locations: those the task has no field for are left aside: they are for other tasks of the run.
     design: replaces the task's own choice of settings: "grid" (`settings` points an axis),
         "one-at-a-time", or "random" (`settings` of them, always the same).
     split: "test" or "validation".
     """
-    kind = task_class(task)
-    chosen = preset(kind, preset_name)
+    chosen, size = sized(task, preset_name, locations)
     made = chosen.task
-    places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
-    made = dataclasses.replace(made, **places)
+    _ask_for_data(chosen, made, size, split)
     if "loss" in (*made.terms, *made.measures):
         raise ValueError(f"the task {made.name!r} may not call a term or measure 'loss'")
     named: dict[str, Method] = {}
@@ -212,13 +211,36 @@ def experiment(
         compared = made.space.random(count, seed=0)
     return Experiment(
         task=made,
-        preset=preset_name,
+        preset=size,
         settings=compared,
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=named,
         split=split,
         snapshots=chosen.snapshots if split == "test" else (),
     )
+
+
+def _ask_for_data(chosen: Preset, task: Task, size: str, split: str) -> None:
+    """ValueError, or a warning, where a size that is meant as evidence lacks data of the user's."""
+    here = task.locations()
+    unused = {"test": "validation_data", "validation": "test_data"}[split]
+
+    def flags(names: Sequence[str]) -> str:
+        return " ".join(
+            f"--{name.replace('_', '-')} DIR" for name in names if not here[name] and name != unused
+        )
+
+    if needed := flags(chosen.needs):
+        raise ValueError(
+            f"{task.name} at {size} is meant as evidence, and the few pictures that come with the "
+            f"suite are none: give {needed}, or take the preset quick, which uses them"
+        )
+    if wanted := flags(chosen.wants):
+        warnings.warn(
+            f"{task.name} at {size} uses the few pictures that come with the suite, which are "
+            f"no evidence: give {wanted}",
+            stacklevel=2,
+        )
 
 
 # Jobs

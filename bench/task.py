@@ -93,6 +93,8 @@ class Preset:
     `methods` gives, by a method's name, the fields in which it differs from its defaults here.
     `snapshots` are shares of the training at which the grid's and the conditioned networks are
     kept and measured, too, for quality against compute.
+    `needs` names the locations without which a run of this size is refused, `wants` those without
+    which it is warned of: a size that is meant as evidence says little on a few pictures.
     """
 
     task: Task
@@ -101,6 +103,8 @@ class Preset:
     line: str
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     snapshots: tuple[float, ...] = ()
+    needs: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
 
 
 class Data(Protocol):

@@ -141,7 +141,9 @@ class Compression(Task):
         methods: dict[str, dict[str, Any]] = {"yoto": {"multiplier": 0.03}}
         three = (0, 1, 2)
 
-        def size(task: Compression, settings: int, seeds: tuple[int, ...], line: str) -> Preset:
+        def size(
+            task: Compression, settings: int, seeds: tuple[int, ...], line: str, **data: Any
+        ) -> Preset:
             shares = (0.25, 0.5) if task is not smoke else ()
             return Preset(
                 task=task,
@@ -150,16 +152,26 @@ class Compression(Task):
                 line=line,
                 methods=methods,
                 snapshots=shares,
+                **data,
             )
+
+        some: Any = {"wants": ("train_data", "test_data")}
+        own: Any = {"needs": ("train_data",), "wants": ("test_data",)}
 
         return {
             "smoke": size(smoke, 2, (0,), "seconds, for tests"),
             "quick": size(quick, 5, (0,), "minutes on two CPU cores"),
-            "small-cpu": size(quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores"),
-            "small": size(small, 5, three, "under an hour on one GPU"),
-            "paper": size(paper, 8, three, "width 128/192, days on one GPU"),
+            "small-cpu": size(
+                quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores", **some
+            ),
+            "small": size(small, 5, three, "under an hour on one GPU", **own),
+            "paper": size(paper, 8, three, "width 128/192, days on one GPU", **own),
             "paper-wide": size(
-                replace(paper, width=192, latents=320), 8, three, "width 192/320, days on one GPU"
+                replace(paper, width=192, latents=320),
+                8,
+                three,
+                "width 192/320, days on one GPU",
+                **own,
             ),
         }
 
