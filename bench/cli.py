@@ -8,6 +8,7 @@ python run_bench.py list
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import io
 import math
@@ -224,10 +225,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def forgiving_streams() -> None:
-    """Let characters that the terminal's encoding does not have be replaced, not be errors."""
+    """Let characters that the terminal's encoding does not have be replaced, not be errors; the
+    bytes of a path, which were no text of that encoding, go out as they came in."""
+
+    def forgive(error: UnicodeError) -> tuple[bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        codes = map(ord, error.object[error.start : error.end])
+        return bytes(c & 255 if 0xDC80 <= c <= 0xDCFF else ord("?") for c in codes), error.end
+
+    codecs.register_error("forgiving", forgive)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="forgiving")
 
 
 def _reader_left(stream: Any) -> bool:
@@ -360,7 +369,8 @@ def act_run(options: argparse.Namespace) -> int:
     for each in experiments:
         task = each.task
         console.print(
-            f"[bold]{escape(printable(task.name))}[/bold] ({each.preset}): "
+            f"[bold]{escape(printable(task.name))}[/bold] "
+            f"({escape(printable(each.preset))}): "
             f"{len(each.settings)} settings, {len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, "
             f"methods {escape(printable(', '.join(each.methods)))}; {task.training.steps} steps of "
             f"{task.training.batch} per network; on {device}{where}",
@@ -554,6 +564,7 @@ def act_time(options: argparse.Namespace) -> int:
     from bench import runner, timing
     from bench.registry import sized
 
+    _plain_warnings()
     locations = {"train_data": options.train_data} if options.train_data else {}
     chosen, _ = sized(options.task, options.preset, locations)
     device = runner.choose_device(options.device)
@@ -571,7 +582,7 @@ def act_new(options: argparse.Namespace) -> int:
     kind = "".join(part.capitalize() for part in target.stem.replace("-", "_").split("_"))
     text = text.replace("class Toy(", f"class {kind}(").replace('= "toy"', f'= "{target.stem}"')
     text = text.replace("run toy --preset", f"run ./{target.name} --preset")
-    target.write_text(text, encoding="utf-8")
+    target.write_text(text, encoding="utf-8", errors="surrogateescape")  # a name is in it
     print(f"{target} is a whole task: change it, then\n  python run_bench.py run {target}")
     return 0
 
@@ -595,6 +606,7 @@ def act_cell(options: argparse.Namespace) -> int:
     from bench.store import Store, read_json
 
     root = Path(options.out)
+    _plain_warnings()
     _no_link_out(root)
     config = read_json(Store(root).find(options.id) / "config.json")
     return _train_config(config, root, choose_device(options.device))

@@ -504,7 +504,7 @@ class Run:
         self, cell: Cell, preset_name: str, snapshots: Sequence[float] = ()
     ) -> dict[str, Any]:
         return {
-            **self._common(cell.id, "train", cell_label(cell)),
+            **self._common(cell.id, "train", cell_label(cell, preset_name)),
             "cell": plain(cell_config(cell, preset_name)),
             "after": cell.after and cell.after.id,
             "uses": [self._place(each) for each in (cell, cell.after) if each],
@@ -693,11 +693,14 @@ class Run:
         )
 
 
-def cell_label(cell: Cell) -> str:
-    """How a cell is called in the progress table: method, setting if fixed, seed."""
+def cell_label(cell: Cell, size: str = "") -> str:
+    """How a cell is called in the progress table: task, with the fields changed that its `size`
+    says, method, setting if fixed, seed."""
     names = cell.task.space.names
+    _, bracket, changed = size.partition("[")
+    task = cell.task.name + bracket + changed
     trained = " ".join(format_setting(names, setting) for setting in cell.trained_for)
-    return " ".join(filter(None, [cell.task.name, cell.method.name, trained, f"seed {cell.seed}"]))
+    return " ".join(filter(None, [task, cell.method.name, trained, f"seed {cell.seed}"]))
 
 
 def choose_device(name: str) -> torch.device:
