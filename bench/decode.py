@@ -36,6 +36,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS"}
 # 16-bit grey whose zero is white: Pillow knows it in Intel's byte order alone.
 TiffImagePlugin.OPEN_INFO.setdefault(
     (TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B")
@@ -71,6 +72,7 @@ def _pixels(source: Path | io.BytesIO, size: int) -> np.ndarray | str:
         if pixels > max(FREE, MOST_PER_BYTE * size):
             return f"it claims {pixels:,} pixels in {size:,} bytes: save it anew"
         stored = _stored_as(opened)
+        _in_native_order(opened)
         opened.load()
         turn = TURNS.get(_orientation(opened))
         picture: Image.Image = opened
@@ -89,6 +91,21 @@ def _stored_as(opened: Image.Image) -> str:
     """How a PNG file holds its values, in Pillow's words, as "L;4" or "RGB;16B"."""
     tiles = getattr(opened, "tile", [])
     return str(tiles[0][3]) if opened.format == "PNG" and tiles else ""
+
+
+def _in_native_order(opened: Image.Image) -> None:
+    """Let the values of a compressed TIFF file of 32 bits be read in this machine's order, in which
+    libtiff hands them over; Pillow knows so of 16 bits alone."""
+    first = next(iter(getattr(opened, "tile", [])), None)
+    if first is not None and first[0] == "libtiff" and first[3][0] in NATIVE:
+        _read_as(opened, (NATIVE[first[3][0]], *first[3][1:]))
+
+
+def _read_as(opened: Any, values: Any) -> None:
+    """Let the first part of a picture that is not loaded yet be read as other `values`."""
+    first = opened.tile[0]
+    parts = (*first[:3], values)
+    opened.tile = [type(first)(*parts) if hasattr(first, "_fields") else parts, *opened.tile[1:]]
 
 
 def _orientation(opened: Image.Image) -> Any:
@@ -114,9 +131,7 @@ def _clear_in_16_bits(opened: Image.Image, source: Path | io.BytesIO, clear: Any
     """16-bit colour with its transparent colour: RGBA of the upper bytes. Pillow decodes these
     alone; the lower ones come by reading the values the other way round."""
     with Image.open(source, formats=FORMATS) as again:
-        first = again.tile[0]
-        parts = (*first[:3], "RGB;16L")
-        again.tile = [type(first)(*parts) if hasattr(first, "_fields") else parts]  # type: ignore[arg-type, list-item]
+        _read_as(again, "RGB;16L")
         again.load()
         low = np.asarray(again).astype(np.int64)
     values = np.asarray(opened).astype(np.int64) * 256 + low
@@ -167,6 +182,8 @@ def _rgb(picture: Image.Image, opened: Image.Image) -> np.ndarray:
         if not (values.min() >= 0 and values.max() <= 1):  # refuses NaN too
             raise ValueError("its real numbers leave [0, 1]: save it with 8 or 16 bits")
         return _grey(np.round(values * 255).astype(np.uint8), tags)
+    if picture.mode == "La":  # premultiplied grey
+        picture = picture.convert("LA")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

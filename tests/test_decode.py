@@ -20,6 +20,7 @@ from bench.data import Pictures
 from bench.decode import read_picture
 
 RANDOM = np.random.default_rng(0)
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as `bench.data` does
 
 
 def read(path: Path) -> np.ndarray:

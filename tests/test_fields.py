@@ -12,6 +12,7 @@ from bench.cli import main
 from bench.fields import bracketed, changed, shown
 from bench.identity import identifying
 from bench.registry import describe, preset, revive, sized, task_class
+from bench.report.load import load_results
 from bench.runner import experiment
 from bench.task import Task, Training
 
@@ -147,8 +148,9 @@ def test_a_varied_task_shares_nothing_with_the_plain_one_but_what_is_equal() -> 
 
 
 def test_several_variations_in_one_run_each_with_a_report_of_its_own(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("bench.cli._report", lambda *_: None)  # figures take seconds
     words = ["toy", "toy[dimension=8,training.steps=9]", "toy[ training.steps=9, dimension = 8 ]"]
     out = ["--methods", "fixed_grid", "--settings", "1", "--out", str(tmp_path)]
     assert main(["run", *words, "--preset", "smoke", *out]) == 0
@@ -156,13 +158,13 @@ def test_several_variations_in_one_run_each_with_a_report_of_its_own(
     assert "networks: 2 planned" in text
     assert "toy (smoke[dimension=8, training.steps=9]): 1 settings" in text
     assert "toy[dimension=8, training.steps=9] fixed_grid nearness=1 seed 0: finished" in text
-    folders = sorted(path.name for path in (tmp_path / "report").glob("toy-*"))
+    folders = [run.folder for run in load_results(tmp_path).runs]
     assert folders[0] == "toy-smoke"
     assert folders[1].startswith("toy-smoke_dimension_8__training.steps_9_-")
     assert len(folders) == 2
     (config,) = tmp_path.glob("configs/*.json")
     assert main(["run", "--config", str(config), "--out", str(tmp_path)]) == 0
-    assert "2 planned, 2 stored" in capsys.readouterr().out
+    assert "2 planned, 2 stored, 0 to train" in capsys.readouterr().out
 
 
 def test_misspelt_fields_are_answered(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
