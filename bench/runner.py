@@ -226,9 +226,8 @@ def _ask_for_data(chosen: Preset, task: Task, size: str, split: str) -> None:
     unused = {"test": "validation_data", "validation": "test_data"}[split]
 
     def flags(names: Sequence[str]) -> str:
-        return " ".join(
-            f"--{name.replace('_', '-')} DIR" for name in names if not here[name] and name != unused
-        )
+        lacking = [name for name in names if not here.get(name) and name != unused]
+        return " ".join(f"--{name.replace('_', '-')} DIR" for name in lacking)
 
     if needed := flags(chosen.needs):
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from bench.cli import forgiving_streams
 from bench.cost import device_name
 from bench.identity import commit
 from bench.registry import sized
@@ -69,16 +70,20 @@ def append(path: Path | None, rows: Sequence[Row]) -> None:
 
 
 def task(text: str, size: str, kind: type[Any] = Task) -> Any:
-    """A task of a `kind` at a preset, with the fields changed that its brackets give. ValueError
-    for another kind's, and as `bench.registry.sized`."""
-    chosen, _ = sized(text, size)
+    """A task of a `kind` at a preset, with the fields changed that its brackets give. Ends the
+    program, with the reason, where that cannot be."""
+    try:
+        chosen, _ = sized(text, size)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     if not isinstance(chosen.task, kind):
-        raise ValueError(f"this benchmark is of {kind.name}: {chosen.task.name} is another task")
+        raise SystemExit(f"this benchmark is of {kind.name}: {chosen.task.name} is another task")
     return chosen.task
 
 
 def parser(program: str, line: str | None, steps: int, rounds: int = 5) -> argparse.ArgumentParser:
     """The options that all programs have; `line` is the module's docstring."""
+    forgiving_streams()
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{program}",
         description=line,

@@ -125,6 +125,15 @@ def test_zero_is_black_or_white_as_the_file_says(
     assert np.abs(read(file) - three(expected)).max() == 0
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_sixteen_bits_in_thirty_two(tmp_path: Path, compression: str | None, order: str) -> None:
+    values = RANDOM.integers(0, 65536, (40, 30)).astype(np.int32)
+    options: dict[str, Any] = {"byteorder": order, "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", **options)
+    assert np.array_equal(read(tmp_path / "a.tif"), three(np.round(values / 257)))
+
+
 def test_one_bit_whose_zero_is_white(tmp_path: Path) -> None:
     values = RANDOM.random((16, 24)) > 0.5
     for photometric, turned in (("minisblack", False), ("miniswhite", True)):

@@ -1,8 +1,8 @@
 """Learned image compression: rate against distortion, with real coded bytes.
 
     python run_bench.py run compression                       minutes on two CPU cores
-    python run_bench.py run compression --preset small        under an hour on one GPU
-    python run_bench.py run compression --train-data DIR --test-data DIR
+    python run_bench.py run compression --preset small --train-data DIR --test-data DIR
+    python run_bench.py run "compression[width=32,training.steps=4000]"
 
 The codecs are CompressAI's own classes, unmodified: Ballé et al.'s scale hyperprior (ICLR 2018),
 Minnen et al.'s mean-scale hyperprior (NeurIPS 2018) and the factorized prior. The loss is
