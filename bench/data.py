@@ -262,9 +262,13 @@ def _state(path: Path) -> State:
 
 @functools.lru_cache(maxsize=64)
 def _digest(key: Key, names: tuple[str, ...]) -> str:
-    files = [
-        f"{file_digest(Path(path))} {name!r}" for (path, _, _), name in zip(key, names, strict=True)
-    ]
+    files = []
+    for (path, _, _), name in zip(key, names, strict=True):
+        try:
+            files.append(f"{file_digest(Path(path))} {name!r}")
+        except OSError as error:
+            what = f"{printable(path)} cannot be read ({error.strerror})"
+            raise PictureError(f"{what}: check the path and its permissions") from None
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 

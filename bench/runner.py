@@ -223,7 +223,7 @@ def experiment(
 def _ask_for_data(chosen: Preset, task: Task, size: str, split: str) -> None:
     """ValueError, or a warning, where a size that is meant as evidence lacks data of the user's."""
     here = task.locations()
-    unused = {"test": "validation_data", "validation": "test_data"}[split]
+    unused = "test_data" if split == "validation" else "validation_data"
 
     def flags(names: Sequence[str]) -> str:
         lacking = [name for name in names if not here.get(name) and name != unused]
