@@ -126,13 +126,21 @@ def fetch_all(names: Sequence[str] | None = None) -> list[tuple[str, Path | Unav
 
 
 def cache_folder() -> Path:
-    """Where artefacts lie on this machine."""
+    """Where artefacts lie on this machine; `Unavailable` where no home folder is known."""
     chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "yoto-bench"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yoto-bench"
+    caches = "" if sys.platform == "darwin" else os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        if os.path.isabs(caches):  # a relative one is no one's, as its standard says
+            return Path(caches) / "yoto-bench"
+        usual = "Library/Caches" if sys.platform == "darwin" else ".cache"
+        return Path.home().absolute() / usual / "yoto-bench"
+    except RuntimeError:
+        raise Unavailable(
+            "there is no home folder here, so none for downloaded weights and pictures: name one "
+            f"with the environment variable {CACHE_VARIABLE} or with --cache"
+        ) from None
 
 
 def _fetch(name: str, artefact: Artefact, path: Path) -> None:
@@ -306,7 +314,12 @@ class Npm:
 def _command(command: list[str], folder: Path) -> None:
     with _progress(None):
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=PACKAGE_SECONDS
+            command,
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PACKAGE_SECONDS,
         )
     if done.returncode:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]

@@ -8,9 +8,12 @@ python run_bench.py list
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
+import io
 import math
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -20,7 +23,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.untrusted import printable, printable_lines
+from bench.untrusted import (
+    drawing_to_files,
+    expanded,
+    leading_out,
+    printable,
+    printable_lines,
+)
 
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
@@ -33,6 +42,12 @@ REPLAYED = (
     *LOCATIONS,
 )
 
+FIELDS = (
+    'any field of a task can be changed, as in "compression[width=32,training.steps=4000,'
+    'training.milestones=0.5:0.8]": colons between the items of a tuple, quotes around commas'
+)
+BROKEN_PIPE = 141  # what a shell says of a program whose reader went away
+
 COMMANDS = (*("run", "report", "list", "status", "merge", "clean", "time", "new", "fetch", "cell"),)
 
 
@@ -44,11 +59,14 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, line: str, **options: Any) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=line, description=line, **options)
+    def command(name: str, line: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=line, description=line, epilog=more)
         if name != "new":
             sub.add_argument(
-                "--cache", metavar="DIR", help="folder for downloaded weights and pictures"
+                "--cache",
+                type=place,
+                metavar="DIR",
+                help="folder for downloaded weights and pictures",
             )
         return sub
 
@@ -56,10 +74,17 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
 
     def out(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--out", default="results", metavar="DIR", help="results folder (results)")
+        sub.add_argument(
+            "--out", default="results", type=place, metavar="DIR", help="results folder (results)"
+        )
 
-    run = command("run", "train what is missing, measure, and write the report")
-    run.add_argument("tasks", nargs="*", metavar="TASK", help="names, or your own file.py")
+    run = command("run", "train what is missing, measure, and write the report", FIELDS)
+    run.add_argument(
+        "tasks",
+        nargs="*",
+        metavar="TASK",
+        help="names, or your own file.py; TASK[field=value,...] changes fields",
+    )
     run.add_argument("--preset", default="quick", help="smoke, quick (default), small, paper")
     run.add_argument(
         "--methods",
@@ -104,10 +129,12 @@ def parser() -> argparse.ArgumentParser:
         "core; the first cell of a task runs alone to be measured",
     )
     out(run)
-    run.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
-    run.add_argument("--test-data", metavar="DIR", help="folder of test pictures")
+    folder: Any = {"type": place, "metavar": "DIR"}
+    file: Any = {"type": place, "metavar": "FILE"}
+    run.add_argument("--train-data", **folder, help="folder of training pictures")
+    run.add_argument("--test-data", **folder, help="folder of test pictures")
     run.add_argument(
-        "--validation-data", metavar="DIR", help="folder of pictures for --split validation"
+        "--validation-data", **folder, help="folder of pictures for --split validation"
     )
     run.add_argument(
         "--split",
@@ -115,18 +142,18 @@ def parser() -> argparse.ArgumentParser:
         default="test",
         help="what is measured on: choose by validation, report test (default)",
     )
-    run.add_argument("--style", metavar="FILE", help="painting (Wheat Field with Cypresses)")
-    run.add_argument("--vgg-weights", metavar="FILE", help="VGG-16 weights (fetched)")
-    run.add_argument("--config", metavar="FILE", help="replay a stored run or cell")
+    run.add_argument("--style", **file, help="painting (Wheat Field with Cypresses)")
+    run.add_argument("--vgg-weights", **file, help="VGG-16 weights (fetched)")
+    run.add_argument("--config", **file, help="replay a stored run or cell")
     run.add_argument("--dry", action="store_true", help="only print the commands of missing cells")
     run.add_argument("--again", action="store_true", help="delete what this run made; do it again")
     run.set_defaults(act=act_run)
 
     report = command("report", "rebuild tables and figures from the records")
     report.add_argument(
-        "folders", nargs="*", metavar="DIR", help="results folders, read as one (results)"
+        "folders", nargs="*", **folder, help="results folders, read as one (results)"
     )
-    report.add_argument("--out", metavar="DIR", help="where to write (DIR/report, of the first)")
+    report.add_argument("--out", **folder, help="where to write (DIR/report, of the first)")
     report.add_argument(
         "--explain",
         metavar="ROW",
@@ -134,33 +161,33 @@ def parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(act=act_report)
 
-    listing = command("list", "tasks with their presets, and methods")
+    listing = command("list", "tasks with their presets, and methods", FIELDS)
     listing.set_defaults(act=act_list)
 
     status = command("status", "what is done, running, failed and missing, and how long it takes")
-    status.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    status.add_argument("folder", nargs="?", default="results", **folder)
     status.set_defaults(act=act_status)
 
     merge = command("merge", "join the results folders of several machines")
-    merge.add_argument("folders", nargs="+", metavar="DIR")
+    merge.add_argument("folders", nargs="+", **folder)
     out(merge)
     merge.set_defaults(act=act_merge)
 
     clean = command("clean", "delete checkpoints and torn files of finished networks")
-    clean.add_argument("folder", nargs="?", default="results", metavar="DIR")
+    clean.add_argument("folder", nargs="?", default="results", **folder)
     clean.set_defaults(act=act_clean)
 
-    timing = command("time", "the harness against a bare loop, conditioned against fixed")
-    timing.add_argument("task", nargs="?", default="compression")
+    timing = command("time", "the harness against a bare loop, conditioned against fixed", FIELDS)
+    timing.add_argument("task", nargs="?", default="compression", metavar="TASK")
     timing.add_argument("--preset", default="quick")
     timing.add_argument("--steps", type=int, default=30, help="steps per round (30)")
     timing.add_argument("--rounds", type=int, default=5, help="alternations (5)")
-    timing.add_argument("--train-data", metavar="DIR", help="folder of training pictures")
+    timing.add_argument("--train-data", **folder, help="folder of training pictures")
     device(timing)
     timing.set_defaults(act=act_time)
 
     new = command("new", "write a new task file to start from")
-    new.add_argument("file", metavar="FILE", help="such as mytask.py")
+    new.add_argument("file", **file, help="such as mytask.py")
     new.set_defaults(act=act_new)
 
     fetch = command("fetch", "download weights and pictures beforehand")
@@ -175,8 +202,63 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def place(path: str) -> str:
+    """A path of a command line, with `~` written out: a shell leaves it in `--out=~/results`."""
+    try:
+        return expanded(path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status: 0 done, 1 something failed, 2 misuse, 130 stopped."""
+    """Run a command line; the exit status: 0 done, 1 something failed, 2 misuse, 130 stopped, 141
+    where what reads the output went away, as `| head` does."""
+    forgiving_streams()
+    try:
+        try:
+            with drawing_to_files():  # by plug-ins and in workers, too
+                return _main(arguments)
+        finally:
+            sys.stdout.flush()  # here, and not while the interpreter ends
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if _reader_left(stream)]
+        for stream in left:  # what is still to be written goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not left:
+            raise
+        return BROKEN_PIPE
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # so rich ends a program
+            return BROKEN_PIPE
+        raise
+
+
+def forgiving_streams() -> None:
+    """Let characters that the terminal's encoding does not have be replaced, not be errors; the
+    bytes of a path, which were no text of that encoding, go out as they came in."""
+
+    def forgive(error: UnicodeError) -> tuple[bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        codes = map(ord, error.object[error.start : error.end])
+        return bytes(c & 255 if 0xDC80 <= c <= 0xDCFF else ord("?") for c in codes), error.end
+
+    codecs.register_error("forgiving", forgive)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="forgiving")
+
+
+def _reader_left(stream: Any) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no file
+        return False
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
         words.insert(0, "run")
@@ -191,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; give the same command again to continue", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("YOTO_BENCH_TRACE"):
             raise
@@ -213,7 +297,7 @@ def _near_command(word: str) -> str:
     from bench.registry import TASKS
 
     close = difflib.get_close_matches(word, COMMANDS, n=2)
-    if word in TASKS or word.endswith(".py"):
+    if word.partition("[")[0] in TASKS or word.endswith(".py") or ".py[" in word:
         return f"to run a task write: run_bench.py run {word}"
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(COMMANDS)}"
     return f"no command is called {word!r}: {hint}"
@@ -230,6 +314,7 @@ def act_run(options: argparse.Namespace) -> int:
 
     console = terminal()
     root = Path(options.out)
+    _no_link_out(root)
     _writable(root)
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
@@ -269,6 +354,8 @@ def act_run(options: argparse.Namespace) -> int:
             )
             for task in dict.fromkeys(options.tasks or DEFAULT_TASKS)
         ]
+        # "toy[dimension=8]" and "toy[ dimension = 8 ]" are one
+        experiments = [e for i, e in enumerate(experiments) if e not in experiments[:i]]
         for name, value in locations.items():
             if value and not any(name in each.task.locations() for each in experiments):
                 flag = "--" + name.replace("_", "-")
@@ -288,17 +375,18 @@ def act_run(options: argparse.Namespace) -> int:
     config_path = run.save_config()
     jobs = run.train_jobs()
     if options.dry:
-        flags = ["--out", str(root)]
-        flags += ["--cache", options.cache] if options.cache else []
+        flags = ["--out", str(root.absolute())]
+        flags += ["--cache", os.path.abspath(options.cache)] if options.cache else []
         flags += ["--device", options.device] if options.device != "auto" else []
         for job in jobs:
-            print(f"python run_bench.py cell {job['id']} {shlex.join(flags)}")
+            print(shlex.join([*program(), "cell", job["id"], *flags]))
         return 0
     planned = sum(len(each.cells) for each in experiments)
     for each in experiments:
         task = each.task
         console.print(
-            f"[bold]{escape(printable(task.name))}[/bold] ({each.preset}): "
+            f"[bold]{escape(printable(task.name))}[/bold] "
+            f"({escape(printable(each.preset))}): "
             f"{len(each.settings)} settings, {len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}, "
             f"methods {escape(printable(', '.join(each.methods)))}; {task.training.steps} steps of "
             f"{task.training.batch} per network; on {device}{where}",
@@ -338,11 +426,22 @@ def act_run(options: argparse.Namespace) -> int:
     return 1 if run.failures else 0
 
 
+def program() -> list[str]:
+    """The words before a command, as they work in any folder."""
+    usual = shutil.which("python")
+    same = usual and os.path.dirname(usual) == os.path.dirname(sys.executable)
+    python = "python" if same else sys.executable
+    script = Path(__file__).resolve().parent.parent / "run_bench.py"
+    return [python, str(script)] if script.is_file() else [python, "-m", "run_bench"]
+
+
 def _continuation(options: argparse.Namespace, config: Path) -> str:
     """The command that continues a run where and as it was running."""
-    words = ["python", "run_bench.py", "run", "--config", str(config), "--out", options.out]
+    words = [*program(), "run", "--config", str(config.absolute())]
+    words += ["--out", os.path.abspath(options.out)]
+    words += ["--cache", os.path.abspath(options.cache)] if options.cache else []
     as_usual = parser().parse_args(["run"])
-    for flag in ("device", "on", "address", "per_device", "limit", "cache"):
+    for flag in ("device", "on", "address", "per_device", "limit"):
         if (value := getattr(options, flag)) != getattr(as_usual, flag):
             words += ["--" + flag.replace("_", "-"), str(value)]
     return shlex.join(words)
@@ -400,6 +499,7 @@ def act_list(options: argparse.Namespace) -> int:
             seeds = len(made.seeds)
             counts = f"{made.settings} settings, {seeds} seed{'s' * (seeds > 1)}"
             print(f"    {size:12} {counts:22} {made.line}")
+    print(f"\n{FIELDS}")
     print("\nmethods (*: in a run that names none)")
     for name in METHODS:
         star = "*" if name in DEFAULT_METHODS else " "
@@ -458,6 +558,7 @@ def act_merge(options: argparse.Namespace) -> int:
     from bench import upkeep
 
     out = Path(options.out)
+    _no_link_out(out)
     _writable(out)
     cells, records = upkeep.merge([Path(folder) for folder in options.folders], out)
     print(f"{cells} networks and {records} measurements copied into {out}")
@@ -478,11 +579,13 @@ def act_clean(options: argparse.Namespace) -> int:
 
 def act_time(options: argparse.Namespace) -> int:
     from bench import runner, timing
+    from bench.registry import sized
 
+    _plain_warnings()
     locations = {"train_data": options.train_data} if options.train_data else {}
-    found = runner.experiment(options.task, options.preset, ["yoto"], 1, [0], locations)
+    chosen, _ = sized(options.task, options.preset, locations)
     device = runner.choose_device(options.device)
-    timing.compare(found.task, device, options.steps, options.rounds)
+    timing.compare(chosen.task, device, options.steps, options.rounds)
     return 0
 
 
@@ -492,11 +595,11 @@ def act_new(options: argparse.Namespace) -> int:
         raise ValueError(f"a task is a Python file: name it {target.with_suffix('.py')}")
     if target.exists():
         raise ValueError(f"{target} exists already: choose another name")
-    text = (Path(__file__).parent / "tasks" / "toy.py").read_text()
+    text = (Path(__file__).parent / "tasks" / "toy.py").read_text(encoding="utf-8")
     kind = "".join(part.capitalize() for part in target.stem.replace("-", "_").split("_"))
     text = text.replace("class Toy(", f"class {kind}(").replace('= "toy"', f'= "{target.stem}"')
     text = text.replace("run toy --preset", f"run ./{target.name} --preset")
-    target.write_text(text)
+    target.write_text(text, encoding="utf-8", errors="surrogateescape")  # a name is in it
     print(f"{target} is a whole task: change it, then\n  python run_bench.py run {target}")
     return 0
 
@@ -520,6 +623,8 @@ def act_cell(options: argparse.Namespace) -> int:
     from bench.store import Store, read_json
 
     root = Path(options.out)
+    _plain_warnings()
+    _no_link_out(root)
     config = read_json(Store(root).find(options.id) / "config.json")
     return _train_config(config, root, choose_device(options.device))
 
@@ -623,6 +728,17 @@ def _writable(root: Path) -> None:
     if shutil.disk_usage(root).free < 50 * 2**20:
         warnings.warn(
             f"less than 50 MiB are free at {root}: a full disk stops the run", stacklevel=2
+        )
+
+
+def _no_link_out(root: Path) -> None:
+    """ValueError where a link inside a results folder leads out of it: what looks at the folder
+    follows none, so that what is written through one would never be seen again."""
+    link = leading_out(root)
+    if link is not None:
+        raise ValueError(
+            f"{printable(link)} is a link out of the results folder, and no command follows one: "
+            f"make {printable(root)} itself the link, or name the other disk with --out"
         )
 
 

@@ -8,6 +8,7 @@ Python loop over its examples and no synchronisation.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -22,17 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from bench.decode import read_picture
 from bench.identity import file_digest
 from bench.untrusted import printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
-# A photograph has about one pixel a byte, an empty white one 400. A file of more claims a size
-# that it hardly has, and would take gigabytes to decode.
-MOST_PER_BYTE, FREE = 2000, 2**22
+# Folders of thumbnails, deleted files and copies beside the pictures, in small letters.
+LEFT_BEHIND = ("@eadir", "@recycle", "#recycle", "#snapshot", "@recently-snapshot", "__macosx",
+               "$recycle.bin", "system volume information", "lost+found")  # fmt: skip
 CPU = torch.device("cpu")
 
 # The colour photographs inside scikit-image. The stereo pair is one scene with the most detail
@@ -60,8 +61,8 @@ class Pictures:
     16-bit colour cut to its upper 8, transparent pictures are laid over white, the camera's
     orientation is applied, and of an animation or of several pages the first counts. A colour
     profile is not applied, as in the published results that these are compared with: the numbers
-    in the file count. Anything that cannot be read is a `PictureError`, raised by the first of
-    `to`, `batch` and `examples`.
+    in the file count. No other metadata is used, so that damage there does no harm. Anything that
+    cannot be read is a `PictureError`, raised by the first of `to`, `batch` and `examples`.
     """
 
     def __init__(
@@ -90,7 +91,9 @@ class Pictures:
     def folder(cls, path: Path, crop: int = 0) -> Pictures:
         """Every picture in a folder and the folders below it, in the order of relative paths.
 
-        Hidden files and folders are skipped; links are followed, each folder once.
+        Hidden files and folders, those that network drives and systems leave (`LEFT_BEHIND`), and
+        folders that may not be read are left out, with a warning; links are followed, each folder
+        once.
         """
         path = Path(path)
         files = _find(path)
@@ -259,9 +262,13 @@ def _state(path: Path) -> State:
 
 @functools.lru_cache(maxsize=64)
 def _digest(key: Key, names: tuple[str, ...]) -> str:
-    files = [
-        f"{file_digest(Path(path))} {name!r}" for (path, _, _), name in zip(key, names, strict=True)
-    ]
+    files = []
+    for (path, _, _), name in zip(key, names, strict=True):
+        try:
+            files.append(f"{file_digest(Path(path))} {name!r}")
+        except OSError as error:
+            what = f"{printable(path)} cannot be read ({error.strerror})"
+            raise PictureError(f"{what}: check the path and its permissions") from None
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
@@ -274,7 +281,7 @@ def _decode(key: Key) -> Decoded:
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            read = list(pool.map(_read, paths))
+            read = list(pool.map(read_picture, paths))
     bad = [
         f"{printable(path)} ({what})"
         for path, what in zip(paths, read, strict=True)
@@ -327,47 +334,6 @@ def _usable(key: Key, crop: int) -> tuple[int, ...]:
     return tuple(index for index, fits in enumerate(large) if fits)
 
 
-def _read(path: Path) -> np.ndarray | str:
-    """One file as (3, H, W) uint8, or the reason why not."""
-    try:
-        with Image.open(path, formats=FORMATS) as opened:
-            pixels, size = opened.width * opened.height, path.stat().st_size
-            if pixels > max(FREE, MOST_PER_BYTE * size):
-                return f"it claims {pixels:,} pixels in {size:,} bytes: save it anew"
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-            return np.ascontiguousarray(_rgb(picture).transpose(2, 0, 1))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it or cut it up"
-    except Image.UnidentifiedImageError:
-        return "it is no JPEG, PNG, TIFF or WebP picture" if path.stat().st_size else "it is empty"
-    except Exception as error:  # Pillow's readers raise nearly everything on damaged files
-        return printable(error) or type(error).__name__
-
-
-def _rgb(picture: Image.Image) -> np.ndarray:
-    """A loaded picture of any mode as (H, W, 3) uint8."""
-    if picture.mode.startswith("I"):  # 16 bits, in one of several orders; Pillow would clip them
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its integers are no 16-bit values: save it with 8 or 16 bits")
-        if (clear := picture.info.get("transparency")) is not None:
-            values[values == clear] = 65535
-        grey = ((values + 128) // 257).astype(np.uint8)  # round(255 * value / 65535)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if picture.mode == "F":
-        values = np.asarray(picture)
-        if not (values.min() >= 0 and values.max() <= 1):  # refuses NaN too
-            raise ValueError("its real numbers leave [0, 1]: save it with 8 or 16 bits")
-        grey = np.round(values * 255).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return np.asarray(picture.convert("RGB"))
-
-
 def _find(folder: Path) -> list[str]:
     """Relative posix paths of the pictures below `folder`, sorted."""
     try:
@@ -381,28 +347,52 @@ def _find(folder: Path) -> list[str]:
         raise PictureError(f"{printable(folder)} is a file: give the folder that holds it")
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
-    for where, below, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    closed: list[str] = []  # folders that may not be read, and why
+    left: list[str] = []  # what a system or a drive left beside the pictures
+
+    def refused(error: OSError) -> None:
+        what = f"{printable(error.filename)} cannot be read ({error.strerror})"
+        if Path(error.filename) == folder:
+            way_out = "change its permissions or move the pictures elsewhere"
+            raise PictureError(f"{what}: {way_out}") from error
+        closed.append(what)
+
+    for where, below, files in os.walk(folder, onerror=refused, followlinks=True):
         status = os.stat(where)
         if (status.st_dev, status.st_ino) in seen:  # a link back into the tree
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        if not os.access(where, os.X_OK):  # names can be listed, and nothing opened
+            below.clear()
+            refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES), where))
+            continue
+        pictures = [name for name in files if name.lower().endswith(ENDINGS)]
+        left += [os.path.join(where, name) for name in (*below, *pictures) if _left_behind(name)]
+        below[:] = sorted(name for name in below if not _left_behind(name))
         found += [
             (Path(where) / name).relative_to(folder).as_posix()
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(ENDINGS)
+            for name in pictures
+            if not _left_behind(name)
         ]
     if not found:
+        but = f", and {closed[0]}" if closed else ""
         raise PictureError(
-            f"{printable(folder)} and its folders hold no picture ({', '.join(ENDINGS)}): check "
-            "the path"
+            f"{printable(folder)} and its folders hold no picture ({', '.join(ENDINGS)}){but}: "
+            "check the path"
+        )
+    if closed:
+        some = "; ".join(closed[:3]) + ("; ..." if len(closed) > 3 else "")
+        warnings.warn(f"folders in {printable(folder)} are left out: {some}", stacklevel=3)
+    if left:
+        warnings.warn(
+            f"{len(left)} hidden or left-behind files and folders in {printable(folder)} are no "
+            f"examples and are left out, the first is {printable(min(left))}",
+            stacklevel=3,
         )
     return sorted(found)
 
 
-def _refuse(error: OSError) -> None:
-    raise PictureError(
-        f"{printable(error.filename)} cannot be read ({error.strerror}): change its permissions or "
-        "move the pictures elsewhere"
-    ) from error
+def _left_behind(name: str) -> bool:
+    """Whether a file or folder is hidden, or of a kind that drives and systems leave behind."""
+    return name.startswith(".") or name.lower() in LEFT_BEHIND

@@ -82,13 +82,14 @@ def commit() -> str:
     """The commit this code was checked out at, `+` behind it where files differ; else `unknown`."""
     here = Path(__file__).resolve().parent
     git = ["git", "-C", str(here)]
+    text: Any = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], **text)
         ours = [*git, "ls-files", "--error-unmatch", __file__]  # not a repository around us
         if head.returncode or subprocess.run(ours, capture_output=True).returncode:
             return "unknown"
         status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True)
+        changed = subprocess.run(status, **text)
     except OSError:
         return "unknown"
     return head.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
@@ -109,7 +110,7 @@ def package_versions() -> dict[str, str]:
 def processor() -> str:
     """The CPU's name as the system gives it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

@@ -106,7 +106,7 @@ class Lease:
         content = json.dumps({**_self(), "token": self.token, "beat": beat})
         temporary = self.path.with_name(f"{self.path.name}.{self.token}.new")
         try:
-            temporary.write_text(content)
+            temporary.write_text(content, encoding="utf-8")
             if not exclusive:
                 os.replace(temporary, self.path)
                 return
@@ -115,7 +115,7 @@ class Lease:
             except FileExistsError:
                 raise
             except OSError:  # a file system without links
-                with open(self.path, "x") as file:
+                with open(self.path, "x", encoding="utf-8") as file:
                     file.write(content)
         except FileExistsError:
             raise
@@ -165,7 +165,7 @@ def _self() -> dict[str, Any]:
 def _machine() -> str:
     """Within what process numbers mean the same: this boot of this machine, and this container."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return socket.gethostname()
@@ -176,7 +176,8 @@ def started(pid: int) -> str:
     "" for one that is gone. Where there is no /proc, only whether it is there."""
     try:
         if Path("/proc/self/stat").exists():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+            fields = text.rpartition(")")[2].split()
             return "" if fields[0] == "Z" else fields[19]
         os.kill(pid, 0)
     except (FileNotFoundError, ProcessLookupError):

@@ -110,7 +110,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file. An OSError says what to do; the last line may then be torn."""
     try:
-        with open(path, "a") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
     except OSError as error:
         raise with_way_out(error, path) from error

@@ -7,17 +7,18 @@ its plug-ins the same way, and `revive` makes the objects again.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from bench import plugins
+from bench.fields import UnknownName, bracketed, changed, near, shown
+from bench.untrusted import expanded
 
 TASKS = {
     "beta_vae_cifar10": "bench.tasks.beta_vae:Cifar10",
@@ -44,12 +45,7 @@ METHODS = {
     "vbr": "baselines.vbr:VariableRate",
     "hypernetwork": "baselines.hypernetwork:ParetoHypernetwork",
 }
-PLAIN: dict[type, Any] = {  # how a field's text is read
-    int: int,
-    float: float,
-    str: str,
-    bool: {"true": True, "false": False, "True": True, "False": False}.__getitem__,
-}
+FILE = re.compile(r"(.*\.py)(?::([^:/]*))?", re.DOTALL)  # a path may hold colons, too
 DEFAULT_TASKS = ("compression", "style", "beta_vae_scenes")
 # What a first run compares: those that cost little beside the grid. `--methods all` takes all.
 DEFAULT_METHODS = (
@@ -61,18 +57,6 @@ Plugin = TypeVar("Plugin")
 
 # What comes of building objects from values of wrong types; programs' own errors besides.
 UNFIT = (TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
-
-
-class UnknownName(ValueError):
-    """A name that is not known; the message gives near ones, or all."""
-
-
-def near(name: str, known: Iterable[str], what: str) -> UnknownName:
-    """The error for a misspelt name."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
-    return UnknownName(f"no {what} is called {name!r}: {hint}")
 
 
 def task_class(name: str) -> type:
@@ -98,36 +82,16 @@ def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """
     if text == "all":
         return {label: each for name in METHODS for label, each in variants(name, presets).items()}
-    name, bracket, rest = text.partition("[")
+    name, inside = bracketed(text)
     plain = method(name)
-    fields = dict(presets.get(plain.name, {}))
-    changed = _fields(type(plain), rest.removesuffix("]")) if bracket else {}
-    if bracket and not rest.endswith("]"):
-        raise ValueError(f"{text!r} wants a closing bracket: {plain.name}[field=value,...]")
-    made = dataclasses.replace(plain, **fields | changed)
-    shown = ", ".join(f"{key}={value}" for key, value in changed.items())
-    return {f"{plain.name}[{shown}]" if shown else plain.name: made}
+    preset_has = dataclasses.replace(plain, **presets.get(plain.name, {}))
+    made, fields = changed(preset_has, inside)
+    return {f"{plain.name}[{shown(fields)}]" if fields else plain.name: made}
 
 
 def split_methods(text: str) -> list[str]:
     """A command line's list at its commas, but not at those inside brackets."""
     return [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
-
-
-def _fields(kind: type, text: str) -> dict[str, Any]:
-    """`a=1, b=log` to values of the types of the dataclass's fields."""
-    hints = {f.name: typing.get_type_hints(kind)[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    found: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, value = part.partition("=")
-        if name not in hints:
-            raise near(name, hints, f"field of {kind.name}")  # type: ignore[attr-defined]
-        try:
-            found[name] = PLAIN[hints[name]](value)
-        except (KeyError, ValueError):
-            wanted = getattr(hints[name], "__name__", hints[name])
-            raise ValueError(f"{part!r}: {name} is of type {wanted}") from None
-    return found
 
 
 def preset(task: type, name: str) -> Any:
@@ -136,6 +100,36 @@ def preset(task: type, name: str) -> Any:
     if name not in presets:
         raise near(name, presets, f"preset of the task {task.name!r}")  # type: ignore[attr-defined]
     return presets[name]
+
+
+def sized(text: str, name: str, locations: Mapping[str, str] | None = None) -> tuple[Any, str]:
+    """The preset `name` of one word of a command line, and what tables call this size.
+
+    "toy" is a task as the preset has it, "toy[dimension=8, training.steps=500]" one with fields
+    changed, and its size is then called "quick[dimension=8, training.steps=500]". `locations` are
+    taken where the task has such fields and the brackets do not give them; all of the task's
+    become absolute, so that what is stored is found from any folder.
+    """
+    word, inside = bracketed(text)
+    kind = task_class(word)
+    chosen = preset(kind, name)
+    has = chosen.task.locations()
+    placed = {key: place for key, place in (locations or {}).items() if key in has}
+    task = dataclasses.replace(chosen.task, **placed)
+    task, fields = changed(task, inside)
+    places = {key: _absolute(place) for key, place in task.locations().items() if place}
+    task = dataclasses.replace(task, **places) if places else task
+    # A location's last part says enough: the rest is this machine's.
+    said = {key: Path(value).name if key in has else value for key, value in fields.items()}
+    size = f"{name}[{shown(dict(sorted(said.items())))}]" if said else name
+    return dataclasses.replace(chosen, task=task), size
+
+
+def _absolute(place: Any) -> Any:
+    """A path made absolute; anything else that says where data lies (an address) as it is."""
+    if not isinstance(place, str) or "://" in place:
+        return place
+    return str(Path(expanded(place)).absolute())
 
 
 def describe(plugin: Any) -> dict[str, Any]:
@@ -179,8 +173,10 @@ def _restore(kind: type, fields: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(kind)
 
     def value(item: Any, hint: Any) -> Any:
-        if isinstance(item, dict) and dataclasses.is_dataclass(hint):
-            return _restore(hint, item)  # type: ignore[arg-type]
+        if isinstance(item, dict):
+            for choice in (hint, *typing.get_args(hint)):  # as in `Training | None`
+                if dataclasses.is_dataclass(choice):
+                    return _restore(choice, item)  # type: ignore[arg-type]
         if isinstance(item, list):
             return tuple(value(part, None) for part in item)
         return item
@@ -192,10 +188,11 @@ def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
     if name in known:
         place, _, attribute = known[name].partition(":")
         return getattr(importlib.import_module(place), attribute)
-    file, _, attribute = name.partition(":")
-    if not file.endswith(".py"):
+    parts = FILE.fullmatch(name)
+    if parts is None:
         raise near(name, known, what)
-    module = _module(Path(file))
+    file, attribute = parts.groups()
+    module = _module(Path(expanded(file)))
     own = {
         key: value
         for key, value in vars(module).items()

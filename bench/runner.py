@@ -6,13 +6,13 @@ file is done again. `perform` is one job, wherever it runs; a job is a dict of p
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import io
 import itertools
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from bench.method import Cell, Method, build
 from bench.naming import refuse_names
 from bench.progress import Board
 from bench.records import WHOLE, Record, append_line, picture_is_whole, write_atomic
-from bench.registry import DEFAULT_METHODS, UNFIT, describe, preset, revive, task_class, variants
+from bench.registry import DEFAULT_METHODS, UNFIT, describe, revive, sized, variants
 from bench.space import Setting, format_setting
 from bench.store import (
     Damaged,
@@ -42,7 +42,7 @@ from bench.store import (
     unpacked,
     weights_digest,
 )
-from bench.task import Task, weighted
+from bench.task import Preset, Task, weighted
 from bench.train import Diverged, fit, out_of_memory
 from bench.untrusted import printable_lines
 
@@ -77,7 +77,7 @@ class Measurement:
 class Experiment:
     """One task with everything that is compared on it.
 
-    methods: by what tables call them; see `bench.registry.variant`.
+    methods: by what tables call them; see `bench.registry.variants`.
     split: what is measured on, "test" or, at the compared settings alone, "validation".
     lengths: shares of the steps, above 0 and at most 1, for which the methods with a `role` are
         trained, too; 1 adds nothing to what is compared.
@@ -236,7 +236,8 @@ def experiment(
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
-    methods: as `bench.registry.variant` reads them; by default, those of DEFAULT_METHODS that
+    task: as `bench.registry.sized` reads it: a name or file, with fields changed in brackets.
+    methods: as `bench.registry.variants` reads them; by default, those of DEFAULT_METHODS that
         apply; "all" stands for every registered one that does. One that does not is an error.
     locations: those the task has no field for are left aside: they are for other tasks of the run.
     design: replaces the task's own choice of settings: "grid" (`settings` points an axis),
@@ -244,12 +245,10 @@ def experiment(
     split: "test" or "validation".
     lengths: see `Experiment`; None takes the preset's, on the test split.
     """
-    kind = task_class(task)
-    chosen = preset(kind, preset_name)
+    chosen, size = sized(task, preset_name, locations)
     made = chosen.task
-    places = {k: v for k, v in (locations or {}).items() if k in made.locations()}
-    made = dataclasses.replace(made, **places)
     refuse_names(made, preset_name, {})
+    _warn_of_few_pictures(chosen, made, size, split)
     named: dict[str, Method] = {}
     for text in methods or DEFAULT_METHODS:
         for label, each in variants(text, chosen.methods).items():
@@ -269,7 +268,7 @@ def experiment(
         compared = made.space.random(count, seed=0)
     return Experiment(
         task=made,
-        preset=preset_name,
+        preset=size,
         settings=tuple(dict.fromkeys(compared)),  # rounded, some may be the same
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=named,
@@ -277,6 +276,19 @@ def experiment(
         snapshots=chosen.snapshots if split == "test" else (),
         lengths=tuple(lengths or (chosen.lengths if split == "test" and lengths is None else ())),
     )
+
+
+def _warn_of_few_pictures(chosen: Preset, task: Task, size: str, split: str) -> None:
+    """A warning where a size that is meant as evidence lacks data of the user's."""
+    unused = "test_data" if split == "validation" else "validation_data"
+    lacking = [name for name in chosen.wants if not task.locations().get(name) and name != unused]
+    if lacking:
+        flags = " ".join(f"--{name.replace('_', '-')} DIR" for name in lacking)
+        warnings.warn(
+            f"{task.name} at {size} uses the few pictures that come with the suite, which are "
+            f"no evidence: give {flags}",
+            stacklevel=3,
+        )
 
 
 # Jobs
@@ -591,7 +603,7 @@ class Run:
         self, cell: Cell, preset_name: str, snapshots: Sequence[float] = ()
     ) -> dict[str, Any]:
         return {
-            **self._common(cell.id, "train", cell_label(cell)),
+            **self._common(cell.id, "train", cell_label(cell, preset_name)),
             "cell": plain(cell_config(cell, preset_name)),
             "after": cell.after and cell.after.id,
             "uses": [self._place(each) for each in (cell, cell.after) if each],
@@ -765,11 +777,14 @@ class Run:
         return all(weights_digest(self.store.result(c) or {}, one.kept_at) for c in one.cells)
 
 
-def cell_label(cell: Cell) -> str:
-    """How a cell is called in the progress table: method, setting if fixed, seed."""
+def cell_label(cell: Cell, size: str = "") -> str:
+    """How a cell is called in the progress table: task, with the fields changed that its `size`
+    says, method, setting if fixed, seed."""
     names = cell.task.space.names
+    _, bracket, changed = size.partition("[")
+    task = cell.task.name + bracket + changed
     trained = " ".join(format_setting(names, setting) for setting in cell.trained_for)
-    return " ".join(filter(None, [cell.task.name, cell.method.name, trained, f"seed {cell.seed}"]))
+    return " ".join(filter(None, [task, cell.method.name, trained, f"seed {cell.seed}"]))
 
 
 def choose_device(name: str) -> torch.device:

@@ -100,6 +100,8 @@ class Preset:
     `lengths` are shares of the steps for which the reference and the networks under test are
     trained, too, each with its whole schedule, for quality against compute. `snapshots` are shares
     of one training at which these networks are kept and measured on their way.
+    `wants` names the locations of data without which a run of this size is warned of: one that is
+    meant as evidence says little on a few pictures.
     """
 
     task: Task
@@ -109,6 +111,7 @@ class Preset:
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     snapshots: tuple[float, ...] = ()
     lengths: tuple[float, ...] = ()
+    wants: tuple[str, ...] = ()
 
 
 class Data(Protocol):

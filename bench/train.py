@@ -377,7 +377,7 @@ def keep_log_until(path: Path, step: int) -> None:
     """Drop the log lines after `step`: a killed run wrote them, and they will come again."""
     if path.exists():
         lines = []
-        for line in path.read_text(errors="replace").splitlines():
+        for line in path.read_text("utf-8", "replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may be torn
                 if json.loads(line)["step"] <= step:
                     lines.append(line + "\n")

@@ -8,6 +8,7 @@ for path in files_in(root, "records/*/*/*.json"): ...      none outside of `root
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,6 +39,18 @@ def printable(text: object) -> str:
         c if well else c.encode("unicode_escape").decode()
         for c, well in zip(text, shown, strict=True)
     )
+
+
+def expanded(path: str) -> str:
+    """A path with `~` or `~user` at its beginning written out; ValueError where nobody's home
+    folder is known by that."""
+    whole = os.path.expanduser(path)
+    if whole.startswith("~"):
+        raise ValueError(
+            f"{printable(path)}: there is no such home folder here: write the path out, or begin "
+            "the name of a file that is called so with ./"
+        )
+    return whole
 
 
 def printable_lines(text: object) -> str:
@@ -103,6 +116,35 @@ def read_ordinary(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise ValueError(f"it has more than {limit:,} bytes")
     return data
+
+
+@contextlib.contextmanager
+def drawing_to_files() -> Iterator[None]:
+    """While it lasts, matplotlib is imported for files alone, whatever `MPLBACKEND` says: a
+    notebook leaves there what a program cannot import."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ["MPLBACKEND"] = "Agg"
+    try:
+        yield
+    finally:
+        os.environ.pop("MPLBACKEND")
+        if before is not None:
+            os.environ["MPLBACKEND"] = before
+
+
+def leading_out(root: Path) -> Path | None:
+    """The first link among the folders of a results folder that leads out of it, None without."""
+    top = root.resolve()
+    level = [root / name for name in ("runs", "records", "configs", "report")]
+    for depth in range(4):  # runs/<task>/<method>/<cell>
+        for folder in level:
+            if folder.is_symlink() and not folder.resolve().is_relative_to(top):
+                return folder
+        parents, level = level if depth < 3 else [], []
+        for folder in parents:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                level += [folder / entry.name for entry in entries if entry.is_dir()]
+    return None
 
 
 def files_in(root: Path, pattern: str) -> Iterator[Path]:

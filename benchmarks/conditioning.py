@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from bench.method import Cell, build
-from bench.registry import method, preset, task_class
+from bench.registry import method
 from bench.runner import choose_device
 from bench.task import Task
 from bench.timing import alternate, compare, show, wait
@@ -86,10 +86,11 @@ def measure(task: Any, device: torch.device, steps: int, rounds: int) -> list[ro
 
 def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser = rows.parser("conditioning", __doc__, steps=30)
-    parser.add_argument("--task", default="compression", help="its name or file (compression)")
+    parser.add_argument("--task", default="compression",
+                        help="name or file, or TASK[field=value,...] (compression)")  # fmt: skip
     parser.add_argument("--preset", default="quick", help="size of the task (quick)")
     options = parser.parse_args(arguments)
-    task = preset(task_class(options.task), options.preset).task
+    task = rows.task(options.task, options.preset)
     made = measure(task, choose_device(options.device), options.steps, options.rounds)
     rows.append(options.out, made)
     return made

@@ -22,10 +22,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -159,24 +158,24 @@ def differences(found: dict[str, list[Values]]) -> list[str]:
 
 
 def measure(
-    preset: str, pictures: str, count: int, settings: int, rounds: int, cores: int
+    task: Compression, pictures: str, count: int, settings: int, rounds: int, cores: int
 ) -> list[rows.Row]:
     """The rows, printed as a table, too. RuntimeError where bytes, PSNR or MS-SSIM differ."""
-    task: Any = Compression.presets()[preset].task
     given = {field.name: getattr(task, field.name) for field in fields(task)}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "pictures").mkdir()
-        chosen = Compression(**{**given, "test_data": pictures}).data("test").paths[:count]
+        whole = task if not pictures else replace(task, test_data=pictures)
+        chosen = whole.data("test").paths[:count]
         files = cut(chosen, folder / "pictures")
         networks = save_networks(task, settings, folder)
-        task = WithoutLpips(**{**given, "test_data": str(folder / "pictures")})
+        bare = WithoutLpips(**{**given, "test_data": str(folder / "pictures")})
         spawn = get_context("spawn")
         with (
             ProcessPoolExecutor(1, spawn, begin_worker, (cores,)) as alone,
             ProcessPoolExecutor(cores, spawn, begin_worker, (1,)) as workers,
         ):
-            speeds, found = compare(task, networks, files, rounds, alone, workers)
+            speeds, found = compare(bare, networks, files, rounds, alone, workers)
     if wrong := differences(found):
         raise RuntimeError("the values differ, so the speeds mean nothing: " + "; ".join(wrong))
     title = f"evaluation, {len(files)} pictures at {settings} settings, {cores} cores"
@@ -197,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--task", default="compression", help="compression[field=value,...]")
     parser.add_argument("--preset", default="quick", help="size of the task (quick)")
     parser.add_argument("--pictures", default="", metavar="DIR", help="scikit-image's by default")
     parser.add_argument("--count", type=int, default=4, help="pictures at most (4)")
@@ -205,8 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to use (all)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="append the rows to this CSV file")
     options = parser.parse_args(arguments)
+    task = rows.task(options.task, options.preset, Compression)
     made = measure(
-        options.preset, options.pictures, options.count, options.settings, options.rounds,
+        task, options.pictures, options.count, options.settings, options.rounds,
         options.cores,
     )  # fmt: skip
     rows.append(options.out, made)

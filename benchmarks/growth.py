@@ -542,7 +542,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table(name, rows)
         every += rows
         if options.out:
-            Path(options.out).write_text(json.dumps(every, indent=1) + "\n")
+            Path(options.out).write_text(json.dumps(every, indent=1) + "\n", encoding="utf-8")
     return 1 if any("failed" in row for row in every) else 0
 
 

@@ -26,7 +26,7 @@ import torch
 
 from bench import executors
 from bench.cost import device_name
-from bench.registry import method, preset, task_class
+from bench.registry import method
 from bench.runner import Experiment, Run, choose_device, perform
 from bench.task import Task
 from bench.timing import alternate, show, wait
@@ -86,7 +86,7 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
 def measure(
     name: str, size: str, counts: Sequence[int], device: torch.device, steps: int, rounds: int
 ) -> list[rows.Row]:
-    task: Task = preset(task_class(name), size).task.trained_with(steps=steps + FIRST)
+    task: Task = rows.task(name, size).trained_with(steps=steps + FIRST)
     experiment = Experiment(
         task=task, preset=size, settings=task.settings(max(counts)), seeds=(0,),
         methods={"fixed_grid": method("fixed_grid")},

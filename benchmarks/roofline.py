@@ -21,6 +21,7 @@ the optimiser's state likewise, and the batch read.
 from __future__ import annotations
 
 import functools
+import re
 import statistics
 import time
 from collections import Counter
@@ -39,11 +40,12 @@ from torch.utils._pytree import tree_leaves
 from bench.cost import count_flops, device_name
 from bench.heap import keep_freed_memory
 from bench.method import Cell, build
-from bench.registry import method, preset, task_class
+from bench.registry import method
 from bench.runner import choose_device
 from bench.task import Task
 from bench.timing import alternate, ratios, wait
 from bench.train import objective, optimiser
+from bench.untrusted import drawing_to_files
 from benchmarks import rows
 
 CASES = ("compression", "compression/small", "style", "beta_vae_scenes")
@@ -150,8 +152,9 @@ class Step:
 
 def prepare(case: str, device: torch.device) -> Step:
     """A case as in `bench.train.fit`, on one batch, warmed up and counted in eager mode."""
-    name, _, size = case.partition("/")
-    task: Task = preset(task_class(name), size or "quick").task
+    parts = re.fullmatch(r"(.+)/([\w-]+)", case)  # a file's path, or a field's, has "/", too
+    name, size = parts.groups() if parts else (case, "quick")
+    task: Task = rows.task(name, size)
     (setting,) = task.settings(1)
     cell = Cell(task=task, method=method("fixed_grid"), seed=0, trained_for=(setting,))
     network, training = build(cell).to(device), task.training
@@ -179,7 +182,7 @@ def prepare(case: str, device: torch.device) -> Step:
     heavy = max(traffic.products, key=lambda mnk: traffic.products[mnk] * mnk[0] * mnk[1] * mnk[2],
                 default=(SQUARE,) * 3)  # fmt: skip
     return Step(
-        name=f"{name}, {size or 'quick'}",
+        name=f"{name}, {size}",
         task=task,
         run=functools.partial(step, torch.compile(objective)) if training.compile else step,
         flops=count_flops(step),
@@ -327,7 +330,8 @@ def show(each: Measured, operations: Sequence[tuple[str, float]], device: torch.
 
 def draw(found: Sequence[Measured], device: torch.device, path: Path) -> None:
     """GFLOP/s against FLOPs per byte, under the roofs that were measured."""
-    import matplotlib.pyplot as plt
+    with drawing_to_files():
+        import matplotlib.pyplot as plt
     import seaborn as sns
     from matplotlib import style, ticker
 

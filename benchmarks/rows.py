@@ -8,11 +8,15 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench.cli import forgiving_streams
 from bench.cost import device_name
 from bench.identity import commit
+from bench.registry import sized
+from bench.task import Task
 from bench.timing import ratios
 
 
@@ -58,15 +62,28 @@ def append(path: Path | None, rows: Sequence[Row]) -> None:
     if path is None:
         return
     new = not path.exists() or not path.stat().st_size
-    with open(path, "a", newline="") as file:
+    with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if new:
             writer.writerow([field.name for field in fields(Row)])
         writer.writerows(astuple(each) for each in rows)
 
 
+def task(text: str, size: str, kind: type[Any] = Task) -> Any:
+    """A task of a `kind` at a preset, with the fields changed that its brackets give. Ends the
+    program, with the reason, where that cannot be."""
+    try:
+        chosen, _ = sized(text, size)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    if not isinstance(chosen.task, kind):
+        raise SystemExit(f"this benchmark is of {kind.name}: {chosen.task.name} is another task")
+    return chosen.task
+
+
 def parser(program: str, line: str | None, steps: int, rounds: int = 5) -> argparse.ArgumentParser:
     """The options that all programs have; `line` is the module's docstring."""
+    forgiving_streams()
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{program}",
         description=line,

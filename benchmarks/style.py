@@ -35,7 +35,7 @@ from bench import artefacts
 from bench.cost import count_flops, stepping
 from bench.method import Cell, build
 from bench.perceptual import IMAGENET_MEAN, IMAGENET_STD
-from bench.registry import method, preset
+from bench.registry import method
 from bench.runner import choose_device
 from bench.tasks.style import CONTENT_LAYERS, PAINTING, STYLE_LAYERS, Style
 from bench.timing import alternate, show, wait
@@ -214,15 +214,17 @@ def measure(task: Style, device: torch.device, rounds: int, by: Executor) -> lis
 
 def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser = rows.parser("style", __doc__, steps=8)
+    parser.add_argument("--task", default="style", help="style[field=value,...]")
     parser.add_argument("--preset", default="quick", help="size of the task (quick)")
     parser.add_argument("--content-layer", choices=CONTENT_LAYERS, help="the preset's")
     parser.add_argument("--train-data", default="", metavar="DIR", help="pictures to train on")
     options = parser.parse_args(arguments)
-    task = preset(Style, options.preset).task.trained_with(steps=options.steps, compile=False)
+    task = rows.task(options.task, options.preset, Style)
+    task = task.trained_with(steps=options.steps, compile=False)
     task = dataclasses.replace(
         task,
         content_layer=options.content_layer or task.content_layer,
-        train_data=options.train_data,
+        train_data=options.train_data or task.train_data,
     )
     device, spawn = choose_device(options.device), get_context("spawn")
     with ProcessPoolExecutor(1, spawn, begin_worker, (torch.get_num_threads(),)) as by:

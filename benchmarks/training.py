@@ -33,7 +33,7 @@ from torch import Tensor
 from bench.cost import stepping
 from bench.data import Pictures
 from bench.method import Cell, build
-from bench.registry import method, preset
+from bench.registry import method
 from bench.runner import choose_device
 from bench.task import weighted
 from bench.tasks.compression import Compression, in_full_precision
@@ -263,6 +263,7 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser = rows.parser("training", __doc__, steps=60)
+    parser.add_argument("--task", default="compression", help="compression[field=value,...]")
     parser.add_argument("--preset", default="quick", help="size of the task (quick)")
     parser.add_argument("--batch", type=int, help="the preset's")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="the preset's")
@@ -270,12 +271,12 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser.add_argument("--parts", action="store_true", help="with the choices in between")
     parser.add_argument("--train-data", default="", metavar="DIR", help="pictures to train on")
     options = parser.parse_args(arguments)
-    task: Any = preset(Compression, options.preset).task
+    task = rows.task(options.task, options.preset, Compression)
     fields = {name: getattr(options, name) for name in ("batch", "precision")}
     task = task.trained_with(
         steps=options.steps, compile=False, **{k: v for k, v in fields.items() if v is not None}
     )
-    task = replace(task, start="library", train_data=options.train_data)
+    task = replace(task, start="library", train_data=options.train_data or task.train_data)
     made = measure(
         task, choose_device(options.device), options.rounds, options.workers, options.parts
     )

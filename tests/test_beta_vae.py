@@ -349,6 +349,8 @@ def test_presets_are_registered(name: str) -> None:
     sizes = ("smoke", "quick", "small-cpu", "small", "paper", "paper-2x", "paper-4x")
     assert set(sizes) == set(presets)
     assert [presets[p].task.width for p in ("paper", "paper-2x", "paper-4x")] == [1, 2, 4]
+    rows = [p.task.recorded * p.settings * len(p.seeds) for p in presets.values()]
+    assert max(rows) < 50_000  # a measure; ten methods with four measures stay at two million
 
 
 def test_the_sheet_of_samples() -> None:

@@ -92,7 +92,7 @@ def test_dry_lists_cells_and_cell_trains_one(done: Path, tmp_path: Path, capsys)
     assert main(words) == 0
     assert main([*TOY, "--dry", "--out", out]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len([line for line in said if line.startswith("python run_bench.py cell ")]) == 7
+    assert len([line for line in said if " cell " in line]) == 7
     trained = weights(tmp_path / "results")
     assert same(trained, {cell: weights(done)[cell] for cell in trained})
 
@@ -192,9 +192,13 @@ def test_the_cache_of_one_command_is_not_that_of_the_next(
 def test_the_command_to_continue_says_where_and_how_it_ran() -> None:
     words = ["run", "toy", "--on", "pool", "--per-device", "2", "--out", "my results"]
     said = shlex.split(_continuation(parser().parse_args(words), Path("c.json")))
-    assert said[:2] == ["python", "run_bench.py"]
+    assert said[1] == str(ROOT / "run_bench.py")
     again = parser().parse_args(said[2:])
-    assert (again.config, again.out, again.on) == ("c.json", "my results", "pool")
+    assert (again.config, again.out, again.on) == (
+        os.path.abspath("c.json"),
+        os.path.abspath("my results"),
+        "pool",
+    )
     assert again.per_device == "2"
     assert "--limit" not in said
 
@@ -291,12 +295,12 @@ def test_again_deletes_nothing_that_cannot_be_made_anew(tmp_path: Path, capsys) 
 
     bench.data._decode.cache_clear()
     bench.data._on_device.cache_clear()
-    original = bench.data._read
-    bench.data._read = lambda path: "as if it were truncated"
+    original = bench.data.read_picture
+    bench.data.read_picture = lambda path: "as if it were truncated"
     try:
         assert main([*words, "--again"]) == 2
     finally:
-        bench.data._read = original
+        bench.data.read_picture = original
     assert "as if it were truncated" in capsys.readouterr().err
     assert same(weights(out), kept)
 

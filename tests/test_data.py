@@ -129,8 +129,8 @@ def test_small_pictures_are_left_out_and_named_once(tmp_path):
 def test_files_are_decoded_once(tmp_path, monkeypatch):
     paths = numbered(tmp_path)
     decoded = []
-    original = data._read
-    monkeypatch.setattr(data, "_read", lambda path: decoded.append(path) or original(path))
+    original = data.read_picture
+    monkeypatch.setattr(data, "read_picture", lambda path: decoded.append(path) or original(path))
     for crop in (0, 8, 16):
         pictures = Pictures(paths, crop).to(CPU)
         assert len(list(pictures.examples())) == 3

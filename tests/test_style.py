@@ -275,3 +275,10 @@ def test_nonsense_is_refused() -> None:
         replace(SMOKE, content_layer="relu5_1")
     with pytest.raises(ValueError, match="32 pixels"):
         replace(SMOKE, crop=16)
+
+
+def test_a_painting_smaller_than_the_crop_is_refused() -> None:
+    """Its middle square would be as large as the training pictures, and there is none."""
+    with pytest.raises(ValueError, match="style_size 48 needs to be 64, the crop, or more"):
+        replace(SMOKE, style_size=48, crop=64)
+    assert replace(SMOKE, style_size=64, crop=64).crop == 64

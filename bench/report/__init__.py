@@ -19,7 +19,7 @@ from bench.records import write_atomic
 from bench.report import compare, costs, reference, tables, verdict, versus
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
-from bench.untrusted import guarded, printable
+from bench.untrusted import drawing_to_files, guarded, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +173,8 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
     sentence = verdict.verdict_sentence(run, overall)
     sheets = tables.sheets(run, frames)
     if write:
-        from bench.report.plots import figures
+        with drawing_to_files():
+            from bench.report.plots import figures
 
         files: dict[str, str | bytes] = {}
         for name, frame in frames.items():

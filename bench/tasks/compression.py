@@ -1,8 +1,8 @@
 """Learned image compression: rate against distortion, with real coded bytes.
 
     python run_bench.py run compression                       minutes on two CPU cores
-    python run_bench.py run compression --preset small        under an hour on one GPU
-    python run_bench.py run compression --train-data DIR --test-data DIR
+    python run_bench.py run compression --preset small --train-data DIR --test-data DIR
+    python run_bench.py run "compression[width=32,training.steps=4000]"
 
 The codecs are CompressAI's own classes, unmodified: Ballé et al.'s scale hyperprior (ICLR 2018),
 Minnen et al.'s mean-scale hyperprior (NeurIPS 2018) and the factorized prior. The loss is
@@ -144,36 +144,31 @@ class Compression(Task):
         methods: dict[str, dict[str, Any]] = {"yoto": {"multiplier": 0.03}}
         three = (0, 1, 2)
 
-        halves = (0.25, 0.5, 1.0)
+        halves: Any = {"lengths": (0.25, 0.5, 1.0)}
+        wants: Any = {"wants": ("train_data", "test_data")}
 
         def size(
-            task: Compression,
-            settings: int,
-            seeds: tuple[int, ...],
-            line: str,
-            lengths: tuple[float, ...] = (),
+            task: Compression, settings: int, seeds: tuple[int, ...], line: str, **fields: Any
         ) -> Preset:
             return Preset(
-                task=task,
-                settings=settings,
-                seeds=seeds,
-                line=line,
-                methods=methods,
-                lengths=lengths,
+                task=task, settings=settings, seeds=seeds, line=line, methods=methods, **fields
             )
 
         return {
             "smoke": size(smoke, 2, (0,), "seconds, for tests"),
             "quick": size(quick, 5, (0,), "minutes on two CPU cores"),
-            "small-cpu": size(quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores"),
-            "small": size(small, 5, three, "under an hour on one GPU"),
-            "paper": size(paper, 8, three, "width 128/192, days on one GPU", halves),
+            "small-cpu": size(
+                quick.lasting(2), 5, three, "small, reduced: hours on two CPU cores", **wants
+            ),
+            "small": size(small, 5, three, "under an hour on one GPU", **wants),
+            "paper": size(paper, 8, three, "width 128/192, days on one GPU", **halves, **wants),
             "paper-wide": size(
                 replace(paper, width=192, latents=320),
                 8,
                 three,
                 "width 192/320, days on one GPU",
-                halves,
+                **halves,
+                **wants,
             ),
         }
 

@@ -63,7 +63,8 @@ class Style(Task):
     crop, shrink: side of the training pictures in pixels; they are cut `shrink` times as large
         and averaged down, so that they show about as much of a scene as the test pictures do.
     evaluation: side of the test pictures, which are the middle square of the whole picture.
-    style_size: the shorter side the painting is scaled to, which sets the size of the strokes.
+    style_size: the shorter side the painting is scaled to, which sets the size of the strokes;
+        `crop` or more.
         Of that the middle square, as large as the training pictures, is the style: the Gram
         matrices of few places are larger than those of many, and a small picture cannot match a
         large one (an empty one comes nearer).
@@ -121,6 +122,11 @@ class Style(Task):
             raise ValueError(f"content_layer {self.content_layer!r}: use {known}")
         if min(self.crop, self.evaluation, self.style_size) < 32:
             raise ValueError("crop, evaluation and style_size need 32 pixels or more")
+        if self.style_size < self.crop:
+            raise ValueError(
+                f"style_size {self.style_size} needs to be {self.crop}, the crop, or more: the "
+                "style is a square of the painting as large as the training pictures"
+            )
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -186,6 +192,7 @@ class Style(Task):
                 seeds=three,
                 line="small, reduced: hours on two CPU cores",
                 methods=methods,
+                wants=("train_data", "test_data"),
             ),
             "small": Preset(
                 task=small,
@@ -193,6 +200,7 @@ class Style(Task):
                 seeds=(0,),
                 line="half an hour on one GPU",
                 methods=methods,
+                wants=("train_data", "test_data"),
             ),
             "paper": Preset(
                 task=paper,
@@ -201,6 +209,7 @@ class Style(Task):
                 line="256² pictures, batches of 8; the rest chosen, nothing is published",
                 lengths=(0.25, 0.5, 1.0),
                 methods=methods,
+                wants=("train_data", "test_data"),
             ),
         }
 

@@ -1,0 +1,203 @@
+"""Picture files of any kind to 8-bit RGB: what their values mean is read off the file's own tags.
+
+    read_picture(Path("a.tif"))        (3, H, W) uint8, or a text that says why not
+
+Pillow decodes; what it leaves undone is done here: white that is zero, a transparent colour in the
+file's own depth, 12 bits, damage in what is no pixel. Metadata is not used but for the orientation.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from bench.untrusted import printable
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
+# A photograph has about one pixel a byte, an empty white one 400. A file of more claims a size
+# that it hardly has, and would take gigabytes to decode.
+MOST_PER_BYTE, FREE = 2000, 2**22
+# What of a file's own words is used: TIFF's and EXIF's tags by number, PNG's chunks by name.
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS"}
+# 16-bit grey whose zero is white: Pillow knows it in Intel's byte order alone.
+TiffImagePlugin.OPEN_INFO.setdefault(
+    (TiffImagePlugin.MM, 0, (1,), 1, (16,), ()), ("I;16B", "I;16B")
+)
+
+
+def read_picture(path: Path) -> np.ndarray | str:
+    """One file as (3, H, W) uint8, or the reason why not."""
+    size = path.stat().st_size
+    try:
+        try:
+            return _pixels(path, size)
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise
+        except Exception:  # perhaps only of what is no pixel
+            bare = _without_metadata(path)
+            if bare is None:
+                raise
+            return _pixels(io.BytesIO(bare), size)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it or cut it up"
+    except Image.UnidentifiedImageError:
+        return "it is no JPEG, PNG, TIFF or WebP picture" if path.stat().st_size else "it is empty"
+    except Exception as error:  # Pillow's readers raise nearly everything on damaged files
+        return printable(error) or type(error).__name__
+
+
+def _pixels(source: Path | io.BytesIO, size: int) -> np.ndarray | str:
+    """A file of `size` bytes as (3, H, W) uint8, or why it is not decoded; raises nearly
+    everything."""
+    with Image.open(source, formats=FORMATS) as opened:
+        pixels = opened.width * opened.height
+        if pixels > max(FREE, MOST_PER_BYTE * size):
+            return f"it claims {pixels:,} pixels in {size:,} bytes: save it anew"
+        stored = _stored_as(opened)
+        _in_native_order(opened)
+        opened.load()
+        turn = TURNS.get(_orientation(opened))
+        picture: Image.Image = opened
+        clear = opened.info.get("transparency")
+        if stored == "RGB;16B" and clear is not None:
+            picture = _clear_in_16_bits(opened, source, clear)
+        elif opened.format == "PNG" and clear is not None:
+            opened.info["transparency"] = _clear_in_8_bits(clear, stored)
+        shown = _rgb(picture, opened)
+        if turn is not None:
+            shown = np.asarray(Image.fromarray(shown).transpose(turn))
+        return np.ascontiguousarray(shown.transpose(2, 0, 1))
+
+
+def _stored_as(opened: Image.Image) -> str:
+    """How a PNG file holds its values, in Pillow's words, as "L;4" or "RGB;16B"."""
+    tiles = getattr(opened, "tile", [])
+    return str(tiles[0][3]) if opened.format == "PNG" and tiles else ""
+
+
+def _in_native_order(opened: Image.Image) -> None:
+    """Let the values of a compressed TIFF file of 32 bits be read in this machine's order, in which
+    libtiff hands them over; Pillow knows so of 16 bits alone."""
+    first = next(iter(getattr(opened, "tile", [])), None)
+    if first is not None and first[0] == "libtiff" and first[3][0] in NATIVE:
+        _read_as(opened, (NATIVE[first[3][0]], *first[3][1:]))
+
+
+def _read_as(opened: Any, values: Any) -> None:
+    """Let the first part of a picture that is not loaded yet be read as other `values`."""
+    first = opened.tile[0]
+    parts = (*first[:3], values)
+    opened.tile = [type(first)(*parts) if hasattr(first, "_fields") else parts, *opened.tile[1:]]
+
+
+def _orientation(opened: Image.Image) -> Any:
+    """The camera's orientation, 1 to 8; 1 where what should say it is damaged."""
+    try:
+        return opened.getexif().get(ORIENTATION, 1)
+    except Exception:  # Pillow's readers raise nearly everything on damaged metadata
+        return 1
+
+
+def _clear_in_8_bits(clear: Any, stored: str) -> Any:
+    """The transparent value of a PNG file in the levels that its decoded values have: the file
+    gives it in its own depth, while grey of 2 and 4 bits is decoded to 8."""
+    if stored in ("L;2", "L;4"):
+        most = 2 ** int(stored[2]) - 1
+        return clear * (255 // most) if clear <= most else clear
+    if stored == "L":
+        return clear & 255  # the lower bits count, as the standard says
+    return tuple(value & 255 for value in clear) if stored == "RGB" else clear
+
+
+def _clear_in_16_bits(opened: Image.Image, source: Path | io.BytesIO, clear: Any) -> Image.Image:
+    """16-bit colour with its transparent colour: RGBA of the upper bytes. Pillow decodes these
+    alone; the lower ones come by reading the values the other way round."""
+    with Image.open(source, formats=FORMATS) as again:
+        _read_as(again, "RGB;16L")
+        again.load()
+        low = np.asarray(again).astype(np.int64)
+    values = np.asarray(opened).astype(np.int64) * 256 + low
+    shown = Image.fromarray(np.asarray(opened))
+    shown.putalpha(Image.fromarray(np.where((values == clear).all(2), 0, 255).astype(np.uint8)))
+    return shown
+
+
+def _without_metadata(path: Path) -> bytes | None:
+    """The chunks of a PNG file that say what its pixels are, and its orientation if that is
+    whole; None for another file, or one with nothing to leave out."""
+    kept, left = [PNG], False
+    with open(path, "rb") as file:
+        if file.read(len(PNG)) != PNG:
+            return None
+        while len(head := file.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind in PNG_PIXELS or kind == b"eXIf":
+                rest = file.read(length + 4)
+                check = zlib.crc32(kind + rest[:-4]).to_bytes(4, "big")
+                if kind in PNG_PIXELS or (rest[-4:] == check and rest[:2] in (b"II", b"MM")):
+                    kept += [head, rest]
+                    continue
+            else:
+                file.seek(length + 4, os.SEEK_CUR)
+            left = True
+    return b"".join([*kept, head]) if left else None
+
+
+def _rgb(picture: Image.Image, opened: Image.Image) -> np.ndarray:
+    """A loaded picture of any mode as (H, W, 3) uint8. Of the file it was `opened` from the tags
+    count that say what its values mean."""
+    tags: Any = getattr(opened, "tag_v2", {})
+    if opened.format == "TIFF" and 2 in tags.get(SAMPLE_FORMAT, ()) and _bits(tags) < 32:
+        raise ValueError("its integers have a sign: save it with 8 or 16 bits without")
+    if picture.mode.startswith("I"):  # 16 bits, in one of several orders; Pillow would clip them
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its integers are no 16-bit values: save it with 8 or 16 bits")
+        if (clear := picture.info.get("transparency")) is not None:
+            values[values == clear] = 65535
+        if _bits(tags) == 12:
+            values = (values * 65535 + 2047) // 4095
+        grey = ((values + 128) // 257).astype(np.uint8)  # round(255 * value / 65535)
+        return _grey(grey, tags)
+    if picture.mode == "F":
+        values = np.asarray(picture)
+        if not (values.min() >= 0 and values.max() <= 1):  # refuses NaN too
+            raise ValueError("its real numbers leave [0, 1]: save it with 8 or 16 bits")
+        return _grey(np.round(values * 255).astype(np.uint8), tags)
+    if picture.mode == "La":  # premultiplied grey
+        picture = picture.convert("LA")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _bits(tags: Any) -> int:
+    """The bits of a TIFF file's first channel; 0 where they are not given."""
+    return int((*tags.get(BITS_PER_SAMPLE, ()), 0)[0])
+
+
+def _grey(levels: np.ndarray, tags: Any) -> np.ndarray:
+    """Levels (H, W) as (H, W, 3). Where a TIFF file's zero is white they are turned round: Pillow
+    does so for 8 bits and fewer, and not for more."""
+    levels = 255 - levels if tags.get(PHOTOMETRIC) == 0 else levels
+    return np.repeat(levels[:, :, None], 3, axis=2)
