@@ -85,7 +85,7 @@ def test_a_value_is_read_as_the_fields_type(text: str, expected: dict[str, Any])
         ("share", "write outer.field=value"),
         ("share=1,share=2", "given twice"),
         ("inner.deep.steps=0", "training needs steps"),
-        ("inner.deep.precision=fp8", "use fp32 or bf16"),
+        ("inner.deep.precision=fp8", "use fp32, tf32 or bf16"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_way_out(text: str, message: str) -> None:
