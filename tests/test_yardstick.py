@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import t as student
 from test_compare import MEASURES, ideal, row_of, run_of, told
@@ -22,6 +23,7 @@ from bench.tasks.compression import scan_bytes
 
 COEFFICIENTS = (1.0, 10.0, 100.0, 1000.0, 10000.0)
 THREE = (0, 1, 2)
+LENGTHS = pd.DataFrame({"method": ["fixed_grid", "fixed_grid"], "setting": ["a", "b"]})
 Lost = Callable[[float, float, Noise], float]
 
 
@@ -96,7 +98,7 @@ def test_a_reference_that_fails_is_found_and_silences_every_verdict(tmp_path: Pa
     assert row["verdict"] == "no verdict: the reference fails at λ = 10000"
     assert row["share_settings"] == 3  # without it and without the middle
     assert row["share_mean"] == pytest.approx(0.5)
-    sentence = verdict_sentence(run, trained_out=False)
+    sentence = verdict_sentence(run, trained_out=LENGTHS.assign(trained_out=[0.0, 1.0]))
     assert sentence.startswith("compression, quick: The grid is not trained out: at λ = 10000 its")
     assert "better" not in sentence
     assert "worse" not in sentence
@@ -325,3 +327,20 @@ def test_infinite_values_are_counted_beside_the_mean_and_left_out_of_all(tmp_pat
 def test_a_scan_is_what_follows_the_headers() -> None:
     segment = b"\xff\xe0\x00\x04ab" + b"\xff\xda\x00\x03x"
     assert scan_bytes(b"\xff\xd8" + segment + b"12345\xff\xd9") == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([1.0, math.nan], "The grid is trained out"),
+        ([0.0, 1.0], "The grid is not trained out"),
+        ([math.nan, math.nan], "It is not known whether the grid is trained out"),
+    ],
+)
+def test_the_sentence_begins_with_the_yardstick(
+    tmp_path: Path, values: list[float], words: str
+) -> None:
+    write(tmp_path, yoto=constant(0.02))
+    sentence = verdict_sentence(run_of(tmp_path), trained_out=LENGTHS.assign(trained_out=values))
+    assert sentence.startswith(f"compression, quick: {words}, and no network of it is beaten by a")
+    assert ("who learns faster" in sentence) == (words == "The grid is not trained out")
