@@ -498,7 +498,7 @@ def break_even(run: Run) -> Figure | None:
         for row in found[found["unit"] == unit].to_dict("records"):
             spot = {"color": "black", "zorder": 9}
             axes.hlines(row["crossing"], row["low"], row["high"], linewidth=1.5, **spot)
-            axes.plot(row["crossing"], row["crossing"], "o", markersize=3.5, **spot)
+            axes.plot(row["crossing"], row["crossing"], "*", markersize=8, **spot)
         ends = [cost for curve in curves.values() for _, cost in (curve[0], curve[-1])]
         if max(ends) > WIDE_RANGE:
             scale(axes, "y", ends)
@@ -511,7 +511,7 @@ def break_even(run: Run) -> Figure | None:
         sns.despine(ax=axes)
     axes.set_xlabel("number of settings")
     called, key = _called([m for m in run.methods if any(m in curves for curves in drawn.values())])
-    note(figure, ["dots: where one conditioned network costs as much as the grid", *key], SINGLE)
+    note(figure, ["stars: where one conditioned network costs as much as the grid", *key], SINGLE)
     settle(figure)
     for axes, curves in zip(every, drawn.values(), strict=True):
         alike: list[list[str]] = []  # lines that cost the same share a name

@@ -115,7 +115,7 @@
       });
       head.append(make("span", axis.symbol, "symbol"), " = ", shown);
       head.append(` coefficient of ${axis.name}`);
-      rail.append(input, scaleOf(values, kinds));
+      rail.append(input, scaleOf(values, kinds, i));
       box.append(head, rail);
       holder.append(box);
       return (at) => {
@@ -127,7 +127,7 @@
     }
 
     // The rail, solid over the range trained for, with a mark and a label per value.
-    function scaleOf(values, kinds) {
+    function scaleOf(values, kinds, i) {
       const scale = make("div", "", "ticks");
       const last = Math.max(1, values.length - 1);
       const left = (place) => `${(100 * place) / last}%`;
