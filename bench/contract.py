@@ -397,6 +397,5 @@ def _read_past(model: nn.Module, error: Exception) -> str:
 
 
 def _shape(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)} and type {value.dtype}"
-    return f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return f"a {kind} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {kind}"

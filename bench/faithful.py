@@ -75,7 +75,7 @@ def faithful(
     kept = {name: value.clone() for name, value in network.state_dict().items()}
     with same_noise(device):
         try:
-            folded = stored().to(device).eval().at(setting).eval()
+            folded = stored().to(device).eval().at(setting)
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             far = f"a new one cannot take its weights ({error})"
         else:
@@ -115,6 +115,7 @@ def differing(
         return {name: term.detach().double().cpu() for name, term in terms.items()}
 
     network.eval()
+    folded.eval()
     worst = ""
     for seed in range(TRIES):
         network.condition(coefficients)
