@@ -91,10 +91,10 @@ def test_processor_seconds_are_kept_in_the_checkpoint(tmp_path: Path) -> None:
 def test_net_memory_is_what_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
     held = torch.ones(64 * MEBI // 4)
     heap.give_back()
-    memory = Memory(CPU)
+    memory, kept = Memory(CPU), heap.kept()  # what is free and kept counts as the network's
     more = torch.ones(48 * MEBI // 4)
     del more
-    assert memory.net == pytest.approx(48 * MEBI, abs=8 * MEBI)  # the peak, though it is gone
+    assert 40 * MEBI < memory.net < 56 * MEBI + kept  # the peak, though it is gone
     assert memory.peak > memory.net + held.nbytes
     assert Memory(CPU, held=held.nbytes).net >= held.nbytes  # the network's own
 
