@@ -26,8 +26,7 @@ def refuse_names(task: Any, preset: str, methods: dict[str, Any]) -> None:
     """Raise ValueError where a name of a task, its parts or a method (by label) will not do."""
     _refuse("the task is", task.name, IN_FOLDERS, r"its class attribute `name`")
     what = f"of the task {task.name!r}"
-    key = preset.partition("[")[0]  # without the fields that a command line changed
-    _refuse(f"a preset {what} is", key, IN_FOLDERS, "the key in `presets`")
+    _refuse(f"a preset {what} is", preset, IN_FOLDERS, "the key in `presets`")
     for label, method in methods.items():
         _refuse("the method is", method.name, IN_FOLDERS, "its class attribute `name`")
         if not label.isprintable():
