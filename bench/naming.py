@@ -18,6 +18,7 @@ from bench.registry import near
 LONGEST = 64  # characters; a folder's name holds two such and a word
 MOST_BYTES = 120  # of UTF-8, of which a folder's name may have 255
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+CHANGED = re.compile(r"\[.*=.*\]$")  # behind a preset's name: the fields a command line changed
 IN_FOLDERS = "_-."
 IN_COLUMNS = "_-. ()+#%*&@!~^'"  # what settings, lists and paths do not need for themselves
 
@@ -26,7 +27,8 @@ def refuse_names(task: Any, preset: str, methods: dict[str, Any]) -> None:
     """Raise ValueError where a name of a task, its parts or a method (by label) will not do."""
     _refuse("the task is", task.name, IN_FOLDERS, r"its class attribute `name`")
     what = f"of the task {task.name!r}"
-    _refuse(f"a preset {what} is", preset, IN_FOLDERS, "the key in `presets`")
+    key = CHANGED.sub("", preset) if isinstance(preset, str) else preset
+    _refuse(f"a preset {what} is", key, IN_FOLDERS, "the key in `presets`")
     for label, method in methods.items():
         _refuse("the method is", method.name, IN_FOLDERS, "its class attribute `name`")
         if not label.isprintable():

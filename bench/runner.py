@@ -93,8 +93,7 @@ class Experiment:
     lengths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        # The fields that a command line changed, in brackets, are no part of the preset's name.
-        refuse_names(self.task, self.preset.partition("[")[0], self.methods)
+        refuse_names(self.task, self.preset, self.methods)
         for seed in self.seeds:
             if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
                 raise ValueError(f"a seed is a whole number from 0 to {SEEDS - 1}, not {seed!r}")
