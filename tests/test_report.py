@@ -564,7 +564,7 @@ def test_the_diverged_are_shown_as_such(tmp_path: Path) -> None:
     assert page.count(" diverged |") == len(CODEC)
     assert "non-finite between steps 40 and 50" in page
     assert "0.18 ‡" in page
-    assert "diverged" in shown(terminal_tables([built])[1])
+    assert "diverged" in shown(terminal_tables([built])[2])
     gap = built.comparisons.set_index(["method", "setting", "measure"])["pairs"]
     assert gap[("yoto", "distortion=0.018", "psnr")] == 0
     assert gap[("yoto", "distortion=0.18", "psnr")] == 6
@@ -627,7 +627,7 @@ def test_a_measure_without_rows_keeps_its_column_and_a_note(tmp_path: Path) -> N
     assert built.summary["lpips"].isna().all()
     assert "LPIPS (Alex)" in (built.folder / "summary.md").read_text()
     assert any(note.startswith("LPIPS (Alex) was not measured") for note in built.notes)
-    assert "LPIPS" in shown(terminal_tables([built])[1])
+    assert "LPIPS" in shown(terminal_tables([built])[2])
 
 
 def test_settings_outside_the_range_are_marked(tmp_path: Path) -> None:

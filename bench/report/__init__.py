@@ -29,11 +29,11 @@ __all__ = ["Built", "Results", "Run", "build", "load_results", "terminal_tables"
 
 HEADS = {
     "reference": "Whether the network trained for a setting is the grid's best there: the loss of "
-    "any network at any setting is a weighted sum of its recorded terms. Best network: on average "
-    "over the seeds, chosen on one half of the examples and scored on the other. Benefit: what "
-    "the middle network, used there, loses more, where that is clearly above nothing; the margin "
-    "is a share of it, and the loss's own margin where there is none. The reference fails (§) "
-    "where the 95 % interval of what it loses lies beyond the margin: no method is judged there.",
+    "any network at any setting is a weighted sum of its recorded terms. Best network: chosen by "
+    "the other seeds on the other half of the examples. Benefit: what the middle network, used "
+    "there, loses more, where that is clearly above nothing; the margin is a share of it, and the "
+    "loss's own margin where there is none. The reference fails (§) where the 95 % interval of "
+    "what it loses lies beyond the margin: no method is judged there.",
     "overall": "What each method loses against one network per setting, at the same coefficients, "
     "and what it saves. Benefit lost: (its loss - the reference's) / (the middle network's used "
     "everywhere - the reference's), per setting where that is clearly above nothing; 0 is the "

@@ -51,7 +51,7 @@ class GridLosses:
     networks: (settings, settings, seeds, examples), the network trained for the first, scored with
         the coefficients of the second; NaN where it was not measured.
     own, best: (settings, seeds, examples): of the network trained for the setting, and of the one
-        that does best there on average over the seeds, chosen on the other half of the examples.
+        that does best there, chosen by other seeds and on other examples; see `_best`.
     hard: whichever of the two is lower in the mean: the reference of every verdict.
     single: of the network for the middle of the range, used everywhere.
     rivals: the setting whose network does best, per setting, on all examples.
@@ -138,20 +138,23 @@ def _reweighted(run: Run) -> tuple[Array, list[int], list[str]]:
 
 
 def _best(networks: Array, own: Array) -> tuple[Array, list[int]]:
-    """The losses of the grid's best network at every setting, chosen on the other half of the
-    examples, and which it is on all of them.
+    """The losses of the grid's best network at every setting, and which it is on all examples.
 
-    Chosen by the mean over all seeds: which setting's network does best, not which seed had luck.
-    A single example cannot be halved, and is chosen and scored on.
+    For each seed and half of the examples it is chosen by the other seeds on the other half:
+    chosen on what it is scored on, the luckiest of several equal networks would pass for better
+    than the setting's own. One example cannot be halved, and one seed chooses for itself.
     """
-    count = own.shape[-1]
-    even = np.arange(count) % 2 == 0
-    halves = [(even, ~even), (~even, even)] if count > 1 else [(even, even)]
+    _, seeds, examples = own.shape
+    even = np.arange(examples) % 2 == 0
     best, chosen = own.copy(), []
     for at in range(len(own)):
         lead = networks[:, at] - own[at]  # (networks, seeds, examples), its own is nothing
-        for choose, score in halves:
-            best[at][:, score] = networks[_lowest(lead[..., choose], at), at][:, score]
+        for seed in range(seeds):
+            others = np.arange(seeds) != seed if seeds > 1 else [True]
+            for scored in (even, ~even) if examples > 1 else (even,):
+                choosing = ~scored if examples > 1 else scored
+                place = _lowest(lead[:, others][..., choosing], at)
+                best[at, seed, scored] = networks[place, at, seed, scored]
         chosen.append(_lowest(lead, at))
     return best, chosen
 
@@ -177,8 +180,8 @@ def examine(run: Run, grid: GridLosses | None = None) -> pd.DataFrame:
     """One row per setting: whether the network trained for it is what others may be measured by.
 
     own: its mean loss there. rival: the setting of the grid's network that does best there (its
-        own where that is the best). rival_loss: what the best of the grid loses there, chosen on
-        one half of the examples and scored on the other. Both in the loss's unit.
+        own where that is the best). rival_loss: what the best of the grid loses there, chosen by
+        the other seeds on the other half of the examples. Both in the loss's unit.
     lost, low, high: own - best of grid with its 95 % interval, paired by seed and example, in the
         units of the gaps: per cent of the best, or the loss's unit.
     benefit: what the single middle network loses more than the harder of the two, in the loss's

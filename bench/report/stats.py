@@ -170,6 +170,8 @@ def _interval(numerator: Array, denominator: Array) -> Interval:
         return made(estimate=estimate, low=estimate, high=estimate, method=name)
 
     drawn = _resampled(deviation, share)
+    if not drawn.any():  # ratios whose deviations cancel
+        return made(estimate=estimate, low=estimate, high=estimate, method=name)
     ends = _bca_tails(drawn, deviation[:, 0], share[:, 0]) if few else np.array([TAIL, 1 - TAIL])
     parts = _error_parts(deviation.sum(0))
     widening = _student_half_width(parts) / float(-ndtri(TAIL) * drawn.std())

@@ -21,7 +21,7 @@ from bench.records import WHOLE
 from bench.report.compare import LOST, entries_of, measures_of
 from bench.report.costs import ALL, GRID
 from bench.report.load import Run
-from bench.report.reference import LOSS, in_percent
+from bench.report.reference import LOSS, in_percent, setting_words
 from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import (
     NOTHING,
@@ -711,6 +711,20 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
         )
     if run.not_finite:
         found.append(f"{run.not_finite} measured values are not finite and in no mean.")
+    for measure, rows in run.infinite.groupby("measure"):
+        counts = rows.groupby("method").size()
+        by_method = ", ".join(f"{method_label(str(m))} {counts[m]}" for m in counts.index)
+        found.append(
+            f"{one_line(run.measures[str(measure)].label)} is infinite in some rows ({by_method}): "
+            "each mean is of the others (how many are missing stands beside it), gaps are of rows "
+            "that both sides have, and fronts of rows that all have."
+        )
+    if run.yardstick and run.yardstick.failing:
+        failing = ", ".join(setting_words(run, setting) for setting in run.yardstick.failing)
+        found.append(
+            f"§ the reference fails at {failing}: another network of the grid is better there than "
+            "the one trained for it, beyond the margin; no method is judged there."
+        )
     return found
 
 

@@ -105,12 +105,13 @@ def under_test(run: Run) -> str | None:
 
 
 def verdict_sentence(
-    run: Run, frame: pd.DataFrame | None = None, *, trained_out: bool | None = None
+    run: Run, frame: pd.DataFrame | None = None, *, trained_out: pd.DataFrame | None = None
 ) -> str:
     """What the run says of the network told its coefficients; it begins with the yardstick.
 
-    frame: `overall(run)`, where there is one already. trained_out: whether half the training would
-    have done for the grid, None where nobody knows. Plain text.
+    frame: `overall(run)`, where there is one already. trained_out: one row per method and setting,
+    in the column of that name 1 where half of the training would have done, 0 where it would not,
+    NaN where nobody knows; None where networks of one length were trained. Plain text.
     """
     where = f"{one_line(run.task)}, {one_line(run.preset)}:"
     method = under_test(run)
@@ -125,7 +126,7 @@ def verdict_sentence(
         frame = overall(run)
     row = frame.set_index("method").loc[method]
     name = f"one network ({method_label(method)})"
-    start = f"{where} {_yardstick(yard, trained_out)}"
+    start = f"{where} {_yardstick(yard, _whole(trained_out))}"
     if math.isnan(row["loss_gap_mean"]) and not yard.measured(method):
         why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
         return f"{start} {name[0].upper()}{name[1:]} {why}, so there is no verdict."
@@ -135,12 +136,20 @@ def verdict_sentence(
     return " ".join(filter(None, sentences))
 
 
+def _whole(trained_out: pd.DataFrame | None) -> bool | None:
+    """Whether the grid is trained out at every setting of which that is known; None for nowhere."""
+    if trained_out is None:
+        return None
+    known = trained_out.loc[trained_out["method"] == GRID, "trained_out"].dropna()
+    return bool(known.all()) if len(known) else None
+
+
 def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
     """The first sentence: what the grid is worth as a yardstick."""
     begins = {
         True: "The grid is trained out",
         False: "The grid is not trained out",
-        None: "It is not known whether the grid is trained out (one length)",
+        None: "It is not known whether the grid is trained out",
     }[trained_out]
     failing = yard.examined[yard.examined["fails"]]
     if not len(failing):
