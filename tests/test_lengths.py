@@ -93,8 +93,8 @@ def test_a_run_trains_measures_and_loads_them(tmp_path: Path) -> None:
     }  # fmt: skip
     quality = quality_compute(loaded).set_index(["method", "share"])
     assert quality["flops"].xs(0.5, level="share").to_numpy() == pytest.approx(
-        quality["flops"].xs(1.0, level="share").to_numpy() / 2
-    )
+        quality["flops"].xs(1.0, level="share").to_numpy() / 2, rel=1e-3
+    )  # answering costs the same after either
     cell = next(iter(found.shorter.values()))[0]
     assert Store(tmp_path).result(cell)["ledger"]["steps"] == 150  # type: ignore[index]
 

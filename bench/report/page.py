@@ -201,7 +201,7 @@ def _networks(run: Run) -> Sheet:
     """The ledger itself: one row per training."""
     phases = list(dict.fromkeys(name for each in run.cells["phases"] for name in each))
     head = ["network", "method", "seed", "trained for", "status", "steps", "examples", "FLOPs"]
-    head += [*(f"{one_line(name)} (s)" for name in phases), "parameters", "stored", "peak memory"]
+    head += [*(f"{one_line(name)} (s)" for name in phases), "parameters", "stored", "net memory"]
     rows = []
     for row in run.cells.to_dict("records"):
         given = "; ".join(", ".join(f"{v:g}" for v in setting) for setting in row["trained_for"])
@@ -213,7 +213,7 @@ def _networks(run: Run) -> Sheet:
                 *(short(row[name]) for name in ("steps", "examples", "flops")),
                 *(number(row["phases"].get(name), 1) for name in phases),
                 short(counts.sum(min_count=1)),
-                *(short(row[name], "B") for name in ("bytes", "peak_memory_bytes")),
+                *(short(row[name], "B") for name in ("bytes", "net_memory_bytes")),
             ]
         )
     return Sheet(head, rows, 5, [len(rows)])

@@ -272,7 +272,7 @@ class Count:
 # These are no results; `clean` frees them.
 LITTER = re.compile(r"\.tmp$|\.damaged$|^lease\.json|\.lease|^state\.pt$")
 UNTIMED = {"provenance", "time", "check"}  # what may differ between two runs that are the same
-LEDGER = {"seconds", "peak_memory_bytes", "shared_device"}
+LEDGER = {"seconds", "processor_seconds", "peak_memory_bytes", "net_memory_bytes", "shared_device"}
 
 
 def differences(root: Path, reference: Path) -> Iterator[tuple[str, str]]:
