@@ -48,8 +48,9 @@ HEADS = {
     "of all networks for all settings of this run, as ratios to the fixed grid's; two columns "
     "divide the FLOPs by those of the warm-started grid and of the cheapest other method that is "
     "better or equal. Pays from: the number of settings from which on its FLOPs are fewer than "
-    "the grid's. Bold: the best of a column, the grid aside; which differences are more than "
-    "chance is in the next table. Power: how likely `equal` was, had nothing been lost; seeds to "
+    "the grid's. Bold: the best of a column among rows with a verdict, the middle network "
+    "aside; which differences are more than chance is in the next table. Power: how likely "
+    "`equal` was, had nothing been lost; seeds to "
     "settle: with how many what is undecided would be decided with a probability of 80 %, at this "
     "spread and on these examples.",
     "versus": "The loss of one method less that of another at the same settings, examples and "

@@ -132,9 +132,9 @@ def _facts(report: Built) -> Html:
     over = f"{row['share_settings']} of {len(run.settings)} settings"
     facts = [
         ("of the grid's compute", ratio(row["flops_ratio"]), ""),
-        (f"of the benefit lost, mean over {over}", f"{mean} %", around),
-        ("of the benefit lost at the worst of them", f"{estimate(worst, (), 0)} %", ""),
-        ("settings from which it is cheaper", number(row["break_even"], 0), ""),
+        (f"of the benefit lost, {over}", f"{mean} %", around),
+        ("at the worst of them", f"{estimate(worst, (), 0)} %", ""),
+        ("settings from which it pays", number(row["break_even"], 0), ""),
     ]
     pairs = [
         tag("div", tag("dt", text), tag("dd", value, " ", tag("small", more)))

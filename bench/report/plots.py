@@ -8,7 +8,6 @@ beside what they name wherever one panel holds all methods.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 import textwrap
@@ -32,6 +31,7 @@ from bench.report import compare
 from bench.report.compare import LOST, WARM
 from bench.report.costs import GRID, break_evens, costs_by_seed
 from bench.report.labels import Label, along, name_all
+from bench.report.lengths import needed
 from bench.report.load import Run, file_name
 from bench.report.reference import LOSS, in_percent, margin_of
 from bench.report.stats import ENOUGH_SEEDS
@@ -427,12 +427,12 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
     points = [point for curve in curves.values() for point in curve]
     names = [_label(m, called[m], curve[::-1], styles[m]) for m, curve in curves.items()]
     if saved is not None:
-        cost, needed, level = saved
+        cost, enough, level = saved
         arrow = {"arrowstyle": "<->", "color": "0.25", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
-        axes.annotate("", (cost, level), (needed, level), zorder=7, arrowprops=arrow)
-        traced.append(along(axes, [(cost, level), (needed, level)]))
-        spots = [(cost * (needed / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
-        text = f"{needed / cost:.2g}× cheaper" if needed >= cost else f"{cost / needed:.2g}× dearer"
+        axes.annotate("", (cost, level), (enough, level), zorder=7, arrowprops=arrow)
+        traced.append(along(axes, [(cost, level), (enough, level)]))
+        spots = [(cost * (enough / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
+        text = f"{enough / cost:.2g}× cheaper" if enough >= cost else f"{cost / enough:.2g}× dearer"
         names.append(Label(text=text, at=spots, colour="none", bold=True))
     name_all(axes, names, np.concatenate([ring(axes, points), *traced]))
     return figure
@@ -466,11 +466,8 @@ def equal_loss(curves: dict[str, list[tuple[float, float]]]) -> tuple[float, flo
     if method is None or GRID not in curves:
         return None
     cost, level = max(curves[method])
-    for (x0, y0), (x1, y1) in itertools.pairwise(curves[GRID]):
-        if y0 >= level >= y1:
-            share = (y0 - level) / (y0 - y1) if y0 > y1 else 0.0
-            return cost, float(x0 * (x1 / x0) ** share), level
-    return None
+    crossing = needed(curves[GRID], level)
+    return None if math.isnan(crossing) else (cost, crossing, level)
 
 
 def break_even(run: Run) -> Figure | None:

@@ -117,7 +117,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
     ]
     if not narrow:
         columns += [
-            Column(title, gap, "loss_gap_mean", "lower"),
+            Column(title, gap),  # signed gaps may cancel: the smallest mean is not the best
             Column(f"worst{where}", worst_gap, "loss_gap_worst", "lower"),
             Column("settings in the means", averaged),
             Column("power", _number("power", 2)),
