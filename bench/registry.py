@@ -132,13 +132,18 @@ def _absolute(place: Any) -> Any:
     return str(Path(expanded(place)).absolute())
 
 
+def ships(kind: type) -> bool:
+    """Whether a class is the suite's own, and no user's plug-in."""
+    return kind.__module__.split(".")[0] in ("bench", "baselines")
+
+
 def describe(plugin: Any) -> dict[str, Any]:
     """A task or method as plain values: where its class is, and its fields."""
     from bench.identity import plain
 
     kind = type(plugin)
     target = f"{kind.__module__}:{kind.__qualname__}"
-    if kind.__module__.split(".")[0] not in ("bench", "baselines"):
+    if not ships(kind):
         target = f"{Path(inspect.getfile(kind)).resolve()}:{kind.__qualname__}"
     return {"class": target, "fields": plain(plugin)}
 
