@@ -15,8 +15,9 @@ import torch
 from test_compare import ideal, shortened, told, write_ideal
 
 from bench.registry import METHODS, TASKS, method, preset, task_class
+from bench.report import build
 from bench.report.compare import quality_compute
-from bench.report.lengths import MARGIN, MOVED, benefits, middle, needed, same_loss, trained_out
+from bench.report.lengths import MOVED, benefits, needed, same_loss, trained_out
 from bench.report.load import Run as Loaded
 from bench.report.load import load_results
 from bench.runner import Run, experiment, experiment_from
@@ -95,6 +96,11 @@ def test_a_run_trains_measures_and_loads_them(tmp_path: Path) -> None:
     assert quality["flops"].xs(0.5, level="share").to_numpy() == pytest.approx(
         quality["flops"].xs(1.0, level="share").to_numpy() / 2, rel=1e-3
     )  # answering costs the same after either
+    (report,) = build(tmp_path)
+    halved = pd.read_csv(report.folder / "trained_out.csv")
+    assert set(halved["method"]) == {"yoto", "fixed_grid"}
+    assert (report.folder / "same_loss.csv").exists()
+    assert "trained out" in report.sentence
     cell = next(iter(found.shorter.values()))[0]
     assert Store(tmp_path).result(cell)["ledger"]["steps"] == 150  # type: ignore[index]
 
@@ -141,10 +147,10 @@ def test_trained_out_is_a_quarter_of_a_tenth_of_the_benefit(tmp_path: Path) -> N
     write_ideal(tmp_path, values=told(), seeds=(0, 1, 2))
     run = loaded(tmp_path)
     assert trained_out(run).empty
-    assert middle(run) in ("distortion=10", "distortion=100")
+    assert run.middle in ("distortion=10", "distortion=100")
     gained = benefits(run)
     pictures = np.array([np.random.default_rng(place).standard_normal() for place in range(6)])
-    at = float(middle(run).split("=")[1])
+    at = float(run.middle.split("=")[1])
     for coefficient in (1.0, 10.0, 100.0, 1000.0):
         losses = []
         for knob in (at, coefficient):
@@ -162,10 +168,10 @@ def test_trained_out_is_a_quarter_of_a_tenth_of_the_benefit(tmp_path: Path) -> N
     for setting, row in found.iterrows():
         assert row["moved"] == pytest.approx(0.01 * mean[setting])
         assert row["low"] <= row["moved"] <= row["high"]
-        if setting == middle(run):
+        if setting == run.middle:
             assert math.isnan(row["trained_out"])  # there is no benefit to be a share of
             continue
-        assert row["limit"] == pytest.approx(MOVED * MARGIN * gained[setting])
+        assert row["limit"] == pytest.approx(MOVED * run.margin_share * gained[setting])
         assert row["trained_out"] == float(0.01 * mean[setting] < gained[setting] / 40)
     assert set(found["trained_out"].dropna()) == {0.0, 1.0}
 

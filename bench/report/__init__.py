@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.records import write_atomic
-from bench.report import compare, costs, reference, tables, verdict, versus
+from bench.report import compare, costs, lengths, reference, tables, verdict, versus
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
 from bench.untrusted import drawing_to_files, guarded, printable
@@ -171,7 +171,8 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
         "break_even": costs.break_evens(run),
     }
     notes = tables.notes(run, frames["comparisons"], overall, savings)
-    sentence = verdict.verdict_sentence(run, overall)
+    halved = None if run.lengths.empty else lengths.trained_out(run)
+    sentence = verdict.verdict_sentence(run, overall, trained_out=halved)
     sheets = tables.sheets(run, frames)
     if write:
         with drawing_to_files():
@@ -180,6 +181,9 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
         files: dict[str, str | bytes] = {}
         for name, frame in frames.items():
             files[f"{name}.csv"] = csv_of(frame)
+        if halved is not None:
+            files["trained_out.csv"] = csv_of(halved)
+            files["same_loss.csv"] = csv_of(lengths.same_loss(run, frames["quality"]))
         for name, sheet in sheets.items():
             lines = [HEADS[name], "", sheet.markdown(), *_bullets(notes), ""]
             files[f"{name}.md"], files[f"{name}.tex"] = "\n".join(lines), sheet.latex()

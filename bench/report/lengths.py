@@ -21,7 +21,6 @@ from bench.report.compare import LOSS, cross, quality_compute
 from bench.report.costs import GRID
 from bench.report.load import Run
 
-MARGIN = 0.1  # of what a network of its own gains over the middle one
 MOVED = 0.25  # of the margin: a training that moves the loss by less, when halved, is over
 
 
@@ -63,25 +62,12 @@ def benefits(run: Run) -> pd.Series:
     if GRID not in run.methods or not run.settings:
         return pd.Series(dtype=float)
     matrix = cross(run, GRID)
-    return matrix.loc[middle(run)] - pd.Series(np.diag(matrix), index=matrix.index)
-
-
-def middle(run: Run) -> str:
-    """The setting nearest to the middle of the axes' logarithmic ranges."""
-
-    def away(setting: str) -> float:
-        places = (
-            math.log(value / axis.low) / math.log(axis.high / axis.low)
-            for axis, value in zip(run.axes, run.values(setting), strict=True)
-        )
-        return sum((place - 0.5) ** 2 for place in places)
-
-    return min(run.settings, key=away)
+    return matrix.loc[run.middle] - pd.Series(np.diag(matrix), index=matrix.index)
 
 
 def trained_out(run: Run) -> pd.DataFrame:
     """One row per method and setting with networks trained for half of the steps: whether the other
-    half moved the loss by less than `MOVED` of the margin, which is `MARGIN` of the benefit there.
+    half moved the loss by less than `MOVED` of the margin, `Run.margin_share` of the benefit there.
 
     moved, low, high: the loss after half of the steps minus the full training's, paired by seed and
     example, with its 95 % interval, in the loss's own unit. limit: what counts as none.
@@ -101,7 +87,7 @@ def trained_out(run: Run) -> pd.DataFrame:
         if (where := places.get((method, setting))) is None:
             continue
         found = stats.paired_interval(stats.seed_by_example(pairs.iloc[where], "moved"))
-        limit = MOVED * MARGIN * gained.get(setting, math.nan)
+        limit = MOVED * run.margin_share * gained.get(setting, math.nan)
         known = limit > 0 and math.isfinite(found.estimate)
         over = float(abs(found.estimate) < limit) if known else math.nan
         limit = limit if limit > 0 else math.nan

@@ -146,14 +146,15 @@ def _whole(trained_out: pd.DataFrame | None) -> bool | None:
 
 def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
     """The first sentence: what the grid is worth as a yardstick."""
+    failing = yard.examined[yard.examined["fails"]]
+    # A network that its neighbour beats at its own setting has not found what it was trained for.
     begins = {
         True: "The grid is trained out",
         False: "The grid is not trained out",
         None: "It is not known whether the grid is trained out",
-    }[trained_out]
-    failing = yard.examined[yard.examined["fails"]]
+    }[False if len(failing) and trained_out is None else trained_out]
+    follows = "; what follows says who learns faster" if "not trained" in begins else ""
     if not len(failing):
-        follows = "; what follows says who learns faster" if trained_out is False else ""
         sound = "no network of it is beaten by a neighbour beyond the margin"
         return f"{begins}, and {sound}{follows}."
     run, style = yard.run, yard.run.measures[LOSS]
@@ -165,7 +166,8 @@ def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
         + f" against the one for {setting_words(run, row.rival)}"
         for row in failing.itertuples()
     ]
-    return f"{begins}: {', '.join(places)}; nothing is said of a method there."
+    lost = ", ".join(places)
+    return f"{begins}: {lost}{follows}, and nothing is said of a method there."
 
 
 def _lost(run: Run, name: str, row: pd.Series) -> str:
