@@ -540,7 +540,7 @@ GAINS = "Of what the grid gains over its middle network used everywhere, one net
         (losing(-0.2), (0, 1, 2), f"{GAINS} −20 % [−20, −20] over the 4 of 5 settings"),
         (losing(-0.2), (0, 1, 2), "better than the grid by more than the margin of 10 %"),
         (losing(0.04), (0, 1, 2), "That is equal within the margin of 10 % of the benefit."),
-        (losing(0.0, 0.4), (0, 1, 2), "is undecided; at this spread about"),
+        (losing(0.0, 0.4), (0, 1, 2), "is undecided; at this spread"),
         (losing(0.2), (0,), "One seed: an orientation, no verdict."),
         (losing(0.2), (0, 1), "Two seeds: an orientation, no verdict."),
         (losing(0.2), (0, 1, 2), "It costs 0.40× the grid's compute and"),

@@ -792,7 +792,7 @@ def test_several_folders_make_one_report(
     assert found.at["yoto", "flops_ratio"] == pytest.approx(0.4)
     assert not (one / "report").exists()
     printed = capsys.readouterr().out
-    assert "On compression, quick, one network (YOTO)" in " ".join(printed.split())
+    assert "one network (YOTO) loses" in " ".join(printed.split())
     assert str(out / "index.html") in printed
 
 

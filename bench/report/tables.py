@@ -101,10 +101,14 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
         return number(100 * row["share_worst"], 0) + at(row["share_worst_setting"])
 
     def gap(row: dict[str, Any]) -> str:
+        if row["method"] == GRID:
+            return "ref."
         ends = (row["loss_gap_low"], row["loss_gap_high"])
         return estimate(row["loss_gap_mean"], ends, digits, sign=True)
 
     def worst_gap(row: dict[str, Any]) -> str:
+        if row["method"] == GRID:
+            return "ref."
         return estimate(row["loss_gap_worst"], (), digits, sign=True) + at(row["worst_setting"])
 
     def averaged(row: dict[str, Any]) -> str:
