@@ -443,11 +443,11 @@ def attempt(name: str, content: bytes) -> Finding | None:
 def plain(name: str, count: int | None, seconds: float, seed: int) -> tuple[int, list[Finding]]:
     """Seeded changes, `count` of them or for so many seconds; (how many, different findings)."""
     chance, found, tried = random.Random(f"{name} {seed}"), {}, 0
-    until = time.monotonic() + seconds
     for content in READERS[name].seeds():  # what is sound must be read: this raises what is wrong
         with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             READERS[name].read(content, Path(folder))
+    until = time.monotonic() + seconds  # from here on: the first reading imports
     while time.monotonic() < until and (count is None or tried < count):
         finding, tried = attempt(name, changed(READERS[name], chance)), tried + 1
         if finding:
