@@ -411,7 +411,7 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
     shares = ", ".join(f"{share:.3g}" for share in sorted(known["share"].unique()))
     said = [
         f"points: networks trained for {shares} of the steps, each with its whole schedule",
-        "lines: straight in the logarithm of the compute",
+        "lines: the gap interpolated linearly in the logarithm of the compute",
         "gaps are to the grid's full training",
     ]
     saved = None if _fails(run) else equal_loss(curves)
