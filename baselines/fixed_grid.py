@@ -2,8 +2,8 @@
 
 What loss-conditional training has to match. No conditioner, so a fixed network pays nothing for
 conditioning; everything else (start, data order, steps, optimiser) is the same. What a conditioned
-network may be tuned with and that makes sense for a fixed one is a field here, too; the levers that
-helped are together in `baselines/fixed_grid_tuned.py`.
+network may be tuned with and that makes sense for a fixed one is a field here, too; see
+`baselines/fixed_grid_tuned.py`.
 """
 
 from __future__ import annotations
