@@ -3,9 +3,9 @@
 A network told its coefficients may be tuned (`baselines/yoto_tuned.py`), and so may the grid that
 it is measured against. Its one lever, the known scale of the quantiser as the start (`prior`), was
 not searched for: it follows from `Task.scaling`, the first lever of the tuned network, too. The
-others (`weighting`, `lr`, `steps`, `width`) have not been tried on it, so that the tuned network has
-been tried in more variants than this grid. Where no lever applies to a task, its networks are the
-grid's own.
+others (`weighting`, `lr`, `steps`, `width`) have not been tried on it: more variants were tried of
+the tuned network than of this grid. Where no lever applies to a task, its networks are the grid's
+own.
 """
 
 from __future__ import annotations

@@ -190,6 +190,8 @@ def test_a_whole_id_is_found_without_listing_the_cells(
     listed = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(str(path)) or real(path))
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": listed.append(str(path)) or names(path))
     assert store.find(cell.id) == store.folder(cell)
     assert str(store.folder(cell).parent) not in listed
     assert store.find(cell.id[:10]) == store.folder(cell)
@@ -207,6 +209,8 @@ def test_merging_lists_each_folder_of_records_once(
     listed = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path=".": listed.append(str(path)) or real(path))
+    names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path=".": listed.append(str(path)) or names(path))
     assert merge([tmp_path / "one"], tmp_path / "two") == (20, 20)
     assert listed.count(str(tmp_path / "one/records/toy/fixed_grid")) == 1
     assert len(list((tmp_path / "two").glob("records/toy/fixed_grid/*.csv"))) == 20

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
         (GIB, GIB, 64, "cpu", 1),  # one always runs
         (GIB, 0, 1, "cpu", 1),
         (0, 80 * GIB, 16, "cuda", 16),
-        (4 * GIB, 80 * GIB, 16, "cuda", 14),  # 5 GiB and the context each
+        (4 * GIB, 80 * GIB, 16, "cuda", 13),  # 5 GiB and the context each
         (4 * GIB, 80 * GIB, 3.5, "cuda", 3),  # eight devices, 28 cores
     ],
 )
