@@ -507,25 +507,33 @@ def serve(
 
 
 class _Post:
-    """Carries a job's events to the mailbox now and then, and learns there of a stop."""
+    """Carries a job's events to the mailbox now and then, and learns there of a stop.
+
+    Only its thread asks the mailbox: Ray gives the share of a job that waits in the main thread to
+    the next one, and more would run at once than the node holds.
+    """
 
     def __init__(self, mailbox: Any) -> None:
         self.mailbox, self.ray = mailbox, _ray()
         self.events: deque[Event] = deque()
         self.stop = False
-        self._over = threading.Event()
-        self._carry()
+        self._asked, self._over = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._walk, daemon=True)
         self._thread.start()
+        self._asked.wait()
 
     def close(self) -> None:
         self._over.set()
         self._thread.join()
-        self._carry()
 
     def _walk(self) -> None:
+        try:
+            self._carry()
+        finally:
+            self._asked.set()
         while not self._over.wait(POST):
             self._carry()
+        self._carry()
 
     def _carry(self) -> None:
         events = [self.events.popleft() for _ in range(len(self.events))]

@@ -272,7 +272,20 @@ def test_one_that_hangs_is_killed_and_the_others_go_on(nodes: Any, tmp_path: Pat
     assert len(again["finished"]) == 2
 
 
-def test_a_stop_lets_jobs_save_and_begins_no_more(nodes: Any, tmp_path: Path) -> None:
+class SlowAtFirst(cluster.Mailbox):
+    posts = 0
+
+    def post(self, events: list) -> bool:
+        self.posts += 1
+        time.sleep(4 if self.posts <= 2 else 0)
+        return super().post(events)
+
+
+def test_a_stop_lets_jobs_save_and_begins_no_more(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a third begin beside the first two while these wait for an answer."""
+    monkeypatch.setattr(cluster, "Mailbox", SlowAtFirst)
     begun = lambda events: sum(e["event"] == "step" for e in events) >= 2  # noqa: E731
     found = outcomes(tmp_path, ["wait"] * 8, begun)
     assert {e["job"] for e in found["stopped"]} == {"0 wait", "1 wait"}
