@@ -15,7 +15,7 @@ Everything else is a lever: one field each, tried on its own in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -33,6 +33,7 @@ from bench.conditioning import (
     Gates,
     matching,
 )
+from bench.identity import ADDED
 from bench.method import Cell, Method
 from bench.space import LAWS, Setting
 from bench.task import Task
@@ -60,6 +61,7 @@ class Yoto(Method):
         offers; with a `!` in front they take out.
     width: factor of the model's channels.
     steps: factor of the task's number of training steps.
+    lr: factor of its peak learning rate.
     warm_start: begin from a fixed network of the middle setting that was trained for this share
         of the task's steps (1 takes the grid's own). Its cost counts.
     """
@@ -85,22 +87,25 @@ class Yoto(Method):
     width: float = 1.0
     steps: float = 1.0
     warm_start: float = 0.0
+    lr: float = field(default=1.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
         choices = {
             "encoding": ENCODINGS, "law": LAWS, "weighting": WEIGHTINGS, "kind": KINDS,
             "scale": SCALES,
         }  # fmt: skip
-        for field, known in choices.items():
-            value = getattr(self, field)
+        for name, known in choices.items():
+            value = getattr(self, name)
             if value not in known:
-                raise ValueError(f"{self.name}: {field} {value!r}: use one of {', '.join(known)}")
+                raise ValueError(f"{self.name}: {name} {value!r}: use one of {', '.join(known)}")
         if self.levels < 0 or self.levels == 1:
             raise ValueError(
                 f"{self.name}: levels {self.levels}: use 2 or more, or 0 for any value"
             )
-        if min(self.width, self.steps) <= 0 or self.warm_start < 0:
-            raise ValueError(f"{self.name}: width and steps are above 0, warm_start is not below")
+        if min(self.width, self.steps, self.lr) <= 0 or self.warm_start < 0:
+            raise ValueError(
+                f"{self.name}: width, steps and lr are above 0, warm_start is not below"
+            )
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
         from bench.registry import method
@@ -111,6 +116,8 @@ class Yoto(Method):
             middle = task.space.grid(1)
             (after,) = method("fixed_grid").plan(wide.lasting(self.warm_start), middle, seed)
         own = wide.lasting(self.steps)
+        if self.lr != 1:
+            own = own.trained_with(lr=self.lr * task.training.lr)
         if self.weighting == "geometric_mean":
             own = own.trained_with(geometric_mean=True)
         return [Cell(task=own, method=self, seed=seed, after=after)]

@@ -305,9 +305,12 @@ def test_levers_change_the_cell_and_nothing_else_is_shared() -> None:
         "yoto[per_example=false]", "yoto[stratified=true]", "yoto[weighting=running_mean]",
         "yoto[weighting=geometric_mean]", "yoto[kind=gates]", "yoto[kind=concat]",
         "yoto[scale=free]", "yoto[steps=2]", "yoto[warm_start=0.5]",
+        "yoto[lr=2]",
     ]  # fmt: skip
     found = experiment("toy", "smoke", every)
     assert len({cell.id for cell in found.cells}) == len(every) + 1  # and the parent
+    rates = [found.plans[0, name][0].task.training.lr for name in ("yoto", "yoto[lr=2.0]")]
+    assert rates[1] == 2 * rates[0]
     wide = experiment("compression", "smoke", ["yoto[width=2]"]).cells[0]
     assert (wide.task.width, wide.task.latents) == (16, 24)
     with pytest.raises(ValueError, match="does not say how to widen"):
