@@ -20,7 +20,7 @@ class YotoTuned(Yoto):
     tuning: ClassVar[Mapping[str, Tuning]] = {
         "compression": Tuning(variants=15, preset="quick", examples=25_600, flops=60952045260800),
         "beta_vae_scenes": Tuning(
-            variants=17, preset="quick", examples=374_400, flops=15112421376000
+            variants=21, preset="quick", examples=457_600, flops=18460059238400
         ),
         "style": Tuning(variants=5, preset="quick", examples=2_400, flops=38632049049600),
     }

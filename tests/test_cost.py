@@ -15,21 +15,25 @@ import torch
 from test_compare import row_of, run_of
 from test_report import write_results
 
+from baselines.fixed_grid_tuned import FixedGridTuned
 from baselines.hypernetwork import WeightMaker
 from baselines.yoto_tuned import YotoTuned
 from bench import cost, heap
 from bench.conditioning import Encoding
 from bench.cost import Clock, Memory, count_flops, stepping
-from bench.method import build
+from bench.method import Method, build
 from bench.registry import method
-from bench.report import costs, tables
+from bench.report import compare, costs, tables
+from bench.report.load import load_results
 from bench.runner import Run, experiment
 from bench.space import Axis, Space
 from bench.train import Interrupted, fit, load_state
 
 CPU = torch.device("cpu")
 MEBI = 2**20
-ABLATION = Path(__file__).parent.parent / "results/reference/ablation-quick-cpu-amd-epyc"
+REFERENCE = Path(__file__).parent.parent / "results/reference"
+ABLATION = REFERENCE / "ablation-quick-cpu-amd-epyc/records.tar.xz"
+GRID_ABLATION = REFERENCE / "ablation-grid-quick-cpu-amd-epyc/records.tar.xz"
 
 
 @pytest.fixture
@@ -200,6 +204,18 @@ def test_finding_the_levers_is_paid_before_the_first_setting(tmp_path: Path) -> 
     assert np.isnan(saved.at[costs.ALL, "tuning_flops"])
 
 
+@pytest.mark.parametrize("more", [(), ("fixed_grid_tuned",)])
+def test_a_tuned_method_beside_an_untuned_grid_is_told(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_results(tmp_path, methods=("fixed_grid", "yoto", *more))
+    heads(tmp_path, "yoto", tuning={"variants": 7, "examples": 1, "flops": 1, "preset": "quick"})
+    run = run_of(tmp_path)
+    frames = compare.comparisons(run), compare.overall(run), costs.savings(run)
+    told = any("levers of YOTO were found" in note for note in tables.notes(run, *frames))
+    assert told == (not more)
+
+
 def test_the_processors_seconds_are_quoted_of_a_shared_device(tmp_path: Path) -> None:
     write_results(tmp_path, shared=("fixed_grid", "yoto", "unconditioned"))
     assert costs.savings(run_of(tmp_path))[["seconds", "processor_seconds"]].isna().all(axis=None)
@@ -221,21 +237,57 @@ def test_the_table_of_costs_shows_net_memory(tmp_path: Path) -> None:
     assert {row[column] for row in sheet.rows} == {"5 MB"}
 
 
-def test_what_found_the_levers_is_what_the_ablation_trained(tmp_path: Path) -> None:
-    with tarfile.open(ABLATION / "records.tar.xz") as file:
-        file.extractall(tmp_path, filter="data")
-    for task, tuning in YotoTuned.tuning.items():
-        used: set[str] = set()
-        for path in tmp_path.glob(f"records/{task}/yoto*/*.json"):
-            used |= set(json.loads(path.read_text())["cells"])
+@pytest.mark.parametrize(
+    ("tuned", "methods", "archives"),
+    [
+        (YotoTuned, "yoto*", [ABLATION, GRID_ABLATION]),
+        (FixedGridTuned, "fixed_grid*", [GRID_ABLATION]),
+    ],
+)
+def test_what_found_the_levers_is_what_the_ablation_trained(
+    tuned: type[Method], methods: str, archives: list[Path], tmp_path: Path
+) -> None:
+    for archive in archives:
+        with tarfile.open(archive) as file:
+            file.extractall(tmp_path, filter="data")
+    for task, tuning in tuned.tuning.items():
+        variants: dict[str, set[str]] = {}
+        for path in tmp_path.glob(f"records/{task}/{methods}/*.json"):
+            record = json.loads(path.read_text())
+            variants.setdefault(record["method"], set()).update(record["cells"])
+        used = set().union(*variants.values())
         ends = tmp_path.glob(f"runs/{task}/*/*/done.json")
         done = {path.parent.name: json.loads(path.read_text()) for path in ends}
         chains = used | {done[cell]["after"] for cell in used if done[cell]["after"]}
         ledgers = [done[cell]["ledger"] for cell in chains]
-        assert tuning.variants == len(used)
+        assert tuning.variants == len({frozenset(cells) for cells in variants.values()})
         assert tuning.examples == sum(ledger["examples"] for ledger in ledgers)
         assert tuning.flops == sum(ledger["flops"] for ledger in ledgers)
         assert {done[cell]["preset"] for cell in chains} == {tuning.preset}
+
+
+@pytest.mark.parametrize("task", FixedGridTuned.tuning)
+def test_the_tuned_grid_has_the_levers_that_did_best_in_the_search(
+    task: str, tmp_path: Path
+) -> None:
+    """Least loss, as the mean over settings and validation examples of what it is in the plain
+    grid's, in per cent, or in nats where the task's own gaps are."""
+    with tarfile.open(GRID_ABLATION) as file:
+        file.extractall(tmp_path, filter="data")
+    (run,) = [run for run in load_results(tmp_path).runs if run.task == task]
+    assert set(run.measured["split"]) == {"validation"}
+    losses = run.records[run.records["measure"] == "loss"]
+    table = losses.pivot_table(index=["setting", "example"], columns="method", values="value")
+    assert not table.isna().any(axis=None)
+    plain = table["fixed_grid"] if run.measures["loss"].relative else 1.0
+    means = table.div(plain, axis=0).mean()
+    best = means.filter(like="fixed_grid").idxmin()
+    planned = experiment(task, "quick", ["fixed_grid_tuned", best])
+    cells = [{cell.id for cell in cells} for cells in planned.plans.values()]
+    assert cells[0] == cells[1]
+    if any(name.startswith("yoto") for name in means.index):  # its rate was searched beside
+        planned = experiment(task, "quick", ["yoto_tuned", means.filter(like="yoto").idxmin()])
+        assert len({cell.task.training.lr for cell in planned.cells}) == 1
 
 
 def test_only_what_was_tuned_says_so() -> None:

@@ -697,6 +697,12 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
             "What a method does to answer for a setting (a search, say) was not counted in all of "
             "these measurements: then it is in no cost, and neither is the tuning of its levers."
         )
+    tuned = saving.loc[saving["tuning_variants"] > 0, "method"]
+    if len(tuned) and not any(m.startswith(GRID) and m != GRID for m in run.methods):
+        found.append(
+            f"The levers of {_listed(tuned)} were found by trying variants, and the fixed grid has "
+            "none: fixed_grid_tuned is the grid with the same right."
+        )
     kinds = sorted({kind for kind in run.measured["device"] if kind})
     if len(kinds) > 1:
         found.append(
