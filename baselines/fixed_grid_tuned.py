@@ -3,10 +3,10 @@
 A network told its coefficients may be tuned (`baselines/yoto_tuned.py`), and so may the grid that
 it is measured against: about as many variants were tried of one as of the other (`tuning`), at the
 size `quick`, on validation examples (`results/reference/ablation-grid-*`: the middle and the ends
-of the range, one seed). Of the levers that cost no more, the least mean loss decided. On compression
-that is the known scale of the quantiser as the start (`prior`), before every weighting and learning
-rate tried; on the other tasks, which know no scale, another learning rate, where trainings are as
-short: see their presets.
+of the range, one seed). Of the levers that cost no more, the least mean loss decided. On codecs it
+is the known scale of the quantiser as the start (`prior`), before every weighting and learning rate
+tried; on the other tasks, which know no scale, another learning rate, where trainings are as short:
+see their presets.
 """
 
 from __future__ import annotations
