@@ -25,6 +25,7 @@ from bench.method import Method, build
 from bench.registry import method
 from bench.report import compare, costs, tables
 from bench.report.load import load_results
+from bench.report.verdict import verdict_sentence
 from bench.runner import Run, experiment
 from bench.space import Axis, Space
 from bench.train import Interrupted, fit, load_state
@@ -197,6 +198,8 @@ def test_finding_the_levers_is_paid_before_the_first_setting(tmp_path: Path) -> 
     (cells,) = [row for row in sheet.rows if row[0] == "YOTO"]
     assert sheet.head[-1] == "FLOPs, tuning counted"
     assert cells[-1] == "10"
+    said = verdict_sentence(run_of(tmp_path))
+    assert said.endswith("cheaper from 3 settings on (from 10, the search for its levers counted).")
     saved = costs.savings(run_of(tmp_path)).set_index("method")
     assert saved.at["yoto", "tuning_variants"] == 7
     assert saved.at["yoto", "tuning_flops"] == 14 * 10**13

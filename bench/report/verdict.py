@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.report import stats
-from bench.report.costs import GRID
+from bench.report.costs import GRID, break_evens
 from bench.report.load import Run
 from bench.report.reference import LOSS, in_percent, setting_words
 from bench.report.shares import NO_PAIRS, Yardstick
@@ -130,7 +130,7 @@ def verdict_sentence(
     if math.isnan(row["loss_gap_mean"]) and not yard.measured(method):
         why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
         return f"{start} {name[0].upper()}{name[1:]} {why}, so there is no verdict."
-    sentences = [start, _lost(run, name, row), _judged(run, row), _cost(name, row)]
+    sentences = [start, _lost(run, name, row), _judged(run, row), _cost(run, method, row)]
     if row["status"] != "done":
         sentences.append("Some of its measurements failed.")
     return " ".join(filter(None, sentences))
@@ -225,10 +225,14 @@ def duration(hours: float) -> str:
     return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
 
 
-def _cost(name: str, row: pd.Series) -> str:
-    """What it costs, and from how many settings on it is cheaper."""
+def _cost(run: Run, method: str, row: pd.Series) -> str:
+    """What it costs, and from how many settings on it is cheaper, its tuning not counted and
+    counted."""
     cost = row["flops_ratio"]
     parts = [f"costs {ratio(cost)} the grid's compute"] if cost > 0 else []
-    if math.isfinite(row["break_even"]):
-        parts.append(f"is cheaper from {row['break_even']:.0f} settings on")
+    if math.isfinite(alone := row["break_even"]):
+        frame = break_evens(run).query("unit == 'flops'").set_index("method")
+        tuned = frame["settings_tuned"].get(method, math.nan)
+        counted = f" (from {tuned:.0f}, the search for its levers counted)" if tuned > alone else ""
+        parts.append(f"is cheaper from {alone:.0f} settings on{counted}")
     return f"It {' and '.join(parts)}." if parts else ""
