@@ -217,6 +217,8 @@ def test_a_tuned_method_beside_an_untuned_grid_is_told(
     frames = compare.comparisons(run), compare.overall(run), costs.savings(run)
     told = any("levers of YOTO were found" in note for note in tables.notes(run, *frames))
     assert told == (not more)
+    said = verdict_sentence(run)
+    assert ("levers of YOTO were searched for and the grid's were not" in said) == (not more)
 
 
 def test_the_processors_seconds_are_quoted_of_a_shared_device(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def tuning(entries: pd.DataFrame) -> dict[str, float]:
     return {name: float(told[-1].get(name, 0)) for name in ("variants", "examples", "flops")}
 
 
+def tuned_grid(run: Run) -> bool:
+    """Whether a grid with levers of its own is among the methods."""
+    return any(method.startswith(GRID) and method != GRID for method in run.methods)
+
+
 def with_ancestors(run: Run, kept: set[str]) -> set[str]:
     """The ids of cells and of all those they were continued from, in this folder or not."""
     before = dict(zip(run.cells["cell"], run.cells["after"], strict=True))

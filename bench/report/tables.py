@@ -19,7 +19,7 @@ from rich.text import Text
 
 from bench.records import WHOLE
 from bench.report.compare import LOST, entries_of, measures_of
-from bench.report.costs import ALL, GRID
+from bench.report.costs import ALL, GRID, tuned_grid
 from bench.report.load import Run
 from bench.report.reference import LOSS, in_percent, setting_words
 from bench.report.stats import ENOUGH_SEEDS
@@ -698,7 +698,7 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
             "these measurements: then it is in no cost, and neither is the tuning of its levers."
         )
     tuned = saving.loc[saving["tuning_variants"] > 0, "method"]
-    if len(tuned) and not any(m.startswith(GRID) and m != GRID for m in run.methods):
+    if len(tuned) and not tuned_grid(run):
         found.append(
             f"The levers of {_listed(tuned)} were found by trying variants, and the fixed grid has "
             "none: fixed_grid_tuned is the grid with the same right."

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.report import stats
-from bench.report.costs import GRID, break_evens
+from bench.report.costs import GRID, break_evens, tuned_grid, tuning
 from bench.report.load import Run
 from bench.report.reference import LOSS, in_percent, setting_words
 from bench.report.shares import NO_PAIRS, Yardstick
@@ -130,7 +130,8 @@ def verdict_sentence(
     if math.isnan(row["loss_gap_mean"]) and not yard.measured(method):
         why = "failed" if row["status"] == "failed" else "has no setting in common with the grid"
         return f"{start} {name[0].upper()}{name[1:]} {why}, so there is no verdict."
-    sentences = [start, _lost(run, name, row), _judged(run, row), _cost(run, method, row)]
+    sentences = [start, _unlike(run, method), _lost(run, name, row), _judged(run, row)]
+    sentences.append(_cost(run, method, row))
     if row["status"] != "done":
         sentences.append("Some of its measurements failed.")
     return " ".join(filter(None, sentences))
@@ -168,6 +169,18 @@ def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
     ]
     lost = ", ".join(places)
     return f"{begins}: {lost}{follows}, and nothing is said of a method there."
+
+
+def _unlike(run: Run, method: str) -> str:
+    """That a tuned method stands beside a grid that nobody tuned."""
+    if not tuning(run.measured[run.measured["method"] == method])["variants"] > 0 or tuned_grid(
+        run
+    ):
+        return ""
+    return (
+        f"The levers of {method_label(method)} were searched for and the grid's were not "
+        "(fixed_grid_tuned, not in this run): like is not compared with like."
+    )
 
 
 def _lost(run: Run, name: str, row: pd.Series) -> str:
