@@ -173,9 +173,8 @@ def _yardstick(yard: Yardstick, trained_out: bool | None) -> str:
 
 def _unlike(run: Run, method: str) -> str:
     """That a tuned method stands beside a grid that nobody tuned."""
-    if not tuning(run.measured[run.measured["method"] == method])["variants"] > 0 or tuned_grid(
-        run
-    ):
+    variants = tuning(run.measured[run.measured["method"] == method])["variants"]
+    if not variants > 0 or tuned_grid(run):
         return ""
     return (
         f"The levers of {method_label(method)} were searched for and the grid's were not "
