@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import nn
 
 from baselines.unconditioned import Unconditioned
-from bench.conditioning import Concatenation, Conditioner, Encoding
+from bench.conditioners import Concatenation, Conditioner, Encoding
 from bench.task import Task
 
 

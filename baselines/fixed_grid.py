@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import Conditioner, KnownScale, Network
+from bench.conditioners import Conditioner, KnownScale, Network
 from bench.identity import ADDED
 from bench.method import Cell, Method
 from bench.space import Setting

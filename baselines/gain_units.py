@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from baselines.unconditioned import Unconditioned
-from bench.conditioning import BEFORE, Conditioner, Modulating, Modulation, channels
+from bench.conditioners import Conditioner, Modulating
 from bench.method import Cell
+from bench.modulation import BEFORE, Modulation, channels
 from bench.task import Task
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import nn
 
 from baselines.unconditioned import Unconditioned
-from bench.conditioning import Conditioner, Encoding, Gates
+from bench.conditioners import Conditioner, Encoding, Gates
 from bench.task import Task
 
 

@@ -20,9 +20,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from baselines.unconditioned import Unconditioned
-from bench.conditioning import CONVOLUTIONS, TRANSPOSED, Conditioner, Encoding, put
+from bench.conditioners import Conditioner, Encoding
 from bench.cost import parameters
 from bench.method import Cell
+from bench.modulation import CONVOLUTIONS, TRANSPOSED, put
 from bench.task import Task
 
 LARGEST = 1_000_000  # parameters of the model

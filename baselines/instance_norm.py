@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.unconditioned import Unconditioned
-from bench.conditioning import ConditionalNorm, Conditioner, Encoding
+from bench.conditioners import ConditionalNorm, Conditioner, Encoding
 from bench.method import Cell
 from bench.task import Task
 

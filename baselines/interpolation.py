@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.fixed_grid import Fixed, FixedGrid
-from bench.conditioning import Network
+from bench.conditioners import Network
 from bench.method import Cell
 from bench.space import Setting, Space
 from bench.task import Task

@@ -17,8 +17,9 @@ from torch import nn
 
 from baselines.gain_units import refuses_codec
 from baselines.single_model import SingleModel
-from bench.conditioning import Network, fold, fold_before
+from bench.conditioners import Network
 from bench.method import Cell
+from bench.modulation import fold, fold_before
 from bench.space import Setting
 from bench.task import Task, weighted
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines.unconditioned import Unconditioned
-from bench.conditioning import Conditioner
+from bench.conditioners import Conditioner
 from bench.method import Cell
 from bench.task import Task
 from bench.tasks.compression import Compression, in_full_precision

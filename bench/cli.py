@@ -23,13 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.untrusted import (
-    drawing_to_files,
-    expanded,
-    leading_out,
-    printable,
-    printable_lines,
-)
+from bench.files import drawing_to_files, expanded, leading_out, printable, printable_lines
 
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
@@ -308,9 +302,9 @@ def act_run(options: argparse.Namespace) -> int:
     import torch
     from rich.markup import escape
 
-    from bench import runner
     from bench.registry import DEFAULT_TASKS, split_methods
-    from bench.store import read_json
+    from bench.run import plan, runner
+    from bench.run.store import read_json
 
     console = terminal()
     root = Path(options.out)
@@ -335,13 +329,13 @@ def act_run(options: argparse.Namespace) -> int:
             raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
         listed = config.get("experiments")
         experiments = [
-            runner.experiment_from(each) for each in (listed if isinstance(listed, list) else [])
+            plan.experiment_from(each) for each in (listed if isinstance(listed, list) else [])
         ]
     else:
         locations = {name: getattr(options, name) for name in LOCATIONS}
         methods = split_methods(options.methods) if options.methods else None
         experiments = [
-            runner.experiment(
+            plan.experiment(
                 task,
                 options.preset,
                 methods,
@@ -364,7 +358,7 @@ def act_run(options: argparse.Namespace) -> int:
         raise ValueError("--limit needs more than 0 seconds")
     where = ""
     if options.on == "ray" and not options.dry:  # last: no cluster is started for a misspelt name
-        from bench import cluster
+        from bench.run import cluster
 
         where = f", Ray at {cluster.connect(options.address)}"
         device = torch.device(cluster.device(options.device))
@@ -517,10 +511,10 @@ def act_list(options: argparse.Namespace) -> int:
 
 
 def act_status(options: argparse.Namespace) -> int:
-    from bench import upkeep
-    from bench.progress import clock
+    from bench.run import folders
+    from bench.run.board import clock
 
-    rows = upkeep.status(Path(options.folder))
+    rows = folders.status(Path(options.folder))
     for row in rows:
         row.task, row.method = printable(row.task), printable(row.method)
     names = ("done", "running", "begun", "missing", "failed", "diverged")
@@ -555,31 +549,31 @@ def act_status(options: argparse.Namespace) -> int:
 
 
 def act_merge(options: argparse.Namespace) -> int:
-    from bench import upkeep
+    from bench.run import folders
 
     out = Path(options.out)
     _no_link_out(out)
     _writable(out)
-    cells, records = upkeep.merge([Path(folder) for folder in options.folders], out)
+    cells, records = folders.merge([Path(folder) for folder in options.folders], out)
     print(f"{cells} networks and {records} measurements copied into {out}")
     return 0
 
 
 def act_clean(options: argparse.Namespace) -> int:
-    from bench import upkeep
+    from bench.run import folders
 
     root = Path(options.folder)
     if not root.is_dir():
         raise ValueError(f"there is no results folder {root}")
     _writable(root)
-    files, freed = upkeep.clean(root)
+    files, freed = folders.clean(root)
     print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
     return 0
 
 
 def act_time(options: argparse.Namespace) -> int:
-    from bench import runner, timing
     from bench.registry import sized
+    from bench.run import runner, timing
 
     _plain_warnings()
     locations = {"train_data": options.train_data} if options.train_data else {}
@@ -605,22 +599,22 @@ def act_new(options: argparse.Namespace) -> int:
 
 
 def act_fetch(options: argparse.Namespace) -> int:
-    from bench import artefacts
+    from bench.pictures import downloads
     from bench.registry import near
 
     for name in options.names:
-        if name not in artefacts.ARTEFACTS:
-            raise near(name, artefacts.ARTEFACTS, "artefact")
+        if name not in downloads.ARTEFACTS:
+            raise near(name, downloads.ARTEFACTS, "artefact")
     failed = 0
-    for name, result in artefacts.fetch_all(options.names or None):
+    for name, result in downloads.fetch_all(options.names or None):
         failed += isinstance(result, Exception)
         print(f"{name}: {result}")
     return 1 if failed else 0
 
 
 def act_cell(options: argparse.Namespace) -> int:
-    from bench.runner import choose_device
-    from bench.store import Store, read_json
+    from bench.run.runner import choose_device
+    from bench.run.store import Store, read_json
 
     root = Path(options.out)
     _plain_warnings()
@@ -630,8 +624,8 @@ def act_cell(options: argparse.Namespace) -> int:
 
 
 def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
-    from bench import runner
-    from bench.store import Store, cell_from
+    from bench.run import runner
+    from bench.run.store import Store, cell_from
 
     cell = cell_from(config)
     if Store(root).result(cell) is not None:

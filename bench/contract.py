@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import BEFORE, Conditioner, Modulating, Modulation, Network, unfoldable
+from bench.conditioners import Conditioner, Modulating, Network
 from bench.faithful import CPU, differing, same_noise
 from bench.identity import plain
 from bench.method import Cell
+from bench.modulation import BEFORE, Modulation, unfoldable
 from bench.registry import near, ships
 from bench.space import Space
 from bench.task import Task
@@ -39,10 +40,11 @@ class ContractError(ValueError):
 
 
 def check(experiment: Any) -> None:
-    """Raise ContractError where the task or one of the methods of a `bench.runner.Experiment` does
-    not do what it must: every different model is called once, and every different conditioner is
-    put on it, steered and folded; `measure` is called once. A second or so on the CPU. Tasks and
-    methods that ship with the suite are asked by its tests, together, and not again."""
+    """Raise ContractError where the task or one of the methods of an `Experiment`
+    (`bench/run/plan.py`) does not do what it must: every different model is called once, and every
+    different conditioner is put on it, steered and folded; `measure` is called once. A second or so
+    on the CPU. Tasks and methods that ship with the suite are asked by its tests, together, and not
+    again."""
     task, steered = experiment.task, set[Any]()
     models: dict[str, dict[str, int]] = {}  # how often each layer is called, by the model
     for (seed, label), cells in experiment.plans.items():

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import Network
+from bench.conditioners import Network
 from bench.method import Cell
 from bench.space import Setting, format_setting
 from bench.task import Task

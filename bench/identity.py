@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.untrusted import printable
+from bench.files import printable
 
 # Fields marked so came later than stored results: at its default such a field is no part of an id,
 # so that what was trained before there was a choice still counts.

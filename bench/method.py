@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import Balance, Conditioner, Network
+from bench.conditioners import Balance, Conditioner, Network
 from bench.identity import content_id, identifying
 from bench.space import Setting
 from bench.task import Task, source_digest

@@ -12,8 +12,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from bench.records import WHOLE
 from bench.registry import near
+from bench.run.records import WHOLE
 
 LONGEST = 64  # characters; a folder's name holds two such and a word
 MOST_BYTES = 120  # of UTF-8, of which a folder's name may have 255

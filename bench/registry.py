@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from bench import plugins
 from bench.fields import UnknownName, bracketed, changed, near, shown
-from bench.untrusted import expanded
+from bench.files import expanded
 
 TASKS = {
     "beta_vae_cifar10": "bench.tasks.beta_vae:Cifar10",

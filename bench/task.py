@@ -115,7 +115,7 @@ class Preset:
 
 
 class Data(Protocol):
-    """One split of a task's data. `bench/data.py` has the kinds that exist."""
+    """One split of a task's data. `bench/pictures/data.py` has the kinds that exist."""
 
     @property
     def digest(self) -> str:

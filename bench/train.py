@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.conditioning import Network
+from bench.conditioners import Network
 from bench.cost import Clock, Memory, count_flops, device_name, parameters, size
-from bench.records import append_line, write_atomic
+from bench.files import append_line, write_atomic
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.conditioning import (
+from bench.conditioners import (
     ENCODINGS,
     SCALES,
     Balance,
@@ -31,10 +31,10 @@ from bench.conditioning import (
     Encoding,
     FiLM,
     Gates,
-    matching,
 )
 from bench.identity import ADDED
 from bench.method import Cell, Method
+from bench.modulation import matching
 from bench.space import LAWS, Setting
 from bench.task import Task
 

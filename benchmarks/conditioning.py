@@ -20,9 +20,9 @@ from torch import nn
 
 from bench.method import Cell, build
 from bench.registry import method
-from bench.runner import choose_device
+from bench.run.runner import choose_device
+from bench.run.timing import alternate, compare, show, wait
 from bench.task import Task
-from bench.timing import alternate, compare, show, wait
 from benchmarks import rows
 
 PAIRS = {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"}

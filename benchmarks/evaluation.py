@@ -29,8 +29,8 @@ from pathlib import Path
 import torch
 
 from bench.heap import keep_freed_memory
+from bench.run.timing import alternate, show
 from bench.tasks.compression import Compression
-from bench.timing import alternate, show
 from benchmarks import rows
 
 LIBRARY = "eval_model"

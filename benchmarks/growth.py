@@ -46,7 +46,13 @@ CHAIN = 10  # cells of one dependency chain
 MEASURES = 6
 MEBI = 2**20
 # What the steps import, so that none is charged for it.
-PRELOAD = ["bench.report.page", "bench.report.plots", "bench.runner", "bench.cli", "bench.upkeep"]
+PRELOAD = [
+    "bench.report.page",
+    "bench.report.plots",
+    "bench.run.runner",
+    "bench.cli",
+    "bench.run.folders",
+]
 
 
 # Cells: a fixed grid of PER_GRID settings and as many seeds as it takes.
@@ -58,7 +64,8 @@ def grid(root: Path, count: int) -> Any:
 
 
 def run_of(root: Path, methods: list[str], settings: int, seeds: int) -> Any:
-    from bench.runner import Run, experiment
+    from bench.run.plan import experiment
+    from bench.run.runner import Run
 
     found = experiment("toy", "smoke", methods, settings, range(seeds))
     return Run(root, [found], torch.device("cpu"))
@@ -101,8 +108,8 @@ def chained(jobs: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
 def dispatch(root: Path, count: int, on: str = "here", length: int = 1) -> Callable[[], object]:
     from rich.console import Console
 
-    from bench import executors
-    from bench.progress import Board
+    from bench.run import schedule
+    from bench.run.board import Board
 
     jobs = chained(grid(root, count).train_jobs(), min(length, count))
 
@@ -116,9 +123,9 @@ def dispatch(root: Path, count: int, on: str = "here", length: int = 1) -> Calla
 
             start = time.perf_counter()
             if on == "here":
-                executors.here(jobs, idle, emit, lambda: False)
+                schedule.here(jobs, idle, emit, lambda: False)
             else:
-                executors.pool(jobs, idle, emit, lambda: False, workers=2)
+                schedule.pool(jobs, idle, emit, lambda: False, workers=2)
         return begun[0] - start  # the workers' imports
 
     return run
@@ -128,21 +135,21 @@ def live(root: Path, count: int) -> Callable[[], object]:
     """The table of a terminal, told of every event of every job."""
     from rich.console import Console
 
-    from bench import executors
-    from bench.progress import Board
+    from bench.run import schedule
+    from bench.run.board import Board
 
     jobs = grid(root, count).train_jobs()
 
     def run() -> None:
         with Board("training", jobs, Console(file=io.StringIO(), force_terminal=True)) as board:
-            executors.here(jobs, idle, board.handle, lambda: False)
+            schedule.here(jobs, idle, board.handle, lambda: False)
 
     return run
 
 
 def find(root: Path, count: int) -> Callable[[], object]:
     """`cell ID` for every cell, as an array of `count` such commands would."""
-    from bench.store import Store
+    from bench.run.store import Store
 
     cells = grid(root, count).experiments[0].cells
     return lambda: [Store(root).find(cell.id) for cell in cells]
@@ -187,8 +194,8 @@ def measured(run: Any, jobs: list[dict[str, Any]], examples: int, measures: int)
     """Made-up records: `examples` x `measures` rows per job, the loss among them."""
     import numpy as np
 
-    from bench.records import Record
-    from bench.runner import models
+    from bench.run.records import Record
+    from bench.run.work import models
     from bench.space import parse_setting
 
     generator = np.random.default_rng(0)
@@ -233,19 +240,19 @@ def nothing_to_do(root: Path, count: int) -> Callable[[], object]:
 
 
 def status(root: Path, count: int) -> Callable[[], object]:
-    from bench.upkeep import status
+    from bench.run.folders import status
 
     return lambda: status(root)
 
 
 def merge(root: Path, count: int) -> Callable[[], object]:
-    from bench.upkeep import merge
+    from bench.run.folders import merge
 
     return lambda: merge([root], root.parent / f"{root.name}-merged")
 
 
 def clean(root: Path, count: int) -> Callable[[], object]:
-    from bench.upkeep import clean
+    from bench.run.folders import clean
 
     for folder in root.glob("runs/*/*/*"):
         (folder / "state.pt").write_bytes(b"0")
@@ -315,7 +322,7 @@ def pictures(root: Path, count: int, side: int = 512) -> Callable[[], object]:
     import numpy as np
     from PIL import Image
 
-    from bench.data import Pictures
+    from bench.pictures.data import Pictures
 
     root.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)

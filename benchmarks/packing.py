@@ -24,12 +24,14 @@ from typing import Any
 
 import torch
 
-from bench import executors
 from bench.cost import device_name
 from bench.registry import method
-from bench.runner import Experiment, Run, choose_device, perform
+from bench.run import schedule
+from bench.run.plan import Experiment
+from bench.run.runner import Run, choose_device
+from bench.run.timing import alternate, show, wait
+from bench.run.work import perform
 from bench.task import Task
-from bench.timing import alternate, show, wait
 from benchmarks import rows
 
 TASKS = ("compression", "style", "beta_vae_scenes")
@@ -37,7 +39,7 @@ PATIENCE = 180.0  # seconds that a process waits for the others to be ready
 FIRST = 3  # steps before the clock starts; with torch.compile, those that compile
 
 
-def together(job: dict[str, Any], emit: executors.Emit, should_stop: Callable[[], bool]) -> None:
+def together(job: dict[str, Any], emit: schedule.Emit, should_stop: Callable[[], bool]) -> None:
     """One job of a pool: train, but wait after the `FIRST` steps until all have come so far."""
     device, taken = torch.device(job["device"]), 0
 
@@ -78,7 +80,7 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
         run = Run(Path(root), [experiment], device, on="pool", per_device=count)
         jobs = [{**job, "packed": count} for job in run.train_jobs()[:count]]
         begin = time.perf_counter()
-        executors.pool(jobs, together, note, lambda: False, count)
+        schedule.pool(jobs, together, note, lambda: False, count)
     starts.append(min(seen["ready"]) - begin)
     return (max(seen["finished"]) - min(seen["ready"])) / count
 

@@ -38,14 +38,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bench.cost import count_flops, device_name
+from bench.files import drawing_to_files
 from bench.heap import keep_freed_memory
 from bench.method import Cell, build
 from bench.registry import method
-from bench.runner import choose_device
+from bench.run.runner import choose_device
+from bench.run.timing import alternate, ratios, wait
 from bench.task import Task
-from bench.timing import alternate, ratios, wait
 from bench.train import objective, optimiser
-from bench.untrusted import drawing_to_files
 from benchmarks import rows
 
 CASES = ("compression", "compression/small", "style", "beta_vae_scenes")

@@ -16,8 +16,8 @@ from bench.cli import forgiving_streams
 from bench.cost import device_name
 from bench.identity import commit
 from bench.registry import sized
+from bench.run.timing import ratios
 from bench.task import Task
-from bench.timing import ratios
 
 
 @dataclass(frozen=True, kw_only=True)

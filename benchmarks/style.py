@@ -31,14 +31,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import artefacts
 from bench.cost import count_flops, stepping
 from bench.method import Cell, build
-from bench.perceptual import IMAGENET_MEAN, IMAGENET_STD
+from bench.pictures import downloads
+from bench.pictures.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method
-from bench.runner import choose_device
+from bench.run.runner import choose_device
+from bench.run.timing import alternate, show, wait
 from bench.tasks.style import CONTENT_LAYERS, PAINTING, STYLE_LAYERS, Style
-from bench.timing import alternate, show, wait
 from bench.train import fit
 from benchmarks import rows
 from benchmarks.evaluation import begin_worker
@@ -57,7 +57,7 @@ class Slices(nn.Module):
 
         super().__init__()
         features = vgg16(weights=None).features
-        stored = load_file(artefacts.get("vgg16-convs"))
+        stored = load_file(downloads.get("vgg16-convs"))
         convolutions = [layer for layer in features if isinstance(layer, nn.Conv2d)]
         for i, layer in enumerate(convolutions):
             layer.load_state_dict({"weight": stored[f"{i}.weight"], "bias": stored[f"{i}.bias"]})
@@ -121,7 +121,7 @@ def published(task: Style, cell: Cell, device: torch.device, batches: Iterable[T
     model = build(cell).model.to(device)
     adam = torch.optim.Adam(model.parameters(), 1e-3)
     vgg = slices(device)
-    painting = Files([Path(task.style) if task.style else artefacts.get(PAINTING)], task.crop)[0]
+    painting = Files([Path(task.style) if task.style else downloads.get(PAINTING)], task.crop)[0]
     count, content_sum, style_sum = task.training.batch, 0.0, 0.0
     grams = [gram(seen) for seen in vgg(painting.repeat(count, 1, 1, 1).to(device))]
     model.train()

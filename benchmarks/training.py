@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 
 from bench.cost import stepping
-from bench.data import Pictures
 from bench.method import Cell, build
+from bench.pictures.data import Pictures
 from bench.registry import method
-from bench.runner import choose_device
+from bench.run.runner import choose_device
+from bench.run.timing import alternate, show, wait
 from bench.task import weighted
 from bench.tasks.compression import Compression, in_full_precision
-from bench.timing import alternate, show, wait
 from bench.train import fit
 from benchmarks import rows
 from benchmarks.evaluation import begin_worker

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import artefacts
+from bench.pictures import downloads
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,14 +35,14 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _the_cache_stays() -> Iterator[None]:
     """A test that leaves another cache folder behind would have the next ones fetch all anew."""
-    before = os.environ.get(artefacts.CACHE_VARIABLE)
+    before = os.environ.get(downloads.CACHE_VARIABLE)
     yield
-    after = os.environ.get(artefacts.CACHE_VARIABLE)
+    after = os.environ.get(downloads.CACHE_VARIABLE)
     if before is None:
-        os.environ.pop(artefacts.CACHE_VARIABLE, None)
+        os.environ.pop(downloads.CACHE_VARIABLE, None)
     else:
-        os.environ[artefacts.CACHE_VARIABLE] = before
-    assert after == before, f"{artefacts.CACHE_VARIABLE} was {before} and is {after} afterwards"
+        os.environ[downloads.CACHE_VARIABLE] = before
+    assert after == before, f"{downloads.CACHE_VARIABLE} was {before} and is {after} afterwards"
 
 
 @pytest.fixture(scope="session")
@@ -52,8 +52,8 @@ def artefact() -> Callable[[str], Path]:
 
     def get(name: str) -> Path:
         try:
-            return artefacts.get(name)
-        except artefacts.Unavailable as error:
+            return downloads.get(name)
+        except downloads.Unavailable as error:
             if os.environ.get("YOTO_BENCH_REQUIRE_WEIGHTS"):
                 raise
             pytest.skip(f"{name} cannot be had here: {error}")
@@ -83,7 +83,7 @@ def fetched(artefact: Callable[[str], Path]) -> Callable[[str], None]:
 def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two parts of a photograph to test on, hardly larger than MS-SSIM needs: measuring whole ones
     takes ten times as long as all else in the life of a small codec."""
-    from bench.data import photographs
+    from bench.pictures.data import photographs
 
     folder = tmp_path_factory.mktemp("pictures")
     (_, picture), *_ = photographs("test").examples()

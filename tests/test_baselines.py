@@ -15,13 +15,14 @@ from baselines.gain_units import Gains
 from baselines.interpolation import Interpolation, mixture
 from baselines.step_scaling import StepScaling, scale_step
 from baselines.warm_grid import WarmGrid
-from bench import runner
-from bench.conditioning import Concatenation, Encoding, Gates, Network
+from bench.conditioners import Concatenation, Encoding, Gates, Network
 from bench.method import Cell, build
 from bench.registry import METHODS, method, preset, split_methods, task_class, variants
-from bench.runner import Run, experiment
+from bench.run import plan
+from bench.run.plan import experiment
+from bench.run.runner import Run
+from bench.run.store import Store, cell_config, cell_from
 from bench.space import Axis, Space
-from bench.store import Store, cell_config, cell_from
 
 CPU = torch.device("cpu")
 TOY = preset(task_class("toy"), "smoke").task
@@ -331,7 +332,7 @@ def test_validation_is_another_experiment_on_the_same_networks(tmp_path: Path) -
     assert run.failures == []
     heads = [json.loads(path.read_text()) for path in tmp_path.glob("records/toy/yoto/*.json")]
     assert {head["split"] for head in heads} == {"test", "validation"}
-    replayed = runner.experiment_from(json.loads(json.dumps(validation.config())))
+    replayed = plan.experiment_from(json.loads(json.dumps(validation.config())))
     assert replayed.id == validation.id
     with pytest.raises(ValueError, match="--validation-data"):
         len(experiment("compression", "smoke", ["yoto"], split="validation").id)

@@ -159,7 +159,7 @@ def test_a_failing_network_ends_packing_with_its_reason(monkeypatch: pytest.Monk
     def fails(jobs, work, emit, should_stop, workers):  # type: ignore[no-untyped-def]
         emit({"event": "failed", "job": jobs[0]["id"], "reason": "no memory", "trace": "there"})
 
-    monkeypatch.setattr(packing.executors, "pool", fails)
+    monkeypatch.setattr(packing.schedule, "pool", fails)
     with pytest.raises(SystemExit, match="no memory"):
         packing.main(["compression", "--preset", "smoke", "--packed", "1", "--steps", "1"])
 

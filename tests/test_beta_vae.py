@@ -12,10 +12,10 @@ import torch
 from torch import distributions as D
 from torch import nn
 
-from bench import measures
-from bench.conditioning import Encoding, FiLM
+from bench.conditioners import Encoding, FiLM
 from bench.cost import count_flops, parameters
-from bench.data import PictureError
+from bench.pictures import measures
+from bench.pictures.data import PictureError
 from bench.registry import preset, task_class
 from bench.tasks import beta_vae
 from bench.tasks.beta_vae import BetaVae, Cifar10, Held, OurScenes, Pool, Shapes3D, variance_scaling

@@ -291,16 +291,16 @@ def test_again_deletes_nothing_that_cannot_be_made_anew(tmp_path: Path, capsys) 
     assert main(words) == 0
     kept = weights(out)
     # The file stays as it is for the plan, and decoding it fails.
-    import bench.data
+    import bench.pictures.data
 
-    bench.data._decode.cache_clear()
-    bench.data._on_device.cache_clear()
-    original = bench.data.read_picture
-    bench.data.read_picture = lambda path: "as if it were truncated"
+    bench.pictures.data._decode.cache_clear()
+    bench.pictures.data._on_device.cache_clear()
+    original = bench.pictures.data.read_picture
+    bench.pictures.data.read_picture = lambda path: "as if it were truncated"
     try:
         assert main([*words, "--again"]) == 2
     finally:
-        bench.data.read_picture = original
+        bench.pictures.data.read_picture = original
     assert "as if it were truncated" in capsys.readouterr().err
     assert same(weights(out), kept)
 
@@ -424,7 +424,7 @@ def test_list_shows_everything_with_a_line(capsys) -> None:
 def test_no_cluster_is_started_for_a_misspelt_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench import cluster
+    from bench.run import cluster
 
     asked: list[object] = []
     monkeypatch.setattr(cluster, "connect", asked.append)

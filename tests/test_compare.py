@@ -29,13 +29,13 @@ from test_report import (
 
 import bench
 from bench.identity import content_id
-from bench.records import Record, dumps
 from bench.report import build, compare, costs, stats
 from bench.report.explain import explain
 from bench.report.load import CELLS, MEASURED, RECORDS, MeasureStyle, Run, load_results
 from bench.report.reference import in_percent, margin_of
 from bench.report.text import estimate, latex, latex_table
 from bench.report.verdict import under_test, verdict_sentence
+from bench.run.records import Record, dumps
 from bench.space import format_setting
 
 MARGINS = {"loss": "1%", "bpp": "1%", "psnr": "0.05"}

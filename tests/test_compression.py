@@ -14,8 +14,9 @@ from compressai.losses import RateDistortionLoss
 from compressai.models import ScaleHyperprior
 from PIL import Image
 
-from bench import measures, registry
+from bench import registry
 from bench.method import build
+from bench.pictures import measures
 from bench.tasks.compression import (
     CODECS,
     Compression,

@@ -9,17 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bench.conditioning import (
-    ENCODINGS,
-    Balance,
-    Encoding,
-    FiLM,
-    Network,
-    fold,
-    fold_before,
-    matching,
-    modulate,
-)
+from bench.conditioners import ENCODINGS, Balance, Encoding, FiLM, Network
+from bench.modulation import fold, fold_before, matching, modulate
 from bench.space import Axis, Space
 
 ONE = Space((Axis(name="a", low=0.1, high=10.0),))

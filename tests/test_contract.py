@@ -18,13 +18,15 @@ import torch
 from torch import nn
 
 from baselines.hypernetwork import Generated
-from bench.conditioning import Conditioner, Modulated, Network
+from bench.conditioners import Conditioner, Network
 from bench.cost import parameters
 from bench.method import Cell, build
-from bench.records import loads
+from bench.modulation import Modulated
 from bench.registry import METHODS, TASKS, describe, method, preset, task_class
-from bench.runner import Experiment, Run
-from bench.store import cell_config, cell_from
+from bench.run.plan import Experiment
+from bench.run.records import loads
+from bench.run.runner import Run
+from bench.run.store import cell_config, cell_from
 from bench.task import weighted
 from bench.train import Interrupted, fit, optimiser
 
@@ -268,7 +270,7 @@ def test_folding_changes_nothing_beyond_rounding(pair: Pair) -> None:
 def elsewhere() -> Iterator[Callable[[dict], str]]:
     """Asks another process for the id of a configuration's cell."""
     code = (
-        "import json, sys\nfrom bench.store import cell_from\n"
+        "import json, sys\nfrom bench.run.store import cell_from\n"
         "for line in sys.stdin: print(cell_from(json.loads(line)).id, flush=True)"
     )
     with subprocess.Popen(

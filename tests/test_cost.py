@@ -19,14 +19,15 @@ from baselines.fixed_grid_tuned import FixedGridTuned
 from baselines.hypernetwork import WeightMaker
 from baselines.yoto_tuned import YotoTuned
 from bench import cost, heap
-from bench.conditioning import Encoding
+from bench.conditioners import Encoding
 from bench.cost import Clock, Memory, count_flops, stepping
 from bench.method import Method, build
 from bench.registry import method
 from bench.report import compare, costs, tables
 from bench.report.load import load_results
 from bench.report.verdict import verdict_sentence
-from bench.runner import Run, experiment
+from bench.run.plan import experiment
+from bench.run.runner import Run
 from bench.space import Axis, Space
 from bench.train import Interrupted, fit, load_state
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from bench import data
-from bench.data import Examples, PictureError, Pictures, photographs
+from bench.pictures import data
+from bench.pictures.data import Examples, PictureError, Pictures, photographs
 
 CPU = torch.device("cpu")
 

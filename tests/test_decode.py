@@ -16,11 +16,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from bench.data import Pictures
-from bench.decode import read_picture
+from bench.pictures.data import Pictures
+from bench.pictures.decode import read_picture
 
 RANDOM = np.random.default_rng(0)
-pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as `bench.data` does
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as `bench.pictures.data` does
 
 
 def read(path: Path) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench import executors
-from bench.lease import Busy
+from bench.run import schedule
+from bench.run.lease import Busy
 
 
 def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
@@ -35,7 +35,7 @@ def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
 def outcomes(does: list[str], stop: Any = lambda events: False) -> dict[str, list[dict[str, Any]]]:
     jobs = [{"id": f"{place} {do}", "do": do} for place, do in enumerate(does)]
     events: list[dict[str, Any]] = []
-    executors.pool(jobs, work, events.append, lambda: stop(events), workers=2)
+    schedule.pool(jobs, work, events.append, lambda: stop(events), workers=2)
     found: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         found.setdefault(event["event"], []).append(event)
@@ -77,9 +77,9 @@ def test_a_job_that_hangs_times_out_and_the_others_go_on(on: str) -> None:
     ]
     events: list[dict] = []
     if on == "here":
-        executors.here(jobs, hang, events.append, lambda: False, limit=0.3)
+        schedule.here(jobs, hang, events.append, lambda: False, limit=0.3)
     else:
-        executors.pool(jobs, hang, events.append, lambda: False, workers=1, limit=1)
+        schedule.pool(jobs, hang, events.append, lambda: False, workers=1, limit=1)
     ends = {e["job"]: e for e in events if e["event"] != "started"}
     assert ends["a"]["event"] == "failed"
     assert "timeout: not done after" in ends["a"]["reason"]
@@ -94,10 +94,10 @@ class Hanging:
 
 
 def test_a_process_that_hangs_before_it_begins_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "STARTING", 0.5)
+    monkeypatch.setattr(schedule, "STARTING", 0.5)
     events: list[dict[str, Any]] = []
     jobs = [{"id": "0", "do": "work"}]
-    executors.pool(jobs, Hanging(), events.append, lambda: False, workers=1, limit=0.5)
+    schedule.pool(jobs, Hanging(), events.append, lambda: False, workers=1, limit=0.5)
     assert [event["event"] for event in events] == ["failed"]
     assert "timeout" in events[0]["reason"]
 
@@ -112,7 +112,7 @@ def test_asked_twice_a_pool_ends_at_once_though_a_worker_hangs() -> None:
 
     jobs = [{"id": "a", "hangs": True, "listens": False}]
     with pytest.raises(KeyboardInterrupt):
-        executors.pool(jobs, hang, lambda event: begun.append(event["event"]), stop, workers=1)
+        schedule.pool(jobs, hang, lambda event: begun.append(event["event"]), stop, workers=1)
     assert begun == ["started"]
     assert multiprocessing.active_children() == []
 
@@ -120,7 +120,7 @@ def test_asked_twice_a_pool_ends_at_once_though_a_worker_hangs() -> None:
 def test_a_batch_systems_signal_to_a_worker_leaves_the_decision_to_the_parent() -> None:
     jobs = [{"id": "a", "do": "term"}]
     events: list[dict] = []
-    executors.pool(jobs, work, events.append, lambda: False, workers=1)
+    schedule.pool(jobs, work, events.append, lambda: False, workers=1)
     assert [e["event"] for e in events] == ["started", "step", "finished"]
 
 
@@ -132,10 +132,10 @@ def busy_twice(job, emit, should_stop) -> None:
 
 
 def test_a_busy_job_is_tried_again_after_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "RETRY", 0.01)
+    monkeypatch.setattr(schedule, "RETRY", 0.01)
     jobs = [{"id": "a", "tried": []}, {"id": "b", "tried": [1, 1]}]
     events: list[dict] = []
-    executors.here(jobs, busy_twice, events.append, lambda: False)
+    schedule.here(jobs, busy_twice, events.append, lambda: False)
     ends = [(e["job"], e["event"]) for e in events if e["event"] != "started"]
     assert ends == [("a", "busy"), ("b", "failed"), ("a", "busy"), ("a", "failed")]
 
@@ -144,14 +144,14 @@ def test_a_queue_keeps_its_order_and_children_behind_their_parents(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(executors.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
     a, b, c = {"id": "a", "after": None}, {"id": "b", "after": "a"}, {"id": "c", "after": "gone"}
-    queue = executors.Queue([a, b, c])
+    queue = schedule.Queue([a, b, c])
     assert [queue.take(), queue.take(), queue.take()] == [a, c, None]
     assert len(queue) == 1  # b is still to come
     queue.postpone(a)
     assert queue.take() is None
-    now[0] = executors.RETRY
+    now[0] = schedule.RETRY
     assert queue.take() is a
     assert queue.take() is None
     queue.ended(c)

@@ -13,7 +13,7 @@ from bench.fields import bracketed, changed, shown
 from bench.identity import identifying
 from bench.registry import describe, preset, revive, sized, task_class
 from bench.report.load import load_results
-from bench.runner import experiment
+from bench.run.plan import experiment
 from bench.task import Task, Training
 
 

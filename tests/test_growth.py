@@ -14,15 +14,15 @@ import pytest
 from rich.console import Console
 
 import bench.method
-import bench.store
-from bench import executors, runner
-from bench.lease import Busy
+import bench.run.store
 from bench.method import Cell
-from bench.progress import LONGEST, Board
-from bench.records import Record, dumps, loads
 from bench.registry import method, preset, task_class
-from bench.store import Store, cell_config, cell_from
-from bench.upkeep import merge
+from bench.run import plan, runner, schedule
+from bench.run.board import LONGEST, Board
+from bench.run.folders import merge
+from bench.run.lease import Busy
+from bench.run.records import Record, dumps, loads
+from bench.run.store import Store, cell_config, cell_from
 from benchmarks import growth
 
 TOY = preset(task_class("toy"), "smoke").task
@@ -48,7 +48,7 @@ def looks(count: int, length: int) -> int:
     jobs = [Looked(job) for job in growth.chained(plain, length)]
     done: list[str] = []
     Looked.count = 0
-    executors.here(jobs, growth.idle, lambda e: done.append(e["job"]), lambda: False)
+    schedule.here(jobs, growth.idle, lambda e: done.append(e["job"]), lambda: False)
     looked = Looked.count
     assert list(dict.fromkeys(done)) == [str(place) for place in range(count)]
     return looked
@@ -62,9 +62,9 @@ def test_dispatch_looks_at_each_job_a_few_times(length: int) -> None:
 def test_a_queue_gives_children_after_their_parents_and_busy_ones_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(executors, "RETRY", 0.0)
+    monkeypatch.setattr(schedule, "RETRY", 0.0)
     jobs = [{"id": n, "after": a} for n, a in [("a", None), ("b", "a"), ("c", "gone"), ("d", "b")]]
-    queue = executors.Queue(jobs)
+    queue = schedule.Queue(jobs)
     a = queue.take()
     assert a == jobs[0]
     queue.postpone(a)
@@ -80,7 +80,7 @@ def test_a_queue_gives_children_after_their_parents_and_busy_ones_last(
 
 
 def test_a_busy_parent_holds_its_children_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "RETRY", 0.01)
+    monkeypatch.setattr(schedule, "RETRY", 0.01)
     tried: list[str] = []
 
     def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
@@ -89,7 +89,7 @@ def test_a_busy_parent_holds_its_children_back(monkeypatch: pytest.MonkeyPatch) 
             raise Busy("another run has it")
 
     jobs = [{"id": "parent"}, {"id": "child", "after": "parent"}, {"id": "other"}]
-    executors.here(jobs, work, lambda event: None, lambda: False)
+    schedule.here(jobs, work, lambda event: None, lambda: False)
     assert tried == ["parent", "other", "parent", "child"]
 
 
@@ -111,7 +111,7 @@ def test_the_board_does_not_go_through_its_rows(terminal: bool) -> None:
     board = Board("training", jobs, console)
     board.rows = Rows(board.rows)
     with board:
-        executors.here(jobs, growth.idle, board.handle, lambda: False)
+        schedule.here(jobs, growth.idle, board.handle, lambda: False)
         first = board.rows.seen
         for _ in range(20):
             table = board._table()
@@ -157,7 +157,7 @@ def test_planning_and_looking_again_grow_with_the_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, asked = {}, []
-    cells = runner.Experiment.cells.func
+    cells = plan.Experiment.cells.func
     watched = property(lambda each: asked.append(1) or cells(each))
     for count in (20, 80):
         root = tmp_path / str(count)
@@ -167,10 +167,10 @@ def test_planning_and_looking_again_grow_with_the_cells(
         with monkeypatch.context() as patch:
             counts = counted(
                 patch,
-                {bench.method: "content_id", bench.store: "read_json", runner.Store: "result"},
+                {bench.method: "content_id", bench.run.store: "read_json", runner.Store: "result"},
             )
             asked.clear()
-            patch.setattr(runner.Experiment, "cells", watched)
+            patch.setattr(plan.Experiment, "cells", watched)
             again = growth.grid(root, count)
             assert again.train_jobs() == []
             assert again.record_jobs() == []
@@ -236,7 +236,7 @@ def test_a_long_chain_is_a_long_list(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, calls = {}, {}
     for count in (300, 1200):  # nested, the longer one would be too deep for Python and for JSON
         with monkeypatch.context() as patch:
-            counts = counted(patch, {bench.method: "content_id", bench.store: "describe"})
+            counts = counted(patch, {bench.method: "content_id", bench.run.store: "describe"})
             last = chain(count)[-1]
             text = json.dumps(cell_config(last, "smoke"))
             again = cell_from(json.loads(text))

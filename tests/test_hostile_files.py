@@ -26,16 +26,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from bench import artefacts, lease
 from bench.cli import main
-from bench.records import Record, dumps, loads, write_atomic
+from bench.files import files_in, guarded, printable, read_object, sealed, unguarded, write_atomic
+from bench.pictures import downloads
 from bench.report import build, compare, csv_of, load_results, plots, terminal_tables
 from bench.report.text import escape, latex, latex_table, markdown_table
-from bench.runner import Run, experiment
-from bench.store import Damaged, Store, cell_from, read_json
+from bench.run import lease
+from bench.run.folders import clean, merge, status
+from bench.run.plan import experiment
+from bench.run.records import Record, dumps, loads
+from bench.run.runner import Run
+from bench.run.store import Damaged, Store, cell_from, read_json
 from bench.train import MAGIC, load_state
-from bench.untrusted import files_in, guarded, printable, read_object, sealed, unguarded
-from bench.upkeep import clean, merge, status
 from tests.faults import fuzz
 
 CPU = torch.device("cpu")
@@ -164,20 +166,20 @@ def test_a_payload_is_run_nowhere(root: Path, tmp_path: Path, capsys) -> None:
     assert mark.exists()
 
 
-@pytest.mark.parametrize("name", sorted(artefacts.ARTEFACTS))
+@pytest.mark.parametrize("name", sorted(downloads.ARTEFACTS))
 def test_a_payload_in_the_cache_is_not_run(name: str, tmp_path: Path, monkeypatch) -> None:
-    mark, kept = tmp_path / "ran", artefacts.ARTEFACTS[name]
-    monkeypatch.setenv(artefacts.CACHE_VARIABLE, str(tmp_path / "cache"))
+    mark, kept = tmp_path / "ran", downloads.ARTEFACTS[name]
+    monkeypatch.setenv(downloads.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setitem(
-        artefacts.ARTEFACTS, name, artefacts.Artefact(**{**vars(kept), "sources": ()})
+        downloads.ARTEFACTS, name, downloads.Artefact(**{**vars(kept), "sources": ()})
     )
     path = tmp_path / "cache" / kept.file
     path.parent.mkdir()
     for data in payloads(mark):
         path.write_bytes(data)
-        with pytest.raises(artefacts.Unavailable):
-            artefacts.get(name)
-    artefacts._failed.clear()
+        with pytest.raises(downloads.Unavailable):
+            downloads.get(name)
+    downloads._failed.clear()
     assert not mark.exists()
 
 
@@ -207,10 +209,10 @@ def test_a_pickle_that_asks_for_gigabytes_is_refused() -> None:
     data[place : place + 2] = b"r" + (2**30).to_bytes(4, "little")  # LONG_BINPUT
     assert pickle.loads(pickle.dumps([1, 2], protocol=2)) == [1, 2]
     with pytest.raises(pickle.UnpicklingError, match="a table of 1,073,741,824 entries"):
-        artefacts.arrays_only(bytes(data))
+        downloads.arrays_only(bytes(data))
     for cut in range(len(data)):
         with pytest.raises(pickle.UnpicklingError):
-            artefacts.arrays_only(bytes(data[:cut]))
+            downloads.arrays_only(bytes(data[:cut]))
 
 
 # ------------------------------------------------------------------ archives
@@ -231,12 +233,12 @@ def tar_with(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "
 )
 def test_members_outside_an_archive_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="outside its folder"):
-        artefacts.member(tar_with(tmp_path / "a.tgz", name), "package/wanted")
+        downloads.member(tar_with(tmp_path / "a.tgz", name), "package/wanted")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("package/wanted", b"")
         archive.writestr(name, b"")
     with pytest.raises(ValueError, match="outside its folder"):
-        artefacts.member(tmp_path / "a.zip", "package/wanted")
+        downloads.member(tmp_path / "a.zip", "package/wanted")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "a.zip"]
 
 
@@ -247,17 +249,17 @@ def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path, kind: bytes
     path = tar_with(tmp_path / "a.tgz", "package/x", kind, "/etc/passwd")
     for wanted in ("package/wanted", "package/x"):
         with pytest.raises(ValueError, match="a link or a device"):
-            artefacts.member(path, wanted)
+            downloads.member(path, wanted)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         info = zipfile.ZipInfo("package/x")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(ValueError, match="a link or a device"):
-        artefacts.member(tmp_path / "a.zip", "package/x")
+        downloads.member(tmp_path / "a.zip", "package/x")
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artefacts, "MEMBER_BYTES", 1000)
+    monkeypatch.setattr(downloads, "MEMBER_BYTES", 1000)
     for size, fits in ((1000, True), (1001, False)):
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("x", bytes(size))
@@ -267,10 +269,10 @@ def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             archive.addfile(entry, io.BytesIO(bytes(size)))
         for name in ("a.zip", "a.tgz"):
             if fits:
-                assert len(artefacts.member(tmp_path / name, "x")) == size
+                assert len(downloads.member(tmp_path / name, "x")) == size
             else:
                 with pytest.raises(ValueError, match="more than 1,000 bytes"):
-                    artefacts.member(tmp_path / name, "x")
+                    downloads.member(tmp_path / name, "x")
 
 
 # ------------------------------------------------------------------ nothing leaves the folder
@@ -441,7 +443,7 @@ def test_deep_and_huge_json_fails_cleanly(
     path.write_text(text)
     with pytest.raises(ValueError, match="nested too deeply"):
         read_object(path)
-    monkeypatch.setattr("bench.untrusted.JSON_BYTES", 1000)
+    monkeypatch.setattr("bench.files.JSON_BYTES", 1000)
     path.write_text(json.dumps(["x"] * 1000))
     with pytest.raises(ValueError, match="more than 1,000 bytes"):
         read_object(path)

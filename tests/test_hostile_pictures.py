@@ -30,14 +30,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from bench.artefacts import content_digest
 from bench.cli import main
-from bench.data import PictureError, Pictures
-from bench.perceptual import VGGFeatures
-from bench.records import Record, dumps, loads
+from bench.files import printable
+from bench.pictures.data import PictureError, Pictures
+from bench.pictures.downloads import content_digest
+from bench.pictures.perceptual import VGGFeatures
 from bench.registry import preset, task_class
+from bench.run.records import Record, dumps, loads
 from bench.tasks.style import content
-from bench.untrusted import printable
 
 CPU = torch.device("cpu")
 WAY_OUT = "repair, convert or remove|check the path|move or remove|give "
@@ -514,7 +514,7 @@ def test_folders_and_names_that_no_system_takes(tmp_path: Path) -> None:
 UNREADABLE = """
 import os, sys
 from pathlib import Path
-from bench.data import PictureError, Pictures
+from bench.pictures.data import PictureError, Pictures
 if os.getuid() == 0 and "setpriv" not in sys.argv:
     os.setgid(65534)
     os.setuid(65534)

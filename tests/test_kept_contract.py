@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from bench.conditioning import Modulated, Network, fold, modulate
+from bench.conditioners import Network
 from bench.contract import ContractError, check
 from bench.faithful import Unfaithful, faithful
 from bench.method import build
-from bench.records import loads
+from bench.modulation import Modulated, fold, modulate
 from bench.registry import method, preset
-from bench.runner import Experiment, Run
-from bench.store import packed, unpacked
+from bench.run.plan import Experiment
+from bench.run.records import loads
+from bench.run.runner import Run
+from bench.run.store import packed, unpacked
 from bench.tasks.toy import Toy
 
 CPU = torch.device("cpu")

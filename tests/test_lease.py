@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import lease
 from bench.cost import device_name
-from bench.lease import Busy, Lease, alive, read, started
-from bench.runner import Run, experiment, perform, record_lease
-from bench.upkeep import clean
+from bench.run import lease
+from bench.run.folders import clean
+from bench.run.lease import Busy, Lease, alive, read, started
+from bench.run.plan import experiment
+from bench.run.runner import Run
+from bench.run.work import perform, record_lease
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
@@ -58,7 +60,7 @@ def test_of_many_that_try_at_once_one_gets_it(tmp_path: Path) -> None:
 def test_a_killed_holder_is_known_at_once(tmp_path: Path) -> None:
     path = tmp_path / "lease.json"
     code = (
-        "import sys, time; from pathlib import Path; from bench.lease import Lease\n"
+        "import sys, time; from pathlib import Path; from bench.run.lease import Lease\n"
         "with Lease(Path(sys.argv[1])).hold():\n print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen(

@@ -20,8 +20,9 @@ from bench.report.compare import quality_compute
 from bench.report.lengths import MOVED, benefits, needed, same_loss, trained_out
 from bench.report.load import Run as Loaded
 from bench.report.load import load_results
-from bench.runner import Run, experiment, experiment_from
-from bench.store import Store
+from bench.run.plan import experiment, experiment_from
+from bench.run.runner import Run
+from bench.run.store import Store
 
 CPU = torch.device("cpu")
 ROLES = {

@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import distributions as D
 from torch.nn import functional as F
 
-from bench import measures
+from bench.pictures import measures
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from bench.naming import refuse_names, suggestion, unfit
 from bench.registry import METHODS, TASKS, method, preset, task_class
-from bench.runner import Experiment, experiment
+from bench.run.plan import Experiment, experiment
 from bench.space import Axis, Space
 from bench.task import Measure
 from bench.tasks.toy import Toy

@@ -16,10 +16,10 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from bench import artefacts
 from bench.cli import main, parser
-from bench.perceptual import lpips_missing
-from bench.untrusted import drawing_to_files, expanded, leading_out
+from bench.files import drawing_to_files, expanded, leading_out
+from bench.pictures import downloads
+from bench.pictures.perceptual import lpips_missing
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = [sys.executable, str(ROOT / "run_bench.py")]
@@ -121,7 +121,7 @@ def test_without_a_home_the_measure_is_left_out_and_the_variable_named(
     assert "YOTO_BENCH_CACHE" in capsys.readouterr().out
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     if sys.platform != "darwin":
-        assert artefacts.cache_folder() == Path("/caches/yoto-bench")
+        assert downloads.cache_folder() == Path("/caches/yoto-bench")
 
 
 def test_a_home_that_cannot_be_written_to_names_the_variable(

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench import executors, packing, runner
-from bench.packing import CONTEXT, Room, fitting, peaks, task_of, unmeasured
-from bench.runner import Run, experiment
+from bench.run import capacity, runner, schedule
+from bench.run.capacity import CONTEXT, Room, fitting, peaks, task_of, unmeasured
+from bench.run.plan import experiment
+from bench.run.runner import Run
 
 GIB = 2**30
 CPU = torch.device("cpu")
@@ -91,23 +92,23 @@ def test_the_first_of_each_unknown_task_runs_alone_after_what_it_starts_from() -
 def test_what_a_container_may_take_is_less_than_what_its_machine_has(tmp_path: Path) -> None:
     meminfo, group = tmp_path / "meminfo", tmp_path / "group"
     meminfo.write_text("MemTotal: 4000 kB\nMemFree: 1 kB\nMemAvailable:    3000 kB\n")
-    assert packing._free_memory(meminfo, group) == 3000 * 1024
+    assert capacity._free_memory(meminfo, group) == 3000 * 1024
     group.mkdir()
     (group / "memory.current").write_text("500\n")
     (group / "memory.max").write_text("max\n")
-    assert packing._free_memory(meminfo, group) == 3000 * 1024
+    assert capacity._free_memory(meminfo, group) == 3000 * 1024
     (group / "memory.max").write_text("2500\n")
-    assert packing._free_memory(meminfo, group) == 2000
+    assert capacity._free_memory(meminfo, group) == 2000
     (group / "memory.stat").write_text("anon 100\ninactive_file 300\n")  # can be dropped
-    assert packing._free_memory(meminfo, group) == 2300
-    assert packing._free_memory(tmp_path / "none", group) > 2**20
-    assert packing.room("cpu").cores >= 1
-    there = packing.cores(tmp_path / "none")
+    assert capacity._free_memory(meminfo, group) == 2300
+    assert capacity._free_memory(tmp_path / "none", group) > 2**20
+    assert capacity.room("cpu").cores >= 1
+    there = capacity.cores(tmp_path / "none")
     for text, cores in (("max 100000", there), ("100000 100000", 1), ("1000 100000", 1)):
         (group / "cpu.max").write_text(text + "\n")
-        assert packing.cores(group) == cores
+        assert capacity.cores(group) == cores
     (group / "cpu.max").write_text(f"{100_000 * (there + 7)} 100000\n")
-    assert packing.cores(group) == there
+    assert capacity.cores(group) == there
 
 
 @pytest.fixture
@@ -117,10 +118,10 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str], set[boo
 
     def pool(jobs: Any, work: Any, emit: Any, stop: Any, workers: int, limit: float) -> None:
         asked.append((workers, [each["id"] for each in jobs], {j.get("shared") for j in jobs}))
-        executors.here(jobs, work, emit, stop, limit)
+        schedule.here(jobs, work, emit, stop, limit)
 
-    monkeypatch.setattr(runner.executors, "pool", pool)
-    monkeypatch.setattr(packing, "room", lambda kind: Room(free=100 * GIB, cores=5))
+    monkeypatch.setattr(runner.schedule, "pool", pool)
+    monkeypatch.setattr(capacity, "room", lambda kind: Room(free=100 * GIB, cores=5))
     return asked
 
 

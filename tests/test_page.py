@@ -25,8 +25,8 @@ import pytest
 from PIL import Image
 
 from bench.identity import content_id
-from bench.records import Record, dumps
 from bench.report import build
+from bench.run.records import Record, dumps
 from bench.space import Setting, format_setting
 
 Picture = Callable[[str, Setting], Image.Image | None]

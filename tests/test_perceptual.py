@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench import artefacts, perceptual
-from bench.perceptual import LPIPS_LAYERS, VGGFeatures
+from bench.pictures import downloads, perceptual
+from bench.pictures.perceptual import LPIPS_LAYERS, VGGFeatures
 
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
@@ -46,7 +46,7 @@ def package_lpips(net, artefact):
 @pytest.fixture
 def no_weights(monkeypatch):
     def unavailable(name):
-        raise artefacts.Unavailable(f"{name} cannot be had")
+        raise downloads.Unavailable(f"{name} cannot be had")
 
     monkeypatch.setattr(perceptual, "get", unavailable)
 
@@ -99,9 +99,9 @@ def test_lpips_is_made_once_and_takes_no_part_in_training(artefact):
 def test_lpips_refuses_what_it_cannot_measure(no_weights):
     with pytest.raises(ValueError, match=r"squeeze.*use alex or vgg"):
         perceptual.LPIPS("squeeze")
-    with pytest.raises(artefacts.Unavailable, match="alexnet-convs"):
+    with pytest.raises(downloads.Unavailable, match="alexnet-convs"):
         perceptual.LPIPS("alex")
-    with pytest.raises(artefacts.Unavailable, match="vgg16-convs"):
+    with pytest.raises(downloads.Unavailable, match="vgg16-convs"):
         VGGFeatures(["relu1_1"])
 
 

@@ -16,8 +16,8 @@ from bench import plugins
 from bench.identity import file_digest
 from bench.plugins import digest, load
 from bench.registry import UnknownName, describe, revive, task_class
-from bench.runner import experiment
-from bench.store import cell_config, cell_from
+from bench.run.plan import experiment
+from bench.run.store import cell_config, cell_from
 from bench.task import Task, source_digest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,7 +185,7 @@ def test_an_id_is_one_everywhere(tmp_path: Path) -> None:
     (cell,) = experiment(str(folder / "mine.py"), "smoke", ["yoto"]).cells
     config = json.dumps(cell_config(cell, "smoke"))
     code = (
-        "import json, sys; {before}; from bench.store import cell_from; "
+        "import json, sys; {before}; from bench.run.store import cell_from; "
         "print(cell_from(json.loads(sys.argv[1])).id)"
     )
     for before, cwd in (

@@ -18,10 +18,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench import cluster, runner
 from bench.cli import main
-from bench.lease import Lease
-from bench.runner import Run, experiment, perform
+from bench.run import cluster, runner
+from bench.run.lease import Lease
+from bench.run.plan import Experiment, experiment
+from bench.run.runner import Run
+from bench.run.work import perform
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on the loopback
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -50,7 +52,7 @@ def nodes() -> Iterator[Any]:
     found.shutdown()
 
 
-def planned() -> runner.Experiment:
+def planned() -> Experiment:
     """Six networks, one chain among them, that take long enough to be disturbed."""
     found = experiment("toy", "smoke", ["yoto", "fixed_grid", "warm_grid"])
     training = replace(found.task.training, steps=LONG)

@@ -22,10 +22,10 @@ from rich.console import Console
 
 from bench.cli import main
 from bench.identity import content_id
-from bench.records import Record, dumps
 from bench.report import build, load_results, terminal_tables
 from bench.report.load import MeasureStyle
 from bench.report.text import escape, markdown_table, measure_label, number, ratio, short
+from bench.run.records import Record, dumps
 from bench.space import format_setting
 
 CODEC: dict[str, dict[str, Any]] = {

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 import torch
 
+from bench.files import read_object
 from bench.method import build
-from bench.records import picture_is_whole
 from bench.report.load import load_results
-from bench.runner import Run, experiment, perform
+from bench.run.plan import experiment
+from bench.run.records import picture_is_whole
+from bench.run.runner import Run
+from bench.run.store import Damaged, Store, weights_digest
+from bench.run.work import perform
 from bench.space import Axis, Space
-from bench.store import Damaged, Store, weights_digest
 from bench.train import Interrupted, fit, out_of_memory
-from bench.untrusted import read_object
 
 CPU = torch.device("cpu")
 

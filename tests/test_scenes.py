@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench import scenes
-from bench.scenes import FACTORS, SHAPES, Scenes, factors_of, render
+from bench.pictures import scenes
+from bench.pictures.scenes import FACTORS, SHAPES, Scenes, factors_of, render
 
 NAMES = list(FACTORS)
 

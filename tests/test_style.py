@@ -13,14 +13,16 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from bench import artefacts
-from bench.artefacts import Unavailable
-from bench.conditioning import Encoding, FiLM, Network, fold
-from bench.data import PictureError
+from bench.conditioners import Encoding, FiLM, Network
 from bench.method import Cell, build
-from bench.perceptual import IMAGENET_MEAN, IMAGENET_STD
+from bench.modulation import fold
+from bench.pictures import downloads
+from bench.pictures.data import PictureError
+from bench.pictures.downloads import Unavailable
+from bench.pictures.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method
-from bench.runner import Run, experiment
+from bench.run.plan import experiment
+from bench.run.runner import Run
 from bench.tasks import style
 from bench.tasks.style import STYLE_LAYERS, STYLE_TERMS, Painter, Style
 
@@ -37,7 +39,7 @@ def by_torchvision(x: torch.Tensor) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
     from torchvision.models import vgg16
 
-    stored = load_file(artefacts.get("vgg16-convs"))
+    stored = load_file(downloads.get("vgg16-convs"))
     net = vgg16(weights=None).features.eval()
     convs = [layer for layer in net if isinstance(layer, nn.Conv2d)]
     for i, conv in enumerate(convs):
@@ -57,7 +59,7 @@ def test_raw_terms_by_torchvision_and_einsum() -> None:
     content = ((seen["relu3_3"] - wanted["relu3_3"]) ** 2).mean((1, 2, 3))
     torch.testing.assert_close(raw["content"], content, rtol=1e-4, atol=1e-4)
 
-    painting = Image.open(artefacts.get(style.PAINTING)).convert("RGB")
+    painting = Image.open(downloads.get(style.PAINTING)).convert("RGB")
     side = SMOKE.style_size
     width = round(painting.width * side / painting.height)
     small = np.asarray(painting.resize((width, side), Image.Resampling.BICUBIC)) / 255
@@ -91,7 +93,7 @@ def test_an_empty_picture_scores_one_and_the_painting_no_style() -> None:
         unchanged = SMOKE.losses(nn.Identity(), batch)
         assert unchanged["content"].max() == 0
 
-        (_, painting) = next(style.Pictures([artefacts.get(style.PAINTING)]).examples())
+        (_, painting) = next(style.Pictures([downloads.get(style.PAINTING)]).examples())
         square = style.middle(style.shorter(painting, SMOKE.style_size), SMOKE.crop)
         own = SMOKE.normalised(style.raw_terms(SMOKE, square, square))
     assert max(own[name].item() for name in STYLE_TERMS) < 1e-6
@@ -150,7 +152,7 @@ def test_sites_are_effective_and_fold_away(norm: bool) -> None:
 
 
 def style_channels(site: nn.Module) -> int:
-    from bench.conditioning import channels
+    from bench.modulation import channels
 
     return channels(site.layer)  # type: ignore[arg-type]
 
@@ -190,7 +192,7 @@ def test_the_painting_makes_the_id_not_its_place(tmp_path: Path) -> None:
         return Cell(task=replace(SMOKE, style=str(path)), method=method("yoto"), seed=0).id
 
     same = tmp_path / "copy.jpg"
-    shutil.copy(artefacts.get(style.PAINTING), same)
+    shutil.copy(downloads.get(style.PAINTING), same)
     other = tmp_path / "other.png"
     Image.fromarray(np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)).save(other)
     assert cell(same) == cell("")
@@ -207,7 +209,7 @@ def test_without_weights_nothing_is_trained(
 
     for cached in (style.vgg, style.painting_grams, style.normalisers):
         cached.cache_clear()
-    monkeypatch.setattr("bench.perceptual.get", nothing)
+    monkeypatch.setattr("bench.pictures.perceptual.get", nothing)
     run = Run(tmp_path, [experiment("style", "smoke", ["yoto"])], CPU)
     with pytest.raises(Unavailable, match="--vgg-weights FILE"):
         run.open_data()
@@ -219,7 +221,7 @@ def test_without_weights_nothing_is_trained(
 def test_a_users_weights_are_used_and_enter_the_id(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    stored = load_file(artefacts.get("vgg16-convs"))
+    stored = load_file(downloads.get("vgg16-convs"))
     halved = {name: value / 2 if name == "0.weight" else value for name, value in stored.items()}
     save_file(halved, tmp_path / "other.safetensors")
     other = replace(SMOKE, vgg_weights=str(tmp_path / "other.safetensors"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench.records
+import bench.run.records
 import bench.train
 from bench.method import Cell, build
 from bench.registry import method
@@ -124,7 +124,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch) -> N
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(bench.records.os, "fsync", full)
+    monkeypatch.setattr(bench.run.records.os, "fsync", full)
     with pytest.raises(OSError, match="free some space"):
         bench.train.save_state(tmp_path / "state.pt", {"step": 2})
     assert (tmp_path / "state.pt").read_bytes() == before
@@ -173,10 +173,10 @@ def test_a_damaged_log_loses_its_lines_and_not_the_checkpoint(
 def test_a_log_on_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").mkdir()  # a write to it fails
     with pytest.raises(OSError, match=r"while writing .*log\.jsonl.*free some space"):
-        bench.records.append_line(tmp_path / "log.jsonl", "{}")
+        bench.files.append_line(tmp_path / "log.jsonl", "{}")
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"while writing .*free some space"):
-        bench.records.write_atomic(tmp_path / "file" / "config.json", "{}")
+        bench.files.write_atomic(tmp_path / "file" / "config.json", "{}")
 
 
 def test_one_cycle_is_torchs() -> None:

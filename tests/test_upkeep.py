@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from bench.cli import main
-from bench.lease import Lease
+from bench.files import read_object, sealed
 from bench.report.load import load_results
-from bench.runner import Run, experiment
-from bench.store import Store
-from bench.untrusted import read_object, sealed
-from bench.upkeep import Conflict, clean, merge, status
+from bench.run.folders import Conflict, clean, merge, status
+from bench.run.lease import Lease
+from bench.run.plan import experiment
+from bench.run.runner import Run
+from bench.run.store import Store
 
 CPU = torch.device("cpu")
 

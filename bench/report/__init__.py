@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.records import write_atomic
+from bench.files import drawing_to_files, guarded, printable, write_atomic
 from bench.report import compare, costs, lengths, reference, tables, verdict, versus
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
-from bench.untrusted import drawing_to_files, guarded, printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.records import WHOLE
 from bench.report import stats
 from bench.report.costs import GRID, break_evens, costs_by_seed, savings
 from bench.report.load import MeasureStyle, Run
 from bench.report.reference import LOSS, in_percent, margin_of
 from bench.report.shares import Standing
 from bench.report.verdict import judge
+from bench.run.records import WHOLE
 
 LOST = ("diverged", "failed")
 WARM = "warm_grid"

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.files import files_in, printable, read_object
 from bench.identity import content_id
-from bench.records import Record, loads, picture_is_whole
 from bench.report.pictures import sample_of
 from bench.report.shape import CELL, ENTRY, misfit
+from bench.run.records import Record, loads, picture_is_whole
 from bench.space import parse_setting
-from bench.untrusted import files_in, printable, read_object
 
 if TYPE_CHECKING:
     from bench.report.shares import Yardstick
@@ -208,7 +208,7 @@ def _moved(one: tuple[float, ...], other: tuple[float, ...]) -> list[int]:
 class Results:
     """What lies in one or several results folders.
 
-    records: one number per row (`bench/records.py`), with the entry it belongs to and its kind.
+    records: one number per row (`bench/run/records.py`), with the entry it belongs to and its kind.
     measured: one row per measured method, seed and setting; `cells` is a tuple of cell ids.
     cells: one row per finished training; `seconds` is the training phase, `phases` all of them.
     superseded: how many older measurements were left out, per task, preset and experiment.

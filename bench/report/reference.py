@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.records import WHOLE
 from bench.report import stats
 from bench.report.costs import GRID
 from bench.report.load import MeasureStyle, Run
 from bench.report.text import estimate, one_line
+from bench.run.records import WHOLE
 
 LOSS = "loss"
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.untrusted import printable
+from bench.files import printable
 
 LONGEST = 4000  # characters of a text: a message, a command, a file's name
 SIZE = 1e30  # no cost of a training is larger

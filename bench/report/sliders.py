@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 from PIL import Image, features
 
-from bench.records import WHOLE
 from bench.report import Built
 from bench.report.costs import GRID
 from bench.report.load import Run
@@ -26,6 +25,7 @@ from bench.report.reference import LOSS, in_percent
 from bench.report.tables import main_measures
 from bench.report.text import estimate, measure_label, method_label, one_line
 from bench.report.verdict import under_test
+from bench.run.records import WHOLE
 
 SIDE = 384  # pixels of a picture shown: one to one on a wide screen
 SMALL = 12_000  # bytes below which a picture goes in as it is

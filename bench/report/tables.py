@@ -17,7 +17,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import WHOLE
 from bench.report.compare import LOST, entries_of, measures_of
 from bench.report.costs import ALL, GRID, tuned_grid
 from bench.report.load import Run
@@ -36,6 +35,7 @@ from bench.report.text import (
     short,
 )
 from bench.report.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, ORIENTATION
+from bench.run.records import WHOLE
 
 SIGN = " §"  # of a setting at which the reference fails
 FLOOR = "single_model"

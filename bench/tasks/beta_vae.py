@@ -7,7 +7,7 @@
 Two networks and training recipes, those of Dosovitskiy & Djolonga's released configurations:
 CIFAR-10 with a Gaussian likelihood whose standard deviation is learned per pixel, and Shapes3D
 with a Bernoulli likelihood. The latter comes with two sources of pictures: our own scenes
-(`bench/scenes.py`, nothing is downloaded), or the authors' 3dshapes.h5 where you have it.
+(`bench/pictures/scenes.py`, nothing is downloaded), or the authors' 3dshapes.h5 where you have it.
 
 The loss is β · KL + λ_rec · (-log p(x|z)), in nats, both summed over latents and pixels, with one
 sample of z. Both coefficients are conditioned on; the second hardly moves, [0.999, 1.001], as
@@ -28,10 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import measures
-from bench.data import PictureError
 from bench.identity import file_digest
-from bench.scenes import Scenes
+from bench.pictures import measures
+from bench.pictures.data import PictureError
+from bench.pictures.scenes import Scenes
 from bench.space import Axis, Setting, Space
 from bench.task import LOCATION, Measure, Preset, Task, Training
 
@@ -312,7 +312,7 @@ class Cifar10(BetaVae):
         return presets(paper, 13, {"hidden": 512, "multiplier": 0.1}, quick)
 
     def data(self, split: str) -> Pool | Held:
-        from bench.artefacts import ARTEFACTS
+        from bench.pictures.downloads import ARTEFACTS
 
         digest = ARTEFACTS["cifar10"].content
         if split == "train":
@@ -364,8 +364,8 @@ class WithFactors(BetaVae):
 
 @dataclass(frozen=True, kw_only=True)
 class OurScenes(WithFactors):
-    """Pictures by `bench/scenes.py`: a fifth of the combinations of factors is held out, half to
-    test on and half to choose by."""
+    """Pictures by `bench/pictures/scenes.py`: a fifth of the combinations of factors is held out,
+    half to test on and half to choose by."""
 
     name: ClassVar[str] = "beta_vae_scenes"
     line: ClassVar[str] = "β-VAE on our own scenes with known factors, Bernoulli likelihood"
@@ -604,7 +604,7 @@ def _cifar10_held(kept: str, count: int) -> tuple[Tensor, None]:
 def _cifar10() -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    from bench.artefacts import get
+    from bench.pictures.downloads import get
 
     return load_file(get("cifar10"))
 

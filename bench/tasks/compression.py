@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import measures
-from bench.conditioning import BEFORE
-from bench.data import Pictures, photographs
-from bench.perceptual import lpips, lpips_missing
+from bench.modulation import BEFORE
+from bench.pictures import measures
+from bench.pictures.data import Pictures, photographs
+from bench.pictures.perceptual import lpips, lpips_missing
 from bench.space import Axis, Space
 from bench.task import LOCATION, Measure, Preset, Task, Training
 

@@ -27,13 +27,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import artefacts, measures
-from bench.artefacts import Unavailable
-from bench.data import PictureError, Pictures, photographs
-from bench.perceptual import VGGFeatures, lpips, lpips_missing
+from bench.files import read_ordinary
+from bench.pictures import downloads, measures
+from bench.pictures.data import PictureError, Pictures, photographs
+from bench.pictures.downloads import Unavailable
+from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
 from bench.space import Axis, Setting, Space
 from bench.task import LOCATION, Measure, Preset, Task, Training
-from bench.untrusted import read_ordinary
 
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONTENT_LAYERS = ("relu2_2", "relu3_3")
@@ -312,9 +312,9 @@ class Style(Task):
 def content(path: str, artefact: str) -> str:
     """Hash of a user's file; of the artefact, which need not be there, where none is given."""
     if not path:
-        return artefacts.ARTEFACTS[artefact].content
+        return downloads.ARTEFACTS[artefact].content
     try:
-        return artefacts.content_digest(read_ordinary(Path(path), MOST_BYTES), path)
+        return downloads.content_digest(read_ordinary(Path(path), MOST_BYTES), path)
     except OSError as error:
         raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
     except Exception as error:  # safetensors' own, and those of `read_ordinary`
@@ -432,7 +432,7 @@ def painting_grams(task: Style, device: torch.device) -> list[Tensor]:
     """The painting's Gram matrices, (1, C, C) per style layer, computed on the CPU for all."""
     if device.type != "cpu":
         return [matrix.to(device) for matrix in painting_grams(task, torch.device("cpu"))]
-    path = Path(task.style) if task.style else artefacts.get(PAINTING)
+    path = Path(task.style) if task.style else downloads.get(PAINTING)
     ((_, painting),) = Pictures([path]).examples()
     with torch.autocast("cpu", enabled=False):
         shown = middle(shorter(painting, task.style_size), task.crop)

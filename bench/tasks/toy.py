@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.data import Examples
+from bench.pictures.data import Examples
 from bench.space import Axis, Space
 from bench.task import Measure, Preset, Task, Training
 

@@ -460,7 +460,7 @@ def jumping_clock(lab: Lab) -> Count:
         chance, true = random.Random(number), time.time
 
         def jump() -> None:
-            from bench import lease
+            from bench.run import lease
 
             lease._machine = lambda: f"machine {number}"
             time.time = lambda: true() + chance.uniform(-3e7, 3e7)

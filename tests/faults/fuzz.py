@@ -55,15 +55,16 @@ with instrumented:
     import torch
     from PIL import Image
 
-    from bench import lease, upkeep
-    from bench.artefacts import arrays_only, member
-    from bench.data import Pictures
-    from bench.records import Record, dumps, loads
+    from bench.files import SEAL, sealed
+    from bench.pictures.data import Pictures
+    from bench.pictures.downloads import arrays_only, member
     from bench.report.load import load_results
-    from bench.runner import Run, experiment, experiment_from
-    from bench.store import Store, cell_from, read_json
+    from bench.run import folders, lease
+    from bench.run.plan import experiment, experiment_from
+    from bench.run.records import Record, dumps, loads
+    from bench.run.runner import Run
+    from bench.run.store import Store, cell_from, read_json
     from bench.train import MAGIC, STATE, load_state
-    from bench.untrusted import SEAL, sealed
 
 HANG = 10  # seconds
 MEMORY = 8 * 2**30  # bytes, above which an allocation fails
@@ -197,9 +198,9 @@ def look_after(name: str, content: bytes, folder: Path) -> None:
     cell.mkdir(parents=True)
     (cell / "config.json").write_bytes(files("runs/toy/yoto/*/config.json")[0])
     (cell / name).write_bytes(content)
-    upkeep.status(root)
-    upkeep.clean(root)
-    upkeep.merge([root], folder / "out")
+    folders.status(root)
+    folders.clean(root)
+    folders.merge([root], folder / "out")
     assert {path.name for path in folder.iterdir()} <= {"results", "out"}
 
 

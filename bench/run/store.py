@@ -30,13 +30,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from bench.conditioning import Network
+from bench.conditioners import Network
+from bench.files import read_object, sealed, write_atomic
 from bench.identity import provenance
 from bench.method import Cell, Method, build
-from bench.records import Record, dumps, write_atomic
 from bench.registry import UNFIT, describe, revive
+from bench.run.records import Record, dumps
 from bench.task import Task
-from bench.untrusted import read_object, sealed
 
 
 class Damaged(RuntimeError):

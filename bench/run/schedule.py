@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
 
-from bench.lease import Busy
-from bench.packing import cores
+from bench.run.capacity import cores
+from bench.run.lease import Busy
 
 Job = dict[str, Any]
 Event = dict[str, Any]

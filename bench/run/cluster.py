@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.executors import ENDS, Emit, Event, Job, Queue, Work, attempt, timeout
-from bench.lease import Busy, Lease
-from bench.packing import Room, room
-from bench.records import write_atomic
+from bench.files import write_atomic
+from bench.run.capacity import Room, room
+from bench.run.lease import Busy, Lease
+from bench.run.schedule import ENDS, Emit, Event, Job, Queue, Work, attempt, timeout
 
 RETRIES = 3  # times a job is done again whose process or node was lost
 POLL = 0.2  # seconds until the driver looks for a stop and for jobs that hang

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bench.untrusted import printable, printable_lines
+from bench.files import printable, printable_lines
 
 LONGEST = 12  # rows of the live table; jobs beyond are counted, not listed, the oldest first
 

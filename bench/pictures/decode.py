@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from bench.untrusted import printable
+from bench.files import printable
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 # A photograph has about one pixel a byte, an empty white one 400. A file of more claims a size

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import lease
-from bench.records import write_atomic
-from bench.untrusted import files_in, read_object, read_ordinary
+from bench.files import files_in, read_object, read_ordinary, write_atomic
+from bench.run import lease
 
 MOST = 1e12  # seconds or steps
 LOG_BYTES = 64 * 2**20  # a line a hundredth of a run, or every hundred steps

@@ -26,9 +26,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.decode import read_picture
+from bench.files import printable
 from bench.identity import file_digest
-from bench.untrusted import printable
+from bench.pictures.decode import read_picture
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 # Folders of thumbnails, deleted files and copies beside the pictures, in small letters.

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.untrusted import read_object
+from bench.files import read_object
 
 KEYS = ("host", "machine", "pid", "started", "token", "beat")
 PATIENCE = 60.0  # seconds without a beat after which a lease is given up for dead

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.files import files_in, read_object
 from bench.identity import canonical
-from bench.untrusted import files_in, read_object
 
 MARGIN = 1.25  # over the measured peak: other methods, and what allocators waste between blocks
 # What a process holds on a GPU beside its tensors, CUDA's context and the libraries' kernels: 770

@@ -2,7 +2,7 @@
 
 Pictures are (B, 3, H, W) float32 with values in [0, 1] unless said otherwise; results are (B,).
 The last ones, about the codes of a whole data set, give one number in all. LPIPS needs weights
-and lives in `bench/perceptual.py`.
+and lives in `bench/pictures/perceptual.py`.
 """
 
 from __future__ import annotations

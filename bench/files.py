@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import stat
 import warnings
 from collections.abc import Iterator
@@ -168,3 +169,42 @@ def files_in(root: Path, pattern: str) -> Iterator[Path]:
             f"are passed over, the first is {printable(left[0])}",
             stacklevel=2,
         )
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write to a temporary name in the same folder, flush to the disk, then rename.
+
+    Readers see the old file or the whole new one. An OSError (a full disk, a folder without
+    write permission) leaves the old file as it was and says what to do.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    # Not the process's number: processes of two containers have the same one.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:  # never through a planted link
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise with_way_out(error, path) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file. An OSError says what to do; the last line may then be torn."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise with_way_out(error, path) from error
+
+
+def with_way_out(error: OSError, path: Path) -> OSError:
+    return OSError(
+        error.errno,
+        f"{error.strerror} while writing {path}; what was there is unharmed: free some space or "
+        "choose another folder with --out, then give the same command again to continue",
+    )

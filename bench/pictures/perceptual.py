@@ -1,8 +1,8 @@
 """Networks that see: VGG-16's features for style transfer, and the LPIPS distance.
 
-The convolutions come from `bench/artefacts.py` and LPIPS' linear heads (v0.1) from the `lpips`
-package's files. The package itself is not imported, since that takes seconds; a test holds our
-thirty lines to its numbers. Weights that cannot be had raise `Unavailable`: a random network
+The convolutions come from `bench/pictures/downloads.py` and LPIPS' linear heads (v0.1) from the
+`lpips` package's files. The package itself is not imported, since that takes seconds; a test holds
+our thirty lines to its numbers. Weights that cannot be had raise `Unavailable`: a random network
 never stands in for a trained one.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bench.artefacts import Unavailable, convolutions, get
 from bench.identity import file_digest
+from bench.pictures.downloads import Unavailable, convolutions, get
 
 # What both backbones were trained on: RGB in [0, 1], less this mean, over this deviation. LPIPS
 # states the same numbers for [-1, 1]: shift 2 * mean - 1, scale 2 * std.

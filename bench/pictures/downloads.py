@@ -40,7 +40,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bench.records import write_atomic
+from bench.files import write_atomic
 
 CACHE_VARIABLE = "YOTO_BENCH_CACHE"
 CONNECT_SECONDS = 5  # so that a machine without a network is through quickly

@@ -1,0 +1,273 @@
+"""What a run compares: experiments, the cells they need, and what is measured of them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.identity import content_id
+from bench.method import Cell, Method
+from bench.naming import refuse_names
+from bench.registry import DEFAULT_METHODS, UNFIT, describe, revive, sized, variants
+from bench.space import Setting, format_setting
+from bench.task import Preset, Task
+
+REFERENCE = "fixed_grid"  # the method that all are compared with
+
+
+SEEDS = 2**32  # so many; torch, numpy and what is added to a seed have room for them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One method at one setting, from the cells its model is made of.
+
+    kind: "method" for what is compared, "swept" for a setting between or beyond those compared,
+    "length" for networks trained for a `share` of the steps with their whole schedule, "snapshot"
+    for those kept after a `share` of one.
+    """
+
+    label: str
+    method: Method
+    seed: int
+    setting: Setting
+    cells: tuple[Cell, ...]
+    kind: str = "method"
+    share: float = 1.0
+
+    @property
+    def kept_at(self) -> float:
+        """After which share of its training the network was stored that is measured."""
+        return self.share if self.kind == "snapshot" else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One task with everything that is compared on it.
+
+    methods: by what tables call them; see `bench.registry.variants`.
+    split: what is measured on, "test" or, at the compared settings alone, "validation".
+    lengths: shares of the steps, above 0 and at most 1, for which the methods with a `role` are
+        trained, too; 1 adds nothing to what is compared.
+    """
+
+    task: Task
+    preset: str
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    methods: dict[str, Method]
+    split: str = "test"
+    snapshots: tuple[float, ...] = ()
+    lengths: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        refuse_names(self.task, self.preset, self.methods)
+        for seed in self.seeds:
+            if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+                raise ValueError(f"a seed is a whole number from 0 to {SEEDS - 1}, not {seed!r}")
+        distinct = len(set(self.lengths)) == len(self.lengths)
+        if not distinct or not all(0 < share <= 1 for share in self.lengths):
+            raise ValueError(
+                f"lengths {self.lengths}: give different shares of the steps, above 0 and at most "
+                "1, as in --lengths 0.25,0.5,1"
+            )
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Changes with the task's fields, its training data and the data measured on."""
+        return content_id(
+            {
+                "task": self.task.identity,
+                self.split: self.task.data(self.split).digest,
+                "measurement": self.task.measurement,
+            }
+        )
+
+    @functools.cached_property
+    def plans(self) -> dict[tuple[int, str], list[Cell]]:
+        """What every method plans, by seed and label."""
+        return {
+            (seed, label): each.plan(self.task, self.settings, seed)
+            for seed in self.seeds
+            for label, each in self.methods.items()
+        }
+
+    @functools.cached_property
+    def shorter(self) -> dict[tuple[int, str, float], list[Cell]]:
+        """What methods with a `role` plan for a share of the steps, by seed, label and share."""
+        return {
+            (seed, label, share): each.plan(self.task.lasting(share), self.settings, seed)
+            for seed, label in self.plans
+            for share in self.lengths
+            if (each := self.methods[label]).role and share < 1
+        }
+
+    @functools.cached_property
+    def measurements(self) -> list[Measurement]:
+        found = []
+        for seed in self.seeds:
+            for label, each in self.methods.items():
+                cells = self.plans[seed, label]
+                asked = [(setting, "method", 1.0) for setting in self.settings]
+                if each.swept and seed == self.seeds[0] and self.split == "test":
+                    between = self.task.space.sweep(self.settings)
+                    asked += [(setting, "swept", 1.0) for setting in between]
+                if each.swept or each.name == REFERENCE:
+                    asked += [
+                        (setting, "snapshot", share)
+                        for share in self.snapshots
+                        for setting in self.settings
+                    ]
+                asked += [
+                    (setting, "length", share)
+                    for share in self.lengths
+                    if (seed, label, share) in self.shorter
+                    for setting in self.settings
+                ]
+                for setting, kind, share in asked:
+                    trained = self.shorter[seed, label, share] if kind == "length" else cells
+                    used = tuple(each.cells_at(self.task, trained, setting))
+                    found.append(
+                        Measurement(
+                            label=label, method=each, seed=seed, setting=setting, cells=used,
+                            kind=kind, share=share,
+                        )
+                    )  # fmt: skip
+        return found
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell once, also where several methods use it, after the one it starts from."""
+        plans = itertools.chain(self.plans.values(), self.shorter.values())
+        planned = (cell for plan in plans for last in plan for cell in last.chain)
+        return list({cell.id: cell for cell in planned}.values())
+
+    def measurement_id(self, measurement: Measurement) -> str:
+        return content_id(
+            {
+                "experiment": self.id,
+                "preset": self.preset,
+                "label": measurement.label,
+                "method": measurement.method.identity,
+                "seed": measurement.seed,
+                "setting": measurement.setting,
+                "cells": [cell.id for cell in measurement.cells],
+                "share": measurement.share,
+                **({"kind": "length"} if measurement.kind == "length" else {}),
+            }
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The experiment as plain values; `experiment_from` makes it again."""
+        return {
+            "task": describe(self.task),
+            "preset": self.preset,
+            "settings": self.settings,
+            "seeds": self.seeds,
+            "methods": {label: describe(each) for label, each in self.methods.items()},
+            "split": self.split,
+            "snapshots": self.snapshots,
+            "lengths": self.lengths,
+        }
+
+
+def experiment_from(config: dict[str, Any]) -> Experiment:
+    """The inverse of `Experiment.config`. ValueError where it is none, or of other code."""
+    try:
+        return Experiment(
+            task=revive(config["task"], Task),  # type: ignore[type-abstract]
+            preset=config["preset"],
+            settings=tuple(tuple(setting) for setting in config["settings"]),
+            seeds=tuple(config["seeds"]),
+            methods={
+                label: revive(each, Method)  # type: ignore[type-abstract]
+                for label, each in config["methods"].items()
+            },
+            split=config["split"],
+            snapshots=tuple(config["snapshots"]),
+            lengths=tuple(config.get("lengths", ())),
+        )
+    except UNFIT as error:
+        raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
+
+
+def experiment(
+    task: str,
+    preset_name: str,
+    methods: Sequence[str] | None = None,
+    settings: int | None = None,
+    seeds: Sequence[int] | None = None,
+    locations: dict[str, str] | None = None,
+    design: str | None = None,
+    split: str = "test",
+    lengths: Sequence[float] | None = None,
+) -> Experiment:
+    """The experiment a command line asks for. ValueError names what is not known.
+
+    task: as `bench.registry.sized` reads it: a name or file, with fields changed in brackets.
+    methods: as `bench.registry.variants` reads them; by default, those of DEFAULT_METHODS that
+        apply; "all" stands for every registered one that does. One that does not is an error.
+    locations: those the task has no field for are left aside: they are for other tasks of the run.
+    design: replaces the task's own choice of settings: "grid" (`settings` points an axis),
+        "one-at-a-time", or "random" (`settings` of them, always the same).
+    split: "test" or "validation".
+    lengths: see `Experiment`; None takes the preset's, on the test split.
+    """
+    chosen, size = sized(task, preset_name, locations)
+    made = chosen.task
+    refuse_names(made, preset_name, {})
+    _warn_of_few_pictures(chosen, made, size, split)
+    named: dict[str, Method] = {}
+    for text in methods or DEFAULT_METHODS:
+        for label, each in variants(text, chosen.methods).items():
+            reason = each.refuses(made)
+            if reason and methods and text != "all":
+                raise ValueError(f"{label} does not apply to {made.name}: {reason}")
+            if not reason:
+                named[label] = each
+    count = chosen.settings if settings is None else settings
+    if design is None:
+        compared = made.settings(count)
+    elif design == "grid":
+        compared = made.space.grid(count)
+    elif design == "one-at-a-time":
+        compared = made.space.one_at_a_time()
+    else:
+        compared = made.space.random(count, seed=0)
+    return Experiment(
+        task=made,
+        preset=size,
+        settings=tuple(dict.fromkeys(compared)),  # rounded, some may be the same
+        seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
+        methods=named,
+        split=split,
+        snapshots=chosen.snapshots if split == "test" else (),
+        lengths=tuple(lengths or (chosen.lengths if split == "test" and lengths is None else ())),
+    )
+
+
+def _warn_of_few_pictures(chosen: Preset, task: Task, size: str, split: str) -> None:
+    """A warning where a size that is meant as evidence lacks data of the user's."""
+    unused = "test_data" if split == "validation" else "validation_data"
+    lacking = [name for name in chosen.wants if not task.locations().get(name) and name != unused]
+    if lacking:
+        flags = " ".join(f"--{name.replace('_', '-')} DIR" for name in lacking)
+        warnings.warn(
+            f"{task.name} at {size} uses the few pictures that come with the suite, which are "
+            f"no evidence: give {flags}",
+            stacklevel=3,
+        )
+
+
+def cell_label(cell: Cell, size: str = "") -> str:
+    """How a cell is called in the progress table: task, with the fields changed that its `size`
+    says, method, setting if fixed, seed."""
+    names = cell.task.space.names
+    _, bracket, changed = size.partition("[")
+    task = cell.task.name + bracket + changed
+    trained = " ".join(format_setting(names, setting) for setting in cell.trained_for)
+    return " ".join(filter(None, [task, cell.method.name, trained, f"seed {cell.seed}"]))
