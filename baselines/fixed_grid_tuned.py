@@ -24,6 +24,7 @@ from bench.method import Tuning
 class FixedGridTuned(FixedGrid):
     name: ClassVar[str] = "fixed_grid_tuned"
     line: ClassVar[str] = "the fixed grid with the levers that helped it most"
+    tuned: ClassVar[bool] = True
     tuning: ClassVar[Mapping[str, Tuning]] = {
         "compression": Tuning(variants=16, preset="quick", examples=76_800, flops=182726767718400),
         "beta_vae_scenes": Tuning(

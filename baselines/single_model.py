@@ -19,6 +19,7 @@ from bench.task import Task
 class SingleModel(Fixed):
     name: ClassVar[str] = "single_model"
     line: ClassVar[str] = "the grid's middle network at every setting: the floor"
+    role: ClassVar[str] = "floor"
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
         (centre,) = task.space.grid(1)

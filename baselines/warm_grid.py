@@ -25,6 +25,7 @@ class WarmGrid(Fixed):
 
     name: ClassVar[str] = "warm_grid"
     line: ClassVar[str] = "one full run, then a short fine-tuning per setting from its neighbour"
+    role: ClassVar[str] = "warm start"
 
     share: float = 0.1
     rate: float = 1.0

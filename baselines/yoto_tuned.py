@@ -17,6 +17,8 @@ from bench.yoto import Yoto
 class YotoTuned(Yoto):
     name: ClassVar[str] = "yoto_tuned"
     line: ClassVar[str] = "YOTO with the levers that closed its gap best"
+    label: ClassVar[str] = "YOTO tuned"
+    tuned: ClassVar[bool] = True
     tuning: ClassVar[Mapping[str, Tuning]] = {
         "compression": Tuning(variants=15, preset="quick", examples=25_600, flops=60952045260800),
         "beta_vae_scenes": Tuning(

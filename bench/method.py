@@ -18,6 +18,10 @@ from bench.identity import content_id, identifying
 from bench.space import Setting
 from bench.task import Task, source_digest
 
+# "reference": one network per setting. "under test": a network told its coefficients. "floor": one
+# network for all settings. "warm start": the reference, made cheaper.
+ROLES = ("", "reference", "under test", "floor", "warm start")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -78,8 +82,17 @@ class Method(ABC):
     version: ClassVar[int] = 1
     line: ClassVar[str]  # what it is, for `list`
     swept: ClassVar[bool] = False  # also measured between the compared settings and beyond them
-    role: ClassVar[str] = ""  # "reference" and "under test" are also trained to other lengths
+    # What it is in a comparison, one of ROLES: results keep it, and the report's order, look and
+    # sentences follow it. The reference and those under test are also trained to other lengths.
+    role: ClassVar[str] = ""
+    tuned: ClassVar[bool] = False  # whether its levers were searched for; see `tuning`
+    label: ClassVar[str] = ""  # how tables write it; its name in words where there is none
     tuning: ClassVar[Mapping[str, Tuning]] = {}  # by a task's name; none for what was not tuned
+
+    @classmethod
+    def written(cls) -> str:
+        """How tables write the method: its `label`, or its name in words."""
+        return cls.label or cls.name.replace("_", " ")
 
     def refuses(self, task: Task) -> str:
         """Why this method has no sense on `task`, as the end of a sentence; "" where it has."""

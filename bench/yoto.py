@@ -70,6 +70,7 @@ class Yoto(Method):
     line: ClassVar[str] = "one loss-conditional network: FiLM, default"
     swept: ClassVar[bool] = True
     role: ClassVar[str] = "under test"
+    label: ClassVar[str] = "YOTO"
 
     encoding: str = "log"
     law: str = "log_uniform"

@@ -41,7 +41,7 @@ RECORDS = [*Record._fields, "entry", "kind"]
 MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
     *("outside", "kind", "share", "split", "time", "display", "provenance", "path", "reason"),
-    *("device", "device_name", "answering_flops", "tuning"),
+    *("device", "device_name", "answering_flops", "tuning", "role", "tuned", "label"),
 ]
 CELLS = [
     *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),
@@ -125,9 +125,54 @@ class Run:
 
     @functools.cached_property
     def methods(self) -> list[str]:
-        first = ["fixed_grid", "yoto"]
+        """The reference, what is under test as it is by default, then the others by name."""
         found = set(self.measured["method"])
-        return [m for m in first if m in found] + sorted(found - set(first))
+        plain = [m for m in self.under_test if not (self._heads[m]["tuned"] or "[" in m)]
+        first = [*filter(None, [self.reference]), *plain]
+        return first + sorted(found - set(first))
+
+    @functools.cached_property
+    def _heads(self) -> dict[str, dict[str, Any]]:
+        """Role, whether tuned and label of every method."""
+        rows = self.measured.drop_duplicates("method", keep="last").set_index("method")
+        return rows[["role", "tuned", "label"]].to_dict("index")
+
+    def _with_role(self, role: str) -> list[str]:
+        """The methods of a role, those with default fields first."""
+        found = [m for m, head in self._heads.items() if head["role"] == role]
+        return sorted(found, key=lambda m: ("[" in m, m))
+
+    @functools.cached_property
+    def reference(self) -> str | None:
+        """The method that all are compared with: one network per setting, as it is by default."""
+        found = [m for m in self._with_role("reference") if not self._heads[m]["tuned"]]
+        return next((m for m in found if "[" not in m), None)
+
+    @functools.cached_property
+    def tuned_reference(self) -> str | None:
+        """A reference with levers of its own."""
+        return next((m for m in self._with_role("reference") if m != self.reference), None)
+
+    @functools.cached_property
+    def under_test(self) -> list[str]:
+        """The networks told their coefficients, the tuned one first."""
+        found = self._with_role("under test")
+        return sorted(found, key=lambda m: not self._heads[m]["tuned"])
+
+    @functools.cached_property
+    def floor(self) -> str | None:
+        """One network for all settings."""
+        return next(iter(self._with_role("floor")), None)
+
+    @functools.cached_property
+    def warm(self) -> str | None:
+        """The reference made cheaper."""
+        return next(iter(self._with_role("warm start")), None)
+
+    def label(self, method: str) -> str:
+        """How tables write a method, in one line."""
+        text = self._heads[method]["label"] if method in self._heads else method.replace("_", " ")
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
     @functools.cached_property
     def seeds(self) -> list[int]:
@@ -409,11 +454,34 @@ def _entry(path: Path) -> dict[str, Any]:
     entry |= {"share": content.get("share") or 1.0, "split": content.get("split") or "test"}
     entry |= {"outside": list(content.get("outside") or []), "sha256": content.get("sha256")}
     entry |= {name: content.get(name) or "" for name in ("device", "device_name")}
+    entry |= _role(content)
     # Older heads have neither: what is not known is None, what costs nothing is 0 or {}.
     entry |= {"answering_flops": content.get("answering_flops")}
     entry |= {"tuning": content["tuning"] or {} if "tuning" in content else None}
     entry |= {"picture_is_whole": picture_is_whole(path, content)}
     return entry | {"provenance": content.get("provenance") or {}}
+
+
+# Of the methods of heads that do not say so: role, whether tuned, label.
+OLDER = {
+    "fixed_grid": ("reference", False, "fixed grid"),
+    "fixed_grid_tuned": ("reference", True, "fixed grid tuned"),
+    "yoto": ("under test", False, "YOTO"),
+    "yoto_tuned": ("under test", True, "YOTO tuned"),
+    "single_model": ("floor", False, "single model"),
+    "warm_grid": ("warm start", False, "warm grid"),
+}
+
+
+def _role(content: dict[str, Any]) -> dict[str, Any]:
+    """The role, whether tuned and the label of the method of a head, older ones included."""
+    plain, bracket, changed = content["method"].partition("[")
+    role, tuned, label = OLDER.get(plain, ("", False, plain.replace("_", " ")))
+    return {
+        "role": content.get("role", role),
+        "tuned": content.get("tuned", tuned),
+        "label": content.get("label", label + bracket + changed),
+    }
 
 
 def _odd(content: dict[str, Any]) -> str:

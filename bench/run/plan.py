@@ -16,9 +16,6 @@ from bench.registry import DEFAULT_METHODS, UNFIT, describe, revive, sized, vari
 from bench.space import Setting, format_setting
 from bench.task import Preset, Task
 
-REFERENCE = "fixed_grid"  # the method that all are compared with
-
-
 SEEDS = 2**32  # so many; torch, numpy and what is added to a seed have room for them
 
 
@@ -103,7 +100,7 @@ class Experiment:
             (seed, label, share): each.plan(self.task.lasting(share), self.settings, seed)
             for seed, label in self.plans
             for share in self.lengths
-            if (each := self.methods[label]).role and share < 1
+            if (each := self.methods[label]).role in ("reference", "under test") and share < 1
         }
 
     @functools.cached_property
@@ -116,7 +113,7 @@ class Experiment:
                 if each.swept and seed == self.seeds[0] and self.split == "test":
                     between = self.task.space.sweep(self.settings)
                     asked += [(setting, "swept", 1.0) for setting in between]
-                if each.swept or each.name == REFERENCE:
+                if each.swept or (each.role == "reference" and not each.tuned):
                     asked += [
                         (setting, "snapshot", share)
                         for share in self.snapshots
