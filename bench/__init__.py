@@ -37,13 +37,42 @@ verdicts, fronts, knobs, break-evens.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.report.load import Results
 
 __version__ = "0.1.0"
+
+# What plug-ins and notebooks use, by the module it is in; imported when it is first touched.
+PUBLIC = {
+    "bench.space": ("Axis", "Setting", "Space", "LAWS"),
+    "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training"),
+    "bench.method": ("Cell", "Method", "Tuning"),
+    "bench.identity": ("ADDED",),
+    "bench.modulation": ("BEFORE", "Modulation", "channels", "matching", "modulate", "put"),
+    "bench.conditioners": (
+        *("Balance", "Concatenation", "ConditionalNorm", "Conditioner", "Encoding", "FiLM"),
+        *("Gates", "KnownScale", "Modulating", "Network", "closing_gate"),
+    ),
+    "bench.yoto": ("Yoto",),
+    "bench.pictures.data": ("Examples", "PictureError", "Pictures", "photographs"),
+    "bench.run.plan": ("experiment",),
+}
+HOMES = {name: module for module, names in PUBLIC.items() for name in names}
+__all__ = [*HOMES, "load_results"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}: help(bench) has its names")
+    return getattr(importlib.import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 def load_results(*roots: str | Path) -> Results:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "bench": 10,  # the way in from Python; nothing is imported before it is asked for
     "bench.files": -1,
+    "bench.run.schema": -1,
     "bench.fields": -1,
     "bench.pictures.decode": 0,
     "bench.space": 0,
