@@ -27,16 +27,10 @@ class MultiRateGates(Unconditioned):
     swept: ClassVar[bool] = True
 
     def refuses(self, task: Task) -> str:
-        known = hasattr(task.model(), "encode") and hasattr(task.model(), "decode")
-        return "" if known else "its model is no autoencoder with an `encode` and a `decode`"
+        known = task.halves(task.model())
+        return "" if known else "its model is no autoencoder: the task names no `halves`"
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
-        sites = task.sites(model)
-        decoder = [site for site in sites if site.startswith("up.")]
-        hidden = {"code.0": False, "uncode.0": True}
-        return Gates(
-            model,
-            [*sites, *hidden],
-            Encoding(task.space, "standardised"),
-            closing=[*decoder, *(site for site, closing in hidden.items() if closing)],
-        )
+        halves = task.halves(model)
+        closing = [site for site, half in halves.items() if half == "decoder"]
+        return Gates(model, list(halves), Encoding(task.space, "standardised"), closing=closing)

@@ -22,7 +22,9 @@ ids), status ("done", "diverged", "failed"), outside (sentences on coefficients 
 trained for), kind, share (of the training), split, time (seconds since 1970), display (how the
 task names its measures), provenance (commit, packages, command), path, reason, device and
 device_name (what measured it), answering_flops (of what the method did to answer, a search say;
-None where it was not counted), tuning (what finding its levers took, {} for nothing).
+None where it was not counted), tuning (what finding its levers took, {} for nothing), role
+("reference", "under test", "floor", "warm start" or ""), tuned (whether its levers were searched
+for), label (how tables write it).
 
 Columns of `cells`: cell, task, preset, method (that trained it), seed, trained_for (settings; none
 where they were drawn), after (the cell it was continued from), status, reason, steps, examples,
@@ -49,7 +51,7 @@ __version__ = "0.1.0"
 # What plug-ins and notebooks use, by the module it is in; imported when it is first touched.
 PUBLIC = {
     "bench.space": ("Axis", "Setting", "Space", "LAWS"),
-    "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training"),
+    "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location"),
     "bench.method": ("Cell", "Method", "Tuning"),
     "bench.identity": ("ADDED",),
     "bench.modulation": ("BEFORE", "Modulation", "channels", "matching", "modulate", "put"),

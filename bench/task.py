@@ -27,6 +27,12 @@ from bench.space import Setting, Space
 LOCATION = {"location": True}
 
 
+def location(line: str) -> Any:
+    """A field that says where something lies on this machine ("" for nowhere): a path, or an
+    address. The command line has a flag of its name, and `line` is its help."""
+    return dataclasses.field(default="", metadata={**LOCATION, "line": line})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """How one measured number is called in tables and figures, and which way is better.
@@ -180,6 +186,11 @@ class Task(ABC):
         """Names of the layers that take the input of the model or of one of its parts (encoder,
         decoder), for methods that show coefficients there; none rules such methods out."""
         return []
+
+    def halves(self, model: nn.Module) -> dict[str, str]:
+        """Of an autoencoder, sites by the half they belong to, "encoder" or "decoder", for methods
+        that treat the two differently; {} where the model has no halves."""
+        return {}
 
     def scaling(self, model: nn.Module) -> dict[str, tuple[float, ...]]:
         """What is known of how layers' scales follow the coefficients: by site (see `modulate`),

@@ -217,6 +217,11 @@ class BetaVae(Task):
             for number, layers in enumerate(blocks)
         ]
 
+    def halves(self, model: Any) -> dict[str, str]:
+        """The sites and the hidden dense layers."""
+        found = {s: "encoder" if s.startswith("down.") else "decoder" for s in self.sites(model)}
+        return {**found, "code.0": "encoder", "uncode.0": "decoder"}
+
     def entrances(self, model: Any) -> list[str]:
         return ["down.0.0", "uncode.0"]
 
