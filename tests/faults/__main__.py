@@ -39,12 +39,16 @@ def campaign(work: Path, options: argparse.Namespace) -> int:
     import torch
 
     from .campaign import CLASSES, LONG, Lab, import_everything, undisturbed
+    from .damage import damaged_half_run, damaged_results, damaged_weights
+    from .disk import full_disk, full_disk_and_a_failure, read_only_folder
     from .rig import Count
 
     torch.set_num_threads(1)
     began = time.monotonic()
     words = (options.only or "").split(",")
-    chosen = [each for each in CLASSES if any(word in each.__name__ for word in words)]
+    disk = (full_disk, full_disk_and_a_failure, read_only_folder)
+    classes = [*CLASSES, *disk, damaged_results, damaged_weights, damaged_half_run]
+    chosen = [each for each in classes if any(word in each.__name__ for word in words)]
     chosen = [each for each in chosen if not (options.quick and each in LONG)]
     import_everything(work)
     whole = undisturbed(work / "whole", report=True)

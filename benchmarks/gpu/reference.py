@@ -1,0 +1,156 @@
+"""Networks to quote, within a budget; what is finished lies in $OUT as TASK.tar.xz in the end.
+
+    . .gpu/main/setup && python3 -m benchmarks.gpu.reference SECONDS [TASK[=STEPS] ...]
+
+Each of the tasks (or of those named) is the preset `small` with other steps: those given, or as
+many as fit at the pace of an H100. Training ends at STOPPED of a task's time; then what its
+finished networks allow is measured, without known curves, which are left to the machine that makes
+the report. SIGTERM ends it at once and packs what there is. DEVICE=cpu rehearses it, smaller.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.commands import stopping
+
+from bench.run.capacity import cores
+from bench.run.plan import Experiment, experiment
+from bench.run.runner import Run, choose_device
+from bench.run.schema import Measure
+
+OUT, DEVICE = Path(os.environ["OUT"]), os.environ["DEVICE"]
+TINY = DEVICE == "cpu"
+AT_ONCE = 2 if TINY else cores()
+PLANNED, STOPPED = 0.7, 0.85  # when training should end, and has to, as shares of a task's time
+START = 30  # seconds until processes train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """tasks: in the words of `run`, each with its share of a network's work. pace: steps a second
+    of all networks together on one H100. share: of the seconds."""
+
+    tasks: dict[str, float]
+    methods: tuple[str, ...]
+    settings: int
+    pace: float
+    share: float
+
+
+STAGES = {
+    # Over the range and on the pictures of `small-cpu`. Drop seeds (SEED=1), never widths.
+    "beta_vae_scenes": Stage(
+        tasks={
+            "beta_vae_scenes[low=0.5,high=32,recorded=100,evaluated=1000]": 1,
+            "beta_vae_scenes[low=0.5,high=32,recorded=100,evaluated=1000,width=2]": 2,
+            "beta_vae_scenes[low=0.5,high=32,recorded=100,evaluated=1000,width=4]": 4,
+        },
+        methods=("yoto", "fixed_grid"),
+        settings=3,
+        pace=360,
+        share=0.4,
+    ),
+    "compression": Stage(
+        tasks={"compression": 1},
+        methods=("yoto", "yoto_tuned", "fixed_grid", "warm_grid", "step_scaling"),
+        settings=5,
+        pace=190,
+        share=0.6,
+    ),
+}
+
+
+def planned(stage: Stage, steps: int) -> list[Experiment]:
+    """The comparison of each task; the label says which fields are not those of `small`."""
+    places = {"train_data": ".gpu/main/photos", "test_data": ".gpu/main/kodak"}
+    here = {name: place for name, place in places.items() if Path(place).is_dir()}
+    size = "smoke" if TINY else "small"
+    return [
+        experiment(
+            text.removesuffix("]") + f"{',' if '[' in text else '['}training.steps={steps}]",
+            size, stage.methods, stage.settings, [int(os.environ.get("SEED", "0"))], here,
+        )
+        for text in stage.tasks
+    ]  # fmt: skip
+
+
+def affordable(stage: Stage, seconds: float) -> int:
+    """How many steps every network can have in so many seconds, all together."""
+    nominal = 1000
+    networks = sum(
+        work * cell.task.training.steps / nominal
+        for work, each in zip(stage.tasks.values(), planned(stage, nominal), strict=True)
+        for cell in each.cells
+    )
+    steps = int(0.8 * (seconds - START) * stage.pace / networks)
+    return 20 if TINY else min(20_000, max(20, steps // 100 * 100))
+
+
+def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) -> str:
+    """Train, measure and pack one stage; what came of it in a line."""
+    begin, stage = time.monotonic(), STAGES[name]
+
+    def by(share: float) -> Callable[[], bool]:
+        return lambda: asked() or time.monotonic() > begin + share * seconds
+
+    experiments = planned(stage, steps or affordable(stage, PLANNED * seconds))
+    root = Path("results/gpu") / name
+    run = Run(root, experiments, choose_device(DEVICE), "pool", AT_ONCE)
+    run.save_config()
+    run.open_data()
+    run.execute(run.train_jobs(), "training", by(STOPPED))
+    trained = time.monotonic()
+    jobs = [
+        job
+        for job in run.record_jobs()
+        if isinstance(job, Measure)
+        and all((root / place / "done.json").exists() for place in job.uses)
+    ]
+    run.execute(sorted(jobs, key=lambda job: job.head.kind), "measuring", by(1.0))
+    print(*(f"failed: {failure}" for failure in run.failures), sep="\n")
+    size = pack(root, OUT / f"{name}.tar.xz")
+    networks, numbers = (
+        len(list(root.glob(pattern))) for pattern in ("runs/*/*/*/done.json", "records/*/*/*.csv")
+    )
+    return (
+        f"{name}: {networks} of {sum(len(each.cells) for each in experiments)} networks, {numbers} "
+        f"of {sum(len(each.measurements) for each in experiments)} measurements, {size / 1e6:.1f} "
+        f"MB; {trained - begin:.0f} s until trained, {time.monotonic() - trained:.0f} s to measure"
+    )
+
+
+def pack(root: Path, archive: Path) -> int:
+    """Records, configurations, ledgers and logs; samples, too, where they are not too much."""
+    words = ["tar", "-C", str(root), "-cJf", str(archive), "--exclude=*.safetensors"]
+    for without in ("state.pt", "*.png"):
+        words.append(f"--exclude={without}")
+        subprocess.run([*words, "."], check=True, env={**os.environ, "XZ_OPT": "-3 -T0"})
+        if (size := archive.stat().st_size) < 16 * 2**20:
+            break
+    return size
+
+
+def main() -> None:
+    end, lines = time.monotonic() + float(sys.argv[1]), []
+    left = [word.partition("=")[::2] for word in sys.argv[2:] or STAGES]
+    with stopping() as asked:
+        while left and not asked():
+            share = STAGES[left[0][0]].share / sum(STAGES[name].share for name, _ in left)
+            name, steps = left.pop(0)
+            try:
+                seconds = share * (end - time.monotonic()) - 10  # to pack it
+                lines.append(perform(name, int(steps or 0), seconds, asked))
+            except Exception as error:  # what another task finished stays
+                lines.append(f"{name}: FAIL {type(error).__name__} {error}")
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":  # the pools start this file anew
+    main()
