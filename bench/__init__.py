@@ -52,9 +52,13 @@ __version__ = "0.1.0"
 PUBLIC = {
     "bench.space": ("Axis", "Setting", "Space", "LAWS"),
     "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location"),
-    "bench.method": ("Cell", "Method", "Tuning"),
+    "bench.method": ("Cell", "Fixed", "Method", "OneNetwork", "Tuning"),
+    "bench.fixed_grid": ("FixedGrid",),
     "bench.identity": ("ADDED",),
-    "bench.modulation": ("BEFORE", "Modulation", "channels", "matching", "modulate", "put"),
+    "bench.modulation": (
+        *("BEFORE", "CONVOLUTIONS", "Modulation", "TRANSPOSED", "channels", "fold", "fold_before"),
+        *("matching", "modulate", "put"),
+    ),
     "bench.conditioners": (
         *("Balance", "Concatenation", "ConditionalNorm", "Conditioner", "Encoding", "FiLM"),
         *("Gates", "KnownScale", "Modulating", "Network", "closing_gate"),

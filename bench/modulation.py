@@ -16,16 +16,9 @@ from torch.nn.utils import parametrize
 
 Modulation = tuple[Tensor | None, Tensor | None]  # scale, shift of a site: (B, C) or (B, 1)
 
-
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
 HALF = (torch.bfloat16, torch.float16)
-
-
 BEFORE = "before:"  # prefix of a site that scales what goes into a layer, not what comes out
 
 

@@ -55,6 +55,7 @@ with instrumented:
     import torch
     from PIL import Image
 
+    from bench.checkpoint import MAGIC, STATE, load_state
     from bench.files import SEAL, sealed
     from bench.pictures.data import Pictures
     from bench.pictures.downloads import arrays_only, member
@@ -64,7 +65,6 @@ with instrumented:
     from bench.run.records import Record, dumps, loads
     from bench.run.runner import Run
     from bench.run.store import Store, cell_from, read_json
-    from bench.train import MAGIC, STATE, load_state
 
 HANG = 10  # seconds
 MEMORY = 8 * 2**30  # bytes, above which an allocation fails
