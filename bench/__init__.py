@@ -51,7 +51,10 @@ __version__ = "0.1.0"
 # What plug-ins and notebooks use, by the module it is in; imported when it is first touched.
 PUBLIC = {
     "bench.space": ("Axis", "Setting", "Space", "LAWS"),
-    "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location"),
+    "bench.task": (
+        *("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location", "weighted"),
+    ),
+    "bench.cost": ("parameters",),
     "bench.method": ("Cell", "Fixed", "Method", "OneNetwork", "Tuning"),
     "bench.fixed_grid": ("FixedGrid",),
     "bench.identity": ("ADDED",),
