@@ -252,11 +252,9 @@ def closing_gate(x: Tensor) -> Tensor:
 
 
 class Concatenation(Modulating):
-    """The encoded coefficients as further input channels of the sites' layers.
-
-    A constant channel, constant beyond the picture's border too, adds to each output channel a
-    constant that is linear in the code: what is learned here.
-    """
+    """The encoded coefficients as further input channels of the sites' layers. Constant channels,
+    beyond the picture's border too, add to each output channel a constant that is linear in the
+    code, which is what is learned here."""
 
     def __init__(self, model: nn.Module, sites: list[str], encoding: Encoding) -> None:
         super().__init__()

@@ -180,14 +180,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of its mallopt(3)
 
 
 class Mallinfo2(ctypes.Structure):
-    """What glibc's mallinfo2(3) returns, in bytes; `fordblks` is free and still the process's."""
+    """What glibc's mallinfo2(3) returns: ten numbers, the ninth the bytes that are free and still
+    the process's."""
 
     _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks"),
-            *("fordblks", "keepcost"),
-        )
+        ("others", 8 * ctypes.c_size_t),
+        ("free", ctypes.c_size_t),
+        ("top", ctypes.c_size_t),
     ]
 
 
@@ -213,7 +212,7 @@ def kept_memory() -> int:
     if not (GLIBC and hasattr(library, "mallinfo2")):  # since glibc 2.33
         return 0
     library.mallinfo2.restype = Mallinfo2
-    return int(library.mallinfo2().fordblks)
+    return int(library.mallinfo2().free)
 
 
 def give_back_memory() -> None:

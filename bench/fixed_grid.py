@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import nn
 
@@ -33,9 +32,9 @@ class FixedGrid(Fixed):
         and peak learning rate.
     """
 
-    name: ClassVar[str] = "fixed_grid"
-    line: ClassVar[str] = "one network per setting, from scratch: the reference"
-    role: ClassVar[str] = "reference"
+    name = "fixed_grid"
+    line = "one network per setting, from scratch: the reference"
+    role = "reference"
 
     prior: bool = field(default=False, metadata=ADDED)
     weighting: str = field(default="none", metadata=ADDED)

@@ -2,14 +2,6 @@
 
 A *setting* is one value per axis. A task names its axes after the loss terms they multiply;
 a loss term without an axis has weight one.
-
-    >>> space = Space((Axis(name="a", low=0.1, high=10.0), Axis(name="b", low=2.0, high=50.0)))
-    >>> space.grid(2)
-    ((0.1, 2.0), (0.1, 50.0), (10.0, 2.0), (10.0, 50.0))
-    >>> space.one_at_a_time()
-    ((1.0, 10.0), (0.1, 10.0), (10.0, 10.0), (1.0, 2.0), (1.0, 50.0))
-    >>> space.outside((0.5, 99.0))
-    ['b = 99 is outside [2, 50]']
 """
 
 from __future__ import annotations
@@ -119,8 +111,7 @@ class Space:
     def one_at_a_time(self) -> tuple[Setting, ...]:
         """The geometric middle, then each axis at its low and at its high end: 1 + 2 K settings."""
         (centre,) = self.grid(1)
-        ends = [(axis.low, axis.high) for axis in self.axes]
-        return (centre, *moved(centre, ends))
+        return (centre, *_moved(centre, [(axis.low, axis.high) for axis in self.axes]))
 
     def random(self, count: int, seed: int) -> tuple[Setting, ...]:
         """`count` settings drawn like those of training, from a seed, rounded like the grid's."""
@@ -138,15 +129,16 @@ class Space:
         end of the range, with the other coefficients at their middle value. None of `settings`.
         """
         columns = [sorted(set(column)) for column in zip(*settings, strict=True)]
-        values: list[list[float]] = [[] for _ in columns]
-        for column, between in zip(columns, values, strict=True):
-            if len(column) > 1:
+        centre = tuple(column[len(column) // 2] for column in columns)
+        steps: list[list[float]] = []
+        for column in columns:
+            halfway = [math.sqrt(a * b) for a, b in itertools.pairwise(column)]
+            if halfway:
                 before = column[0] * math.sqrt(column[0] / column[1])
                 beyond = column[-1] * math.sqrt(column[-1] / column[-2])
-                halfway = [math.sqrt(a * b) for a, b in itertools.pairwise(column)]
-                between += [float(f"{value:.3g}") for value in (before, *halfway, beyond)]
-        centre = tuple(column[len(column) // 2] for column in columns)
-        return tuple(s for s in dict.fromkeys(moved(centre, values)) if s not in settings)
+                halfway = [before, *halfway, beyond]
+            steps.append([float(f"{value:.3g}") for value in halfway])
+        return tuple(s for s in dict.fromkeys(_moved(centre, steps)) if s not in settings)
 
     def encode(self, coefficients: torch.Tensor) -> torch.Tensor:
         """(B, K) coefficients to [-1, 1] by their place on the logarithmic axis."""
@@ -177,12 +169,8 @@ class Space:
         return low, high
 
 
-def moved(centre: Setting, values: Sequence[Iterable[float]]) -> list[Setting]:
-    """The settings in which one coefficient takes its `values` and the others stay.
-
-    >>> moved((1.0, 5.0), [(2.0, 3.0), ()])
-    [(2.0, 5.0), (3.0, 5.0)]
-    """
+def _moved(centre: Setting, values: Sequence[Iterable[float]]) -> list[Setting]:
+    """The settings in which one coefficient takes its `values` and the others stay."""
     return [
         (*centre[:i], value, *centre[i + 1 :])
         for i, column in enumerate(values)
@@ -200,7 +188,7 @@ def format_setting(names: list[str], setting: Setting) -> str:
 
 
 def parse_setting(text: str) -> dict[str, float]:
-    """The inverse of `format_setting`: `distortion=0.018` to `{'distortion': 0.018}`."""
+    """The inverse of `format_setting`, by name. ValueError where it is none."""
     try:
         return {name: float(value) for name, value in (p.split("=") for p in text.split(";"))}
     except ValueError:

@@ -101,12 +101,12 @@ class Training:
 class Preset:
     """A size of experiment: the task with its fields set, how many settings, which seeds.
 
-    `methods` gives, by a method's name, the fields in which it differs from its defaults here.
-    `lengths` are shares of the steps for which the reference and the networks under test are
-    trained, too, each with its whole schedule, for quality against compute. `snapshots` are shares
-    of one training at which these networks are kept and measured on their way.
-    `wants` names the locations of data without which a run of this size is warned of: one that is
-    meant as evidence says little on a few pictures.
+    methods: by a method's name, the fields in which it differs from its defaults here.
+    lengths: shares of the steps for which the reference and the networks under test are trained,
+        too, each with its whole schedule, for quality against compute.
+    snapshots: shares of one training at which these networks are kept and measured on their way.
+    wants: locations of data without which a run of this size is warned of: one that is meant as
+        evidence says little on a few pictures.
     """
 
     task: Task

@@ -23,6 +23,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -44,10 +45,8 @@ Snapshots = Mapping[int, Callable[[Network], str | None]]
 
 
 class Diverged(RuntimeError):
-    """The loss became non-finite; the message says between which steps.
-
-    `ledger` is what was spent until then.
-    """
+    """The loss became non-finite between the steps that the message names; `ledger` is what was
+    spent until then."""
 
     def __init__(self, message: str, ledger: dict[str, Any]) -> None:
         super().__init__(message)
@@ -108,37 +107,36 @@ def fit(
     return {**trainer.ledger(), "snapshots": trainer.snapshots}
 
 
+@dataclass
 class Trainer:
     """One network's training, as far as it has come: `step` optimiser steps. Begins from the seed,
-    whatever `folder` holds; see `fit` for the arguments."""
+    whatever `folder` holds; see `fit` for the fields."""
 
-    def __init__(
-        self,
-        task: Task,
-        network: Network,
-        draw: Draw,
-        seed: int,
-        device: torch.device,
-        folder: Path,
-        shared: bool = False,
-    ) -> None:
-        self.task, self.training, self.network = task, task.training, network
-        self.draw, self.device, self.shared = draw, device, shared
-        self.state_file, self.log_file = folder / "state.pt", folder / "log.jsonl"
-        network.to(device)
+    task: Task
+    network: Network
+    draw: Draw
+    seed: int
+    device: torch.device
+    folder: Path
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        self.training = self.task.training
+        self.network.to(self.device).train()
         if self.training.channels_last:
-            network.model.to(memory_format=torch.channels_last)
-        network.train()
-        self.adam = optimiser(network, self.training)
+            self.network.model.to(memory_format=torch.channels_last)
+        self.adam = optimiser(self.network, self.training)
         self.rate: Tensor = self.adam.param_groups[0]["lr"]  # one for all groups
-        self.data = task.data("train").to(device)
+        self.data = self.task.data("train").to(self.device)
         self.generators = {"data": torch.Generator(), "coefficients": torch.Generator()}
-        self._seed(seed)
-        self.flops = step_flops(task, network, *self.inputs())
-        self._seed(seed)
-        torch.manual_seed(seed)
-        self.memory, self._earlier_peaks = Memory(device, held=size(network)), dict[str, int]()
-        self.clock, self.devices = Clock(device), [device_name(device)]
+        self._sow()
+        self.flops = step_flops(self.task, self.network, *self.inputs())
+        self._sow()
+        torch.manual_seed(self.seed)
+        self.memory = Memory(self.device, held=size(self.network))
+        self._earlier_peaks: dict[str, int] = {}
+        self.clock, self.devices = Clock(self.device), [device_name(self.device)]
+        self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
         self.snapshots: dict[int, str | None] = {}  # saved, so that one damaged since shows
         self.window: Tensor | None = None  # sums of the loss and the terms since the last log line
         self.window_steps = 0
@@ -146,9 +144,9 @@ class Trainer:
         self._compute = torch.compile(optimiser_step) if self.training.compile else optimiser_step
         self._go_on_from(0)
 
-    def _seed(self, seed: int) -> None:
-        self.generators["data"].manual_seed(seed)
-        self.generators["coefficients"].manual_seed(seed + 1_000_003)
+    def _sow(self) -> None:
+        self.generators["data"].manual_seed(self.seed)
+        self.generators["coefficients"].manual_seed(self.seed + 1_000_003)
 
     def _go_on_from(self, step: int) -> None:
         self.step = self._first = step

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +65,11 @@ class Yoto(OneNetwork):
         of the task's steps (1 takes the grid's own). Its cost counts.
     """
 
-    name: ClassVar[str] = "yoto"
-    line: ClassVar[str] = "one loss-conditional network: FiLM, default"
-    swept: ClassVar[bool] = True
-    role: ClassVar[str] = "under test"
-    label: ClassVar[str] = "YOTO"
+    name = "yoto"
+    line = "one loss-conditional network: FiLM, default"
+    swept = True
+    role = "under test"
+    label = "YOTO"
 
     encoding: str = "log"
     law: str = "log_uniform"
