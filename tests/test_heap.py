@@ -27,8 +27,10 @@ print(resident() - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library's heap")
 @pytest.mark.parametrize(
     ("kept", "back", "users", "stays"),
-    [(1, 0, {}, True), (0, 0, {}, False), (1, 0, {"MALLOC_ARENA_MAX": "2"}, False)]
-    + [(1, 1, {}, False)],
+    [
+        *((1, 0, {}, True), (0, 0, {}, False), (1, 1, {}, False)),
+        (1, 0, {"MALLOC_ARENA_MAX": "2"}, False),
+    ],
 )
 def test_freed_memory_stays_unless_the_user_has_set_the_heap_or_a_job_ends(
     kept: int, back: int, users: dict[str, str], stays: bool

@@ -43,6 +43,7 @@ def run(trained: Cell, folder: Path, **options):
 
 def interrupted(folder: Path, after: int = 1, **options) -> Path:
     """The checkpoint of a training that was stopped after so many steps."""
+    folder.mkdir(exist_ok=True)
     steps = iter(range(1, after + 1))
     with pytest.raises(Interrupted, match=f"after step {after} of 300, state saved"):
         run(cell(), folder, should_stop=lambda: next(steps) == after, **options)
@@ -165,7 +166,7 @@ def test_lines_after_the_checkpoint_are_dropped_from_the_log(tmp_path: Path) -> 
 def test_a_damaged_log_loses_its_lines_and_not_the_checkpoint(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    whole, _ = run(cell(), tmp_path / "whole", log_every=300)
+    whole, _ = run(cell(), tmp_path)
     log = interrupted(tmp_path / "broken", after=100, log_every=5).with_name("log.jsonl")
     damage(log)
     steps: list[int] = []
