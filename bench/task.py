@@ -313,6 +313,7 @@ def weighted(
     A term without an axis has weight one; an axis without a term is a ValueError.
     `geometric_mean` divides by the geometric mean of all the terms' weights.
 
+    >>> from bench import Axis
     >>> space = Space((Axis(name="rate", low=1.0, high=9.0),))
     >>> terms = {"rate": torch.tensor([1.0]), "distortion": torch.tensor([3.0])}
     >>> weighted(space, terms, torch.tensor([[4.0]]))
