@@ -8,25 +8,20 @@ channels are padded, so that they amount to a constant per output channel (`Conc
 draw is YOTO's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from baselines.unconditioned import Unconditioned
-from bench.conditioners import Concatenation, Conditioner, Encoding
-from bench.task import Task
+from bench import Concatenation, Conditioner, Encoding, OneNetwork, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputConcatenation(Unconditioned):
+class InputConcatenation(OneNetwork):
     """encoding: how coefficients are shown; "log" as published."""
 
-    name: ClassVar[str] = "concatenation"
-    line: ClassVar[str] = "log-coefficients as further input channels"
-    swept: ClassVar[bool] = True
+    name = "concatenation"
+    line = "log-coefficients as further input channels"
+    swept = True
 
     encoding: str = "log"
 
@@ -35,5 +30,5 @@ class InputConcatenation(Unconditioned):
             return ""
         return "it names no entrance to its model at which a constant would be seen"
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return Concatenation(model, task.entrances(model), Encoding(task.space, self.encoding))

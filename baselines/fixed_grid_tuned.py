@@ -9,22 +9,18 @@ tried; on the other tasks, which know no scale, another learning rate, where tra
 see their presets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from baselines.fixed_grid import FixedGrid
-from bench.identity import ADDED
-from bench.method import Tuning
+from bench import ADDED, FixedGrid, Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
 class FixedGridTuned(FixedGrid):
-    name: ClassVar[str] = "fixed_grid_tuned"
-    line: ClassVar[str] = "the fixed grid with the levers that helped it most"
-    tuned: ClassVar[bool] = True
+    name = "fixed_grid_tuned"
+    line = "the fixed grid with the levers that helped it most"
+    tuned = True
     tuning: ClassVar[Mapping[str, Tuning]] = {
         "compression": Tuning(variants=16, preset="quick", examples=76_800, flops=182726767718400),
         "beta_vae_scenes": Tuning(

@@ -7,28 +7,21 @@ levels' λ. Simplified: gains are stored as logarithms, which keeps them positiv
 task's own, theirs has another entropy model. Training draws levels alone, as published.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from baselines.unconditioned import Unconditioned
-from bench.conditioners import Conditioner, Modulating
-from bench.method import Cell
-from bench.modulation import BEFORE, Modulation, channels
-from bench.task import Task
+from bench import BEFORE, Cell, Conditioner, Modulating, Modulation, OneNetwork, Task, channels
 
 
 @dataclass(frozen=True, kw_only=True)
-class GainUnits(Unconditioned):
+class GainUnits(OneNetwork):
     """levels: rows of gains, log-spaced over the range of λ."""
 
-    name: ClassVar[str] = "gain_units"
-    line: ClassVar[str] = "a gain per latent channel and rate level, interpolated (compression)"
-    swept: ClassVar[bool] = True
+    name = "gain_units"
+    line = "a gain per latent channel and rate level, interpolated (compression)"
+    swept = True
 
     levels: int = 5
 
@@ -37,24 +30,16 @@ class GainUnits(Unconditioned):
             raise ValueError(f"{self.name}: levels {self.levels}: use 2 or more")
 
     def refuses(self, task: Task) -> str:
-        return refuses_codec(task)
+        model = task.model()
+        if len(task.space.axes) == 1 and hasattr(model, "g_a") and hasattr(model, "g_s"):
+            return ""
+        return "its model is no codec of one λ with the transforms g_a, g_s"
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return Gains(model, task.space.axes[0].at_each(self.levels))
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
         return cell.task.space.sample(count, generator, levels=self.levels)
-
-
-def refuses_codec(task: Task, *needed: str) -> str:
-    """Why a method that works on a codec's latents does not apply; "" where it does."""
-    model = task.model()
-    lacking = [part for part in ("g_a", "g_s", *needed) if not hasattr(model, part)]
-    if len(task.space.axes) == 1 and not lacking:
-        return ""
-    return (
-        f"its model is no codec of one λ with the transforms {', '.join(('g_a', 'g_s', *needed))}"
-    )
 
 
 class Gains(Modulating):
@@ -76,10 +61,9 @@ class Gains(Modulating):
         self.log_gains = nn.Parameter(torch.zeros(len(levels), sum(self._widths)))
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        with torch.autocast(coefficients.device.type, enabled=False):
-            logs = coefficients[:, 0].log().clamp(self.levels[0], self.levels[-1])
-            above = torch.searchsorted(self.levels, logs).clamp(1, len(self.levels) - 1)
-            low, high = self.levels[above - 1], self.levels[above]
-            share = ((logs - low) / (high - low))[:, None]
-            mixed = self.log_gains[above - 1] * (1 - share) + self.log_gains[above] * share
-            return [(gain, None) for gain in mixed.exp().split(self._widths, 1)]
+        logs = coefficients[:, 0].log().clamp(self.levels[0], self.levels[-1])
+        above = torch.searchsorted(self.levels, logs).clamp(1, len(self.levels) - 1)
+        low, high = self.levels[above - 1], self.levels[above]
+        share = ((logs - low) / (high - low))[:, None]
+        mixed = self.log_gains[above - 1] * (1 - share) + self.log_gains[above] * share
+        return [(gain, None) for gain in mixed.exp().split(self._widths, 1)]

@@ -8,29 +8,24 @@ gates sit where YOTO's modulations do, after the last convolution of each block,
 layers, rather than on every layer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
-from baselines.unconditioned import Unconditioned
-from bench.conditioners import Conditioner, Encoding, Gates
-from bench.task import Task
+from bench import Conditioner, Encoding, Gates, OneNetwork, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiRateGates(Unconditioned):
-    name: ClassVar[str] = "gates"
-    line: ClassVar[str] = "MR-VAE: one gate per channel, moved by log β (β-VAE)"
-    swept: ClassVar[bool] = True
+class MultiRateGates(OneNetwork):
+    name = "gates"
+    line = "MR-VAE: one gate per channel, moved by log β (β-VAE)"
+    swept = True
 
     def refuses(self, task: Task) -> str:
         known = task.halves(task.model())
         return "" if known else "its model is no autoencoder: the task names no `halves`"
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         halves = task.halves(model)
         closing = [site for site, half in halves.items() if half == "decoder"]
         return Gates(model, list(halves), Encoding(task.space, "standardised"), closing=closing)

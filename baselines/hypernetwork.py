@@ -9,33 +9,35 @@ instead of 100, because a head has as many weights as its tensor times the hidde
 is for small models.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from baselines.unconditioned import Unconditioned
-from bench.conditioners import Conditioner, Encoding
-from bench.cost import parameters
-from bench.method import Cell
-from bench.modulation import CONVOLUTIONS, TRANSPOSED, put
-from bench.task import Task
+from bench import (
+    CONVOLUTIONS,
+    TRANSPOSED,
+    Cell,
+    Conditioner,
+    Encoding,
+    OneNetwork,
+    Task,
+    parameters,
+    put,
+)
 
 LARGEST = 1_000_000  # parameters of the model
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParetoHypernetwork(Unconditioned):
+class ParetoHypernetwork(OneNetwork):
     """hidden: width of the perceptron."""
 
-    name: ClassVar[str] = "hypernetwork"
-    line: ClassVar[str] = "coefficients to all weights (small models)"
-    swept: ClassVar[bool] = True
+    name = "hypernetwork"
+    line = "coefficients to all weights (small models)"
+    swept = True
 
     hidden: int = 16
 
@@ -45,7 +47,7 @@ class ParetoHypernetwork(Unconditioned):
             return ""
         return f"its model has {count:,} parameters, and {LARGEST:,} is what it is meant for"
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return WeightMaker(model, Encoding(task.space, "standardised"), self.hidden)
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
@@ -77,22 +79,16 @@ class WeightMaker(Conditioner):
             name
             for name, layer in model.named_modules()
             if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.InstanceNorm2d))
-            and layer.weight is not None
+            and getattr(layer, "weight", None) is not None
         ]
-        self.trunk = nn.Sequential(
-            encoding,
-            nn.Linear(encoding.width, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-        )
+        first, second = nn.Linear(encoding.width, hidden), nn.Linear(hidden, hidden)
+        self.trunk = nn.Sequential(encoding, first, nn.ReLU(), second, nn.ReLU())
         self.heads = nn.ParameterList()
         for site in self.sites:
             layer = model.get_submodule(site)
             weight: Tensor = layer.weight  # type: ignore[assignment]
             spread = 0.1 / (weight[0].numel() * hidden) ** 0.5
-            count = parameters(layer)
-            self.heads.append(spread * torch.randn(count, hidden))
+            self.heads.append(spread * torch.randn(parameters(layer), hidden))
 
     def attach(self, model: nn.Module) -> None:
         self._layers = []

@@ -8,28 +8,22 @@ normalisers). Changed: the range is the task's, [0.1, 10] times the middle, wher
 so that all methods answer the same settings.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from baselines.unconditioned import Unconditioned
-from bench.conditioners import ConditionalNorm, Conditioner, Encoding
-from bench.method import Cell
-from bench.task import Task
+from bench import Cell, ConditionalNorm, Conditioner, Encoding, OneNetwork, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceNorm(Unconditioned):
+class InstanceNorm(OneNetwork):
     """hidden: width of the perceptron. encoding, law: as in `bench.yoto.Yoto`."""
 
-    name: ClassVar[str] = "instance_norm"
-    version: ClassVar[int] = 2  # in the first the norms' own parameters were trained, too
-    line: ClassVar[str] = "instance norms' scale and offset from one network (style)"
-    swept: ClassVar[bool] = True
+    name = "instance_norm"
+    version = 2  # in the first the norms' own parameters were trained, too
+    line = "instance norms' scale and offset from one network (style)"
+    swept = True
 
     hidden: int = 128
     encoding: str = "raw"
@@ -38,12 +32,11 @@ class InstanceNorm(Unconditioned):
     def refuses(self, task: Task) -> str:
         return "" if norms(task.model()) else "its model has no affine instance norm"
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         for name in norms(model):
             model.get_submodule(name).requires_grad_(False)
-        return ConditionalNorm(
-            model, norms(model), Encoding(task.space, self.encoding), self.hidden
-        )
+        encoding = Encoding(task.space, self.encoding)
+        return ConditionalNorm(model, norms(model), encoding, self.hidden)
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
         return cell.task.space.sample(count, generator, self.law)
@@ -51,8 +44,5 @@ class InstanceNorm(Unconditioned):
 
 def norms(model: nn.Module) -> list[str]:
     """The names of a model's affine instance norms."""
-    return [
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.InstanceNorm2d) and layer.affine
-    ]
+    layers = model.named_modules()
+    return [name for name, m in layers if isinstance(m, nn.InstanceNorm2d) and m.affine]

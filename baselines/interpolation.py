@@ -10,26 +10,19 @@ are mixed in proportion to the places of the coefficients. Simplified: rewarded 
 common pretrained network, here the start is the task's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from baselines.fixed_grid import Fixed, FixedGrid
-from bench.conditioners import Network
-from bench.method import Cell
-from bench.space import Setting, Space
-from bench.task import Task
+from bench import Cell, Fixed, FixedGrid, Network, Setting, Space, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation(Fixed):
-    name: ClassVar[str] = "interpolation"
-    line: ClassVar[str] = "weights mixed between fixed networks at the ends of the range"
+    name = "interpolation"
+    line = "weights mixed between fixed networks at the ends of the range"
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
         axes = task.space.axes

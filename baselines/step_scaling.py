@@ -6,38 +6,46 @@ s is the one of a ladder with the least loss on training crops. Common practice,
 quality; our own formulation. The cell is the fixed grid's, and is costed in both rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from baselines.gain_units import refuses_codec
-from baselines.single_model import SingleModel
-from bench.conditioners import Network
-from bench.method import Cell
-from bench.modulation import fold, fold_before
-from bench.space import Setting
-from bench.task import Task, weighted
+from bench import (
+    Cell,
+    Fixed,
+    FixedGrid,
+    Network,
+    Setting,
+    Task,
+    fold,
+    fold_before,
+    weighted,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepScaling(SingleModel):
+class StepScaling(Fixed):
     """reach: the ladder goes from 1 / reach to reach. rungs: their number. crops: training crops
     that each rung is tried on."""
 
-    name: ClassVar[str] = "step_scaling"
-    line: ClassVar[str] = "the grid's middle network with another quantiser step (compression)"
+    name = "step_scaling"
+    line = "the grid's middle network with another quantiser step (compression)"
 
     reach: float = 16.0
     rungs: int = 33
     crops: int = 16
 
     def refuses(self, task: Task) -> str:
-        return refuses_codec(task, "h_a")
+        model, needed = task.model(), ("g_a", "g_s", "h_a")
+        if len(task.space.axes) == 1 and all(hasattr(model, part) for part in needed):
+            return ""
+        return f"its model is no codec of one λ with the transforms {', '.join(needed)}"
+
+    def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
+        return [FixedGrid().middle(task, settings, seed)]
 
     def at(
         self, task: Task, cells: Sequence[Cell], networks: Sequence[Network], setting: Setting

@@ -11,19 +11,14 @@ loss alone instead of multi-objective optimisation, the variable-rate path from 
 the same steps and rates as every other method. Any λ in between has a step in between.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from baselines.unconditioned import Unconditioned
-from bench.conditioners import Conditioner
-from bench.method import Cell
-from bench.task import Task
+from bench import Cell, Conditioner, OneNetwork, Task
 from bench.tasks.compression import Compression, in_full_precision
 
 CODECS = {
@@ -33,12 +28,12 @@ CODECS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariableRate(Unconditioned):
+class VariableRate(OneNetwork):
     """levels: how many λ, log-spaced over the range, are trained for."""
 
-    name: ClassVar[str] = "vbr"
-    line: ClassVar[str] = "CompressAI's variable-rate codec: a quantiser step per λ (compression)"
-    swept: ClassVar[bool] = True
+    name = "vbr"
+    line = "CompressAI's variable-rate codec: a quantiser step per λ (compression)"
+    swept = True
 
     levels: int = 8
 
@@ -53,7 +48,7 @@ class VariableRate(Unconditioned):
         in_full_precision(model)
         return model
 
-    def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return QuantiserStep(task.space.axes[0].at(0.5))
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:

@@ -6,26 +6,19 @@ own formulation of common practice. The middle network is the fixed grid's own; 
 row of the costs it counts in full, with the whole chain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from baselines.fixed_grid import Fixed
-from baselines.single_model import SingleModel
-from bench.method import Cell
-from bench.space import Setting
-from bench.task import Task
+from bench import Cell, Fixed, FixedGrid, Setting, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmGrid(Fixed):
     """share: of the task's steps in every fine-tuning. rate: of its peak learning rate there."""
 
-    name: ClassVar[str] = "warm_grid"
-    line: ClassVar[str] = "one full run, then a short fine-tuning per setting from its neighbour"
-    role: ClassVar[str] = "warm start"
+    name = "warm_grid"
+    line = "one full run, then a short fine-tuning per setting from its neighbour"
+    role = "warm start"
 
     share: float = 0.1
     rate: float = 1.0
@@ -35,14 +28,12 @@ class WarmGrid(Fixed):
             raise ValueError(f"{self.name}: share and rate are above 0, got {self}")
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
-        cells = SingleModel().plan(task, settings, seed)
+        cells = [FixedGrid().middle(task, settings, seed)]
         (first,) = cells[0].trained_for
         brief = task.lasting(self.share).trained_with(lr=self.rate * task.training.lr)
-        rest = sorted(
-            (setting for setting in settings if setting != first),
-            key=lambda setting: task.space.distance(setting, first),
-        )
-        for setting in rest:
+
+        others = [setting for setting in settings if setting != first]
+        for setting in sorted(others, key=lambda setting: task.space.distance(setting, first)):
             parent = min(cells, key=lambda cell: task.space.distance(cell.trained_for[0], setting))
             cells.append(
                 Cell(task=brief, method=self, seed=seed, trained_for=(setting,), after=parent)

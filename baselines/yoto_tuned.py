@@ -3,22 +3,19 @@
 What it took to find them is a cost: `tuning`, from `results/reference/ablation-*`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bench.method import Tuning
-from bench.yoto import Yoto
+from bench import Tuning, Yoto
 
 
 @dataclass(frozen=True, kw_only=True)
 class YotoTuned(Yoto):
-    name: ClassVar[str] = "yoto_tuned"
-    line: ClassVar[str] = "YOTO with the levers that closed its gap best"
-    label: ClassVar[str] = "YOTO tuned"
-    tuned: ClassVar[bool] = True
+    name = "yoto_tuned"
+    line = "YOTO with the levers that closed its gap best"
+    label = "YOTO tuned"
+    tuned = True
     tuning: ClassVar[Mapping[str, Tuning]] = {
         "compression": Tuning(variants=15, preset="quick", examples=25_600, flops=60952045260800),
         "beta_vae_scenes": Tuning(

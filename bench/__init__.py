@@ -51,10 +51,17 @@ __version__ = "0.1.0"
 # What plug-ins and notebooks use, by the module it is in; imported when it is first touched.
 PUBLIC = {
     "bench.space": ("Axis", "Setting", "Space", "LAWS"),
-    "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location"),
-    "bench.method": ("Cell", "Method", "Tuning"),
+    "bench.task": (
+        *("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location", "weighted"),
+    ),
+    "bench.cost": ("parameters",),
+    "bench.method": ("Cell", "Fixed", "Method", "OneNetwork", "Tuning"),
+    "bench.fixed_grid": ("FixedGrid",),
     "bench.identity": ("ADDED",),
-    "bench.modulation": ("BEFORE", "Modulation", "channels", "matching", "modulate", "put"),
+    "bench.modulation": (
+        *("BEFORE", "CONVOLUTIONS", "Modulation", "TRANSPOSED", "channels", "fold", "fold_before"),
+        *("matching", "modulate", "put"),
+    ),
     "bench.conditioners": (
         *("Balance", "Concatenation", "ConditionalNorm", "Conditioner", "Encoding", "FiLM"),
         *("Gates", "KnownScale", "Modulating", "Network", "closing_gate"),

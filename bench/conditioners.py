@@ -1,10 +1,9 @@
-"""Conditioning added to a model from outside: `layer(x)` becomes `layer(x) * scale + shift`.
+"""What lets a model follow coefficients, added to it from outside.
 
-`modulate` wraps the named layers of any model; a `Conditioner` turns a batch of coefficients into
-what the model follows, most of them (`Modulating`) into scales and shifts of such layers; `fold`
-writes one setting's scales and shifts into the layers' weights, so that the result is the plain
-model again, at no cost. FiLM: Perez et al., AAAI 2018; as used for loss-conditional training:
-Dosovitskiy & Djolonga, ICLR 2020.
+A `Conditioner` turns a batch of coefficients into what the model follows, most of them
+(`Modulating`) into scales and shifts of its layers (`bench/modulation.py`), which fold away at one
+setting. FiLM: Perez et al., AAAI 2018; as used for loss-conditional training: Dosovitskiy &
+Djolonga, ICLR 2020.
 """
 
 from __future__ import annotations
@@ -18,15 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.modulation import (
-    BEFORE,
-    Modulation,
-    channels,
-    fold,
-    fold_before,
-    modulate,
-    put,
-)
+from bench.modulation import BEFORE, Modulation, channels, fold, fold_before, modulate, put
 from bench.space import Setting, Space
 
 # How coefficients are shown to a network
@@ -50,15 +41,10 @@ class Encoding(nn.Module):
         super().__init__()
         if kind not in ENCODINGS:
             raise ValueError(f"encoding {kind!r}: use one of {', '.join(ENCODINGS)}")
-        self.kind = kind
-        low, high = space.log_bounds()
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
-        self.width = len(low) * (1 + 2 * WAVES if kind == "sinusoidal" else 1)
-
-    def from_middle(self, coefficients: Tensor) -> Tensor:
-        """Natural logarithms relative to the geometric middle of the range, (B, K)."""
-        return coefficients.log() - (self.low + self.high) / 2
+        self.space, self.kind = space, kind
+        for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
+            self.register_buffer(name, bound, persistent=False)
+        self.width = len(self.low) * (1 + 2 * WAVES if kind == "sinusoidal" else 1)
 
     def forward(self, coefficients: Tensor) -> Tensor:
         if self.kind == "raw":
@@ -67,12 +53,12 @@ class Encoding(nn.Module):
         if self.kind == "log":
             return logs
         place = 2 * (logs - self.low) / (self.high - self.low) - 1
-        found = [math.sqrt(3) * place]  # a uniform draw from [-1, 1] has the variance 1/3
+        code = [math.sqrt(3) * place]  # a uniform draw from [-1, 1] has the variance 1/3
         if self.kind == "sinusoidal":
             for wave in range(WAVES):
                 angle = math.pi / 2 * 2**wave * place
-                found += [angle.sin(), angle.cos()]
-        return torch.cat(found, 1)
+                code += [angle.sin(), angle.cos()]
+        return torch.cat(code, 1)
 
 
 # Conditioners
@@ -105,38 +91,54 @@ class Modulating(Conditioner):
 
     @abstractmethod
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        """One modulation per site; a site before a layer takes a scale only."""
+        """One modulation per site, computed in fp32; a site before a layer takes a scale only."""
 
     def attach(self, model: nn.Module) -> None:
         self._wrappers = modulate(model, self.sites)  # a list: their weights stay the model's
 
     def condition(self, coefficients: Tensor) -> None:
-        self._set(self(coefficients))
+        with torch.autocast(coefficients.device.type, enabled=False):
+            modulations = self(coefficients)
+        for site, wrapper, part in zip(self.sites, self._wrappers, modulations, strict=True):
+            if site.startswith(BEFORE):
+                wrapper.before = part[0]
+            else:
+                wrapper.after = part
 
     def release(self) -> None:
-        self._set([(None, None)] * len(self.sites))
-
-    def _set(self, modulations: Sequence[Modulation]) -> None:
-        for site, wrapper, found in zip(self.sites, self._wrappers, modulations, strict=True):
-            if site.startswith(BEFORE):
-                wrapper.before = found[0]
-            else:
-                wrapper.after = found
+        for wrapper in self._wrappers:
+            wrapper.before, wrapper.after = None, (None, None)
 
     def bake(self, model: nn.Module, coefficients: Tensor) -> None:
-        for site, wrapper, found in zip(
-            self.sites, self._wrappers, self(coefficients), strict=True
-        ):
-            if site.startswith(BEFORE):
-                assert found[0] is not None
-                fold_before(wrapper.layer, found[0])
-            else:
-                fold(wrapper.layer, *found)
-        for site, wrapper in zip(self.sites, self._wrappers, strict=True):
-            put(model, site.removeprefix(BEFORE), wrapper.layer)
+        self.condition(coefficients)
+        for wrapper in dict.fromkeys(self._wrappers):  # one layer may be two sites
+            fold(wrapper.layer, *wrapper.after)
+            if wrapper.before is not None:
+                fold_before(wrapper.layer, wrapper.before)
+            put(model, wrapper.name, wrapper.layer)
 
 
-SCALES = ("linear", "exponential", "free")
+class KnownScale(Modulating):
+    """Sites scaled by a product of powers of the coefficients, each relative to the middle of its
+    range: by site, one exponent per axis (`Task.scaling`). Nothing is learned."""
+
+    middle: Tensor
+    powers: Tensor
+
+    def __init__(self, space: Space, prior: Mapping[str, Sequence[float]]) -> None:
+        super().__init__()
+        self.sites = list(prior)
+        low, high = space.log_bounds()
+        rows = torch.tensor([list(exponents) for exponents in prior.values()])
+        self.register_buffer("middle", (low + high) / 2, persistent=False)
+        self.register_buffer("powers", rows, persistent=False)
+
+    def forward(self, coefficients: Tensor) -> list[Modulation]:
+        factors = ((coefficients.log() - self.middle) @ self.powers.T).exp()
+        return [(factor[:, None], None) for factor in factors.unbind(1)]
+
+
+SCALES = {"linear": lambda part: 1 + part, "exponential": torch.exp, "free": lambda part: part}
 
 
 class FiLM(Modulating):
@@ -151,11 +153,8 @@ class FiLM(Modulating):
     scale: "linear" as above; "exponential", exp(m * MLP), which covers orders of magnitude;
     "free", MLP alone for scale and shift, which does not start near the plain model.
     exact: the last layers start at zero, so that the start is the plain model (or `prior`).
-    prior: sites whose scale is multiplied by a product of powers of the coefficients, each
-    relative to the middle of its range: by site, one exponent per axis. Further sites are allowed.
+    prior: sites whose scale is multiplied with that of `KnownScale`. Further sites are allowed.
     """
-
-    powers: Tensor
 
     def __init__(
         self,
@@ -171,12 +170,10 @@ class FiLM(Modulating):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale {scale!r}: use one of {', '.join(SCALES)}")
-        self.sites = [*sites, *(site for site in prior if site not in sites)]
+        self.sites = list(dict.fromkeys([*sites, *prior]))
         self.encoding, self.hidden, self.scale = encoding, hidden, scale
-        self._prior = {self.sites.index(site): i for i, site in enumerate(prior)}
-        rows = torch.tensor([list(prior[site]) for site in prior])
-        self.register_buffer("powers", rows, persistent=False)
         self.multiplier = 1.0 if scale == "free" else multiplier
+        self.known = KnownScale(encoding.space, prior) if prior else None
         widths = [channels(model.get_submodule(site)) for site in sites]
         self._count = 2 * len(sites)
         # Perceptron 2i scales site i, perceptron 2i + 1 shifts it. They lie sorted by width.
@@ -184,7 +181,7 @@ class FiLM(Modulating):
             width: [2 * i + part for i, w in enumerate(widths) if w == width for part in (0, 1)]
             for width in sorted(set(widths))
         }
-        self.inner = nn.Linear(encoding.width, 2 * len(sites) * hidden)
+        self.inner = nn.Linear(encoding.width, self._count * hidden)
         self.outer = nn.ParameterList()
         self.bias = nn.ParameterList()
         for width, members in self._groups.items():
@@ -195,47 +192,26 @@ class FiLM(Modulating):
         nn.init.zeros_(self.inner.bias)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        with torch.autocast(coefficients.device.type, enabled=False):
-            hidden = F.leaky_relu(self.inner(self.encoding(coefficients)), 0.2)
-            hidden = hidden.unflatten(1, (self._count, self.hidden)).transpose(0, 1)
-            parts: dict[int, Tensor] = {}
-            groups = hidden.split([len(members) for members in self._groups.values()])
-            for group, members, weight, bias in zip(
-                groups, self._groups.values(), self.outer, self.bias, strict=True
-            ):
-                out = torch.baddbmm(bias, group, weight) * self.multiplier
-                parts |= dict(zip(members, out.unbind(0), strict=True))
-        scales = [parts[i] for i in range(0, len(parts), 2)]
-        if self.scale == "linear":
-            scales = [1 + part for part in scales]
-        elif self.scale == "exponential":
-            scales = [part.exp() for part in scales]
-        found: list[Modulation] = [(scale, parts[2 * i + 1]) for i, scale in enumerate(scales)]
-        if self._prior:
-            found += [(None, None)] * (len(self.sites) - len(found))
-            factors = (self.encoding.from_middle(coefficients) @ self.powers.T).exp()
-            for site, row in self._prior.items():
-                scale, shift = found[site]
-                factor = factors[:, row, None]
-                found[site] = (factor if scale is None else scale * factor, shift)
-        return found
-
-
-class KnownScale(Modulating):
-    """Sites scaled by a product of powers of the coefficients, each relative to the middle of its
-    range: by site, one exponent per axis (`Task.scaling`). Nothing is learned."""
-
-    powers: Tensor
-
-    def __init__(self, space: Space, prior: Mapping[str, Sequence[float]]) -> None:
-        super().__init__()
-        self.sites, self.encoding = list(prior), Encoding(space, "log")
-        rows = torch.tensor([list(exponents) for exponents in prior.values()])
-        self.register_buffer("powers", rows, persistent=False)
-
-    def forward(self, coefficients: Tensor) -> list[Modulation]:
-        factors = (self.encoding.from_middle(coefficients) @ self.powers.T).exp()
-        return [(factor[:, None], None) for factor in factors.unbind(1)]
+        hidden = F.leaky_relu(self.inner(self.encoding(coefficients)), 0.2)
+        hidden = hidden.unflatten(1, (self._count, self.hidden)).transpose(0, 1)
+        parts: dict[int, Tensor] = {}
+        groups = hidden.split([len(members) for members in self._groups.values()])
+        for group, members, weight, bias in zip(
+            groups, self._groups.values(), self.outer, self.bias, strict=True
+        ):
+            out = torch.baddbmm(bias, group, weight) * self.multiplier
+            parts |= dict(zip(members, out.unbind(0), strict=True))
+        scale = SCALES[self.scale]
+        modulations: list[Modulation] = [
+            (scale(parts[i]), parts[i + 1]) for i in range(0, self._count, 2)
+        ]
+        if self.known is None:
+            return modulations
+        by_site: dict[str, Modulation] = dict(zip(self.sites, modulations, strict=False))
+        for site, (factor, _) in zip(self.known.sites, self.known(coefficients), strict=True):
+            before, shift = by_site.get(site, (None, None))
+            by_site[site] = (factor if before is None else before * factor, shift)
+        return list(by_site.values())
 
 
 @torch.no_grad()
@@ -258,25 +234,16 @@ class Gates(Modulating):
     ) -> None:
         super().__init__()
         self.sites, self.encoding = sites, encoding
-        self._closing = [site in closing for site in sites]
-        widths = [channels(model.get_submodule(site)) for site in sites]
-        self._widths = widths
-        start = [
-            torch.full((width,), -4.0 if closing else 4.0)
-            for width, closing in zip(widths, self._closing, strict=True)
-        ]
-        self.weight = nn.Parameter(0.1 * torch.randn(sum(widths), encoding.width))
-        self.bias = nn.Parameter(torch.cat(start))
+        self._shapes = [closing_gate if site in closing else torch.sigmoid for site in sites]
+        self._widths = [channels(model.get_submodule(site)) for site in sites]
+        start = torch.tensor([-4.0 if site in closing else 4.0 for site in sites])
+        self.weight = nn.Parameter(0.1 * torch.randn(sum(self._widths), encoding.width))
+        self.bias = nn.Parameter(start.repeat_interleave(torch.tensor(self._widths)))
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        with torch.autocast(coefficients.device.type, enabled=False):
-            all_gates = F.linear(self.encoding(coefficients), self.weight, self.bias)
-            return [
-                (closing_gate(gate) if closing else gate.sigmoid(), None)
-                for gate, closing in zip(
-                    all_gates.split(self._widths, 1), self._closing, strict=True
-                )
-            ]
+        lines = F.linear(self.encoding(coefficients), self.weight, self.bias)
+        parts = zip(self._shapes, lines.split(self._widths, 1), strict=True)
+        return [(shape(line), None) for shape, line in parts]
 
 
 def closing_gate(x: Tensor) -> Tensor:
@@ -285,11 +252,9 @@ def closing_gate(x: Tensor) -> Tensor:
 
 
 class Concatenation(Modulating):
-    """The encoded coefficients as further input channels of the sites' layers.
-
-    A constant channel, constant beyond the picture's border too, adds to each output channel a
-    constant that is linear in the code: what is learned here.
-    """
+    """The encoded coefficients as further input channels of the sites' layers. Constant channels,
+    beyond the picture's border too, add to each output channel a constant that is linear in the
+    code, which is what is learned here."""
 
     def __init__(self, model: nn.Module, sites: list[str], encoding: Encoding) -> None:
         super().__init__()
@@ -304,9 +269,8 @@ class Concatenation(Modulating):
                 row.uniform_(-(fan_in**-0.5), fan_in**-0.5)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        with torch.autocast(coefficients.device.type, enabled=False):
-            shifts = F.linear(self.encoding(coefficients), self.weight)
-            return [(None, shift) for shift in shifts.split(self._widths, 1)]
+        shifts = F.linear(self.encoding(coefficients), self.weight)
+        return [(None, shift) for shift in shifts.split(self._widths, 1)]
 
 
 class ConditionalNorm(Modulating):
@@ -328,23 +292,16 @@ class ConditionalNorm(Modulating):
                 f"conditional instance norm needs instance norms, and {', '.join(others)} are none"
             )
         self._widths = [channels(layer) for layer in layers]
-        total = 2 * sum(self._widths)
-        self.perceptron = nn.Sequential(
-            encoding, nn.Linear(encoding.width, hidden), nn.ReLU(), nn.Linear(hidden, total)
-        )
-        last: nn.Linear = self.perceptron[-1]  # type: ignore[assignment]
+        first = nn.Linear(encoding.width, hidden)
+        last = nn.Linear(hidden, 2 * sum(self._widths))
+        self.perceptron = nn.Sequential(encoding, first, nn.ReLU(), last)
         nn.init.normal_(last.weight, std=0.1 / math.sqrt(hidden))
         nn.init.zeros_(last.bias)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        with torch.autocast(coefficients.device.type, enabled=False):
-            scales, shifts = self.perceptron(coefficients).chunk(2, 1)
-            return [
-                (1 + scale, shift)
-                for scale, shift in zip(
-                    scales.split(self._widths, 1), shifts.split(self._widths, 1), strict=True
-                )
-            ]
+        both = self.perceptron(coefficients).chunk(2, 1)
+        scales, shifts = (part.split(self._widths, 1) for part in both)
+        return [(1 + scale, shift) for scale, shift in zip(scales, shifts, strict=True)]
 
 
 # The loss's share per coefficient
@@ -366,10 +323,9 @@ class Balance(nn.Module):
     def __init__(self, space: Space, bins: int = 8, rate: float = 0.1) -> None:
         super().__init__()
         self.bins, self.rate = bins, rate
-        low, high = space.log_bounds()
-        self.register_buffer("low", low, persistent=False)
-        self.register_buffer("high", high, persistent=False)
-        self.register_buffer("table", torch.zeros(len(low), bins))
+        for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
+            self.register_buffer(name, bound, persistent=False)
+        self.register_buffer("table", torch.zeros(len(space.axes), bins))
         self.register_buffer("offset", torch.full((), math.nan))
 
     @torch.no_grad()
@@ -408,9 +364,7 @@ class Network(nn.Module):
         balance: Balance | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.conditioner = conditioner
-        self.balance = balance
+        self.model, self.conditioner, self.balance = model, conditioner, balance
         if conditioner is not None:
             conditioner.attach(model)
 

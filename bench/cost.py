@@ -1,5 +1,5 @@
 """What a network cost: examples, steps, FLOPs, seconds of the device and of the processor by phase,
-memory, parameters.
+memory, parameters; and the C library's heap, told to keep what tensors give back.
 
 The clock runs in exactly one phase at a time. A nested phase pauses the one around it, so
 evaluation, checkpoints and compilation never count as training, and it goes on through a resume.
@@ -8,6 +8,10 @@ evaluation, checkpoints and compilation never count as training, and it goes on 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import os
+import platform
 import resource
 import sys
 import time
@@ -15,10 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
-from bench import heap
+from bench.identity import processor
+
+# Time and work
 
 
 class Clock:
@@ -84,7 +91,11 @@ def stepping(ledger: dict[str, Any]) -> float:
 
 
 def count_flops(step: Callable[[], Any]) -> int:
-    """FLOPs of one call of `step` (2 per multiply-add), as torch's own counter sees them."""
+    """FLOPs of one call of `step` (2 per multiply-add), as torch's own counter sees them.
+
+    >>> count_flops(lambda: torch.ones(2, 3) @ torch.ones(3, 4))
+    48
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -94,6 +105,21 @@ def count_flops(step: Callable[[], Any]) -> int:
 
 def parameters(module: nn.Module | None) -> int:
     return sum(p.numel() for p in module.parameters()) if module is not None else 0
+
+
+def size(module: nn.Module) -> int:
+    """Bytes of a module's parameters and buffers."""
+    return sum(t.nbytes for t in (*module.parameters(), *module.buffers()))
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or the processor's and the number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {torch.get_num_threads()} threads"
+
+
+# Memory
 
 
 class Memory:
@@ -109,11 +135,12 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(device)
             before = int(torch.cuda.memory_allocated(device))
         else:
-            # Linux then counts the process's peak anew; elsewhere it is that of its whole life.
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
-            # What is free already is the network's to take.
-            before = max(0, resident() - heap.kept()) or peak_memory(device)
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # the process's peak begins anew
+                before = psutil.Process().memory_info().rss
+                before = max(0, before - kept_memory())  # what is free is the network's to take
+            except OSError:  # no Linux: the peak is that of its whole life
+                before = peak_memory(device)
         self._before = before - held
 
     @property
@@ -130,20 +157,6 @@ class Memory:
         return int(torch.cuda.max_memory_reserved(self._device)) if cuda else 0
 
 
-def resident() -> int:
-    """Bytes of main memory that this process has now; 0 where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0
-    return pages * resource.getpagesize()
-
-
-def size(module: nn.Module) -> int:
-    """Bytes of a module's parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-
-
 def peak_memory(device: torch.device) -> int:
     """Bytes: on a GPU, allocated since its peak was reset; on a CPU, the process's peak size, since
     it was reset or began."""
@@ -153,10 +166,57 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def device_name(device: torch.device) -> str:
-    """The accelerator's name, or the processor's and the number of threads."""
-    from bench.identity import processor
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory was short: torch's CPU allocator says so in a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{processor()}, {torch.get_num_threads()} threads"
+
+# The heap
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of its mallopt(3)
+
+
+class Mallinfo2(ctypes.Structure):
+    """What glibc's mallinfo2(3) returns: ten numbers, the ninth the bytes that are free and still
+    the process's."""
+
+    _fields_ = [
+        ("others", 8 * ctypes.c_size_t),
+        ("free", ctypes.c_size_t),
+        ("top", ctypes.c_size_t),
+    ]
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """From now on, memory that is freed stays with this process for its next allocation.
+
+    By default glibc takes large blocks from the kernel one by one and gives them back when they are
+    freed; a network frees and allocates the same tensors in every step, and clearing their pages
+    anew takes a good part of a CPU's time. No number changes. Does nothing where the C library is
+    another, and where the user has set it (`MALLOC_TRIM_THRESHOLD_` and the like).
+    """
+    if GLIBC and not any(name.startswith("MALLOC_") for name in os.environ):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def kept_memory() -> int:
+    """Bytes that are free and were not given back, for this process's next allocations; 0 where the
+    C library does not say."""
+    library = ctypes.CDLL(None)
+    if not (GLIBC and hasattr(library, "mallinfo2")):  # since glibc 2.33
+        return 0
+    library.mallinfo2.restype = Mallinfo2
+    return int(library.mallinfo2().free)
+
+
+def give_back_memory() -> None:
+    """Return the memory that is free now to the system, as at the end of a job: the next one needs
+    blocks of other sizes, and a process would grow with every one."""
+    if GLIBC:
+        ctypes.CDLL(None).malloc_trim(0)

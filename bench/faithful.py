@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -41,22 +41,19 @@ def same_noise(device: torch.device = CPU, seed: int = 0) -> Iterator[None]:
 
     Also without the kernels of attention that read layers' weights instead of calling them.
     """
-    numpy = sys.modules.get("numpy")
-    kept = random.getstate(), numpy.random.get_state() if numpy else None
+    states = random.getstate(), numpy.random.get_state()
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             random.seed(seed)
-            if numpy:
-                numpy.random.seed(seed)
+            numpy.random.seed(seed)
             torch.backends.mha.set_fastpath_enabled(False)
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        random.setstate(kept[0])
-        if numpy:
-            numpy.random.set_state(kept[1])
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 @torch.no_grad()
@@ -72,7 +69,7 @@ def faithful(
     setting = cell.trained_for[0] if cell.trained_for else cell.task.space.grid(2)[0]
     data = cell.task.data("train").to(device)
     count = min(cell.task.training.batch, EXAMPLES)
-    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    state = {name: value.clone() for name, value in network.state_dict().items()}
     with same_noise(device):
         try:
             folded = stored().to(device).eval().at(setting)
@@ -80,7 +77,7 @@ def faithful(
             far = f"a new one cannot take its weights ({error})"
         else:
             far = differing(cell.task, network, folded, setting, data, count, device)
-    network.load_state_dict(kept)
+    network.load_state_dict(state)
     if far:
         raise Unfaithful(
             f"{cell.method.name} on {cell.task.name}: the network that would be measured is not "
@@ -114,40 +111,39 @@ def differing(
             terms = task.losses(model, batch)
         return {name: term.detach().double().cpu() for name, term in terms.items()}
 
+    def as_trained(seed: int) -> Terms:
+        network.condition(coefficients)
+        terms = losses(network.model, seed)
+        network.release()
+        return terms
+
     network.eval()
     folded.eval()
     worst = ""
     for seed in range(TRIES):
-        network.condition(coefficients)
-        trained = losses(network.model, seed)
-        network.release()
-        measured = losses(folded, seed)
-        worst = _worst(trained, measured, {})
+        trained, measured = as_trained(seed), losses(folded, seed)
+        worst = _worst(trained, measured)
         if worst:
-            network.condition(coefficients)
-            again = losses(network.model, seed)
-            network.release()
-            spread = {name: 3 * (again[name] - trained[name]).abs().max() for name in trained}
-            worst = _worst(trained, measured, spread)
+            worst = _worst(trained, measured, as_trained(seed))
         if not worst:
             return ""
-    names = task.space.names
-    return f"on one batch at {format_setting(names, setting)}, {worst}"
+    return f"on one batch at {format_setting(task.space.names, setting)}, {worst}"
 
 
-def _worst(trained: Terms, measured: Terms, spread: Terms) -> str:
-    """The term that differs most, with how far; "" where none does by more than rounding."""
-    found = []
+def _worst(trained: Terms, measured: Terms, again: Terms | None = None) -> str:
+    """The term that differs most, with how far; "" where none does by more than rounding, and more
+    than three times as far as `again` does, which is `trained` once more."""
+    differences = []
     for name, before in trained.items():
-        after = measured[name]
-        both = torch.stack([before, after])
+        both = torch.stack([before, measured[name]])
         if torch.equal(both.isfinite()[0], both.isfinite()[1]):
             both = both.nan_to_num(0.0, 0.0, 0.0)
         size = both.square().mean().sqrt()
         far = (both[1] - both[0]).abs().max()
-        if not far <= NEAR * size + 1e-5 + spread.get(name, torch.zeros(())):
-            one, two = before.mean().item(), after.mean().item()
+        spread = 3 * (again[name] - before).abs().max() if again else 0.0
+        if not far <= NEAR * size + 1e-5 + spread:
+            one, two = before.mean().item(), measured[name].mean().item()
             share = f" ({100 * (two - one) / abs(one):+.3g} %)" if one else ""
             text = f"the term {name!r} is {one:.6g} as trained and {two:.6g} as measured{share}"
-            found.append(((far / size).item(), text))
-    return max(found)[1] if found else ""
+            differences.append(((far / size).item(), text))
+    return max(differences)[1] if differences else ""

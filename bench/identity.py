@@ -31,7 +31,7 @@ PACKAGES = ("torch", "compressai", "numpy", "pillow", "lpips")
 
 def plain(value: Any, where: str = "value") -> Any:
     """Dataclasses, tuples and mappings as JSON's own types; anything else is a TypeError."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if _is_record(value):
         fields = dataclasses.fields(value)
         return {f.name: plain(getattr(value, f.name), f"{where}.{f.name}") for f in fields}
     if isinstance(value, dict):
@@ -47,18 +47,20 @@ def plain(value: Any, where: str = "value") -> Any:
 
 
 def identifying(plugin: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are part of an id, as JSON's own types; see `ADDED`. Raises
-    TypeError as `plain`."""
-    found: dict[str, Any] = {}
+    """The fields of a dataclass that are part of an id, as JSON's own types: neither locations nor
+    `ADDED` ones at their default. Raises TypeError as `plain`."""
+    identity: dict[str, Any] = {}
     for field in dataclasses.fields(plugin):
         value = getattr(plugin, field.name)
-        if field.metadata.get("location") or (
-            field.metadata.get("added") and value == field.default
-        ):
-            continue
-        nested = dataclasses.is_dataclass(value) and not isinstance(value, type)
-        found[field.name] = identifying(value) if nested else plain(value, field.name)
-    return found
+        unchanged = field.metadata.get("added") and value == field.default
+        if not (unchanged or field.metadata.get("location")):
+            record = _is_record(value)
+            identity[field.name] = identifying(value) if record else plain(value, field.name)
+    return identity
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def canonical(value: Any) -> str:
@@ -77,22 +79,35 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# Provenance
+
+
+def provenance() -> dict[str, Any]:
+    """Where and with what a result was made; never part of an id."""
+    return {
+        "commit": commit(),
+        "packages": package_versions() | accelerator(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "command": printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
 @functools.cache
 def commit() -> str:
     """The commit this code was checked out at, `+` behind it where files differ; else `unknown`."""
-    here = Path(__file__).resolve().parent
-    git = ["git", "-C", str(here)]
-    text: Any = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+        return subprocess.run(command, capture_output=True, check=True).stdout.decode().strip()
+
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], **text)
-        ours = [*git, "ls-files", "--error-unmatch", __file__]  # not a repository around us
-        if head.returncode or subprocess.run(ours, capture_output=True).returncode:
-            return "unknown"
-        status = [*git, "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, **text)
-    except OSError:
+        git("ls-files", "--error-unmatch", __file__)  # not a repository around us
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD")[:12] + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
         return "unknown"
-    return head.stdout.strip()[:12] + ("+" if changed.stdout.strip() else "")
 
 
 @functools.cache
@@ -109,13 +124,8 @@ def package_versions() -> dict[str, str]:
 @functools.cache
 def processor() -> str:
     """The CPU's name as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    known = re.search(r"^model name\s*:\s*(.+?)\s*$", _read("/proc/cpuinfo"), re.MULTILINE)
+    return known[1] if known else platform.processor() or platform.machine()
 
 
 @functools.cache
@@ -124,25 +134,17 @@ def accelerator() -> dict[str, str]:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return {}
-    try:
-        driver = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        driver = ""
-    number = re.search(r"\d+(\.\d+)+", driver)
+    driver = re.search(r"\d+(\.\d+)+", _read("/proc/driver/nvidia/version"))
     return {
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),
-        "driver": number[0] if number else "unknown",
+        "driver": driver[0] if driver else "unknown",
     }
 
 
-def provenance() -> dict[str, Any]:
-    """Where and with what a result was made; never part of an id."""
-    return {
-        "commit": commit(),
-        "packages": package_versions() | accelerator(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "command": printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+def _read(path: str) -> str:
+    """A file of the system, "" where there is none."""
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""

@@ -41,33 +41,33 @@ class Cell:
 
     @functools.cached_property
     def id(self) -> str:
-        before = None
-        for earlier in self.chain[:-1]:  # from the first on: long chains do not nest
-            before = earlier.id
+        before = [earlier.id for earlier in self.chain[:-1]]  # the first first: they do not nest
         return content_id(
             {
                 "task": self.task.identity,
                 "method": self.method.identity,
                 "seed": self.seed,
                 "trained_for": self.trained_for,
-                "after": before,
+                "after": before[-1] if before else None,
             }
         )
 
     @property
     def chain(self) -> list[Cell]:
         """The cells to train for this one, in order, itself last."""
-        found = [self]
-        while (before := found[-1].after) is not None:
-            found.append(before)
-        return found[::-1]
+        cells = [self]
+        while (before := cells[-1].after) is not None:
+            cells.append(before)
+        return cells[::-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What was trained to find a method's levers for a task: a cost that comes before its first
-    use. variants: how many, the chosen one among them; preset: their size; examples and flops: of
-    all of them together, as their ledgers have it."""
+    """What was trained to find a method's levers for a task, a cost before its first use.
+
+    variants: how many, the chosen one among them. preset: their size. examples, flops: of all of
+    them together, as their ledgers have it.
+    """
 
     variants: int
     preset: str
@@ -145,6 +145,25 @@ class Method(ABC):
             "source": source_digest(type(self)),
             "fields": identifying(self),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneNetwork(Method):
+    """What methods have in common that train one network, for coefficients drawn per example."""
+
+    def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
+        return [Cell(task=task, method=self, seed=seed)]
+
+    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
+        return cell.task.space.sample(count, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fixed(Method):
+    """What methods have in common whose networks are trained for one setting each."""
+
+    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
+        return torch.tensor(cell.trained_for).repeat(count, 1)
 
 
 def build(cell: Cell, before: nn.Module | None = None, *, start: bool = True) -> Network:

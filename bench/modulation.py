@@ -16,16 +16,9 @@ from torch.nn.utils import parametrize
 
 Modulation = tuple[Tensor | None, Tensor | None]  # scale, shift of a site: (B, C) or (B, 1)
 
-
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
 HALF = (torch.bfloat16, torch.float16)
-
-
 BEFORE = "before:"  # prefix of a site that scales what goes into a layer, not what comes out
 
 
@@ -121,10 +114,14 @@ def unfoldable(layer: nn.Module) -> str:
 
 def matching(sites: Sequence[str], patterns: str) -> list[str]:
     """Those of `sites` that match one of the shell patterns (separated by commas or spaces), in
-    their order; a pattern that begins with `!` takes out again."""
-    wanted = patterns.replace(",", " ").split()
-    unwanted = [pattern[1:] for pattern in wanted if pattern.startswith("!")]
-    wanted = [pattern for pattern in wanted if not pattern.startswith("!")] or ["*"]
+    their order; a pattern that begins with `!` takes out again.
+
+    >>> matching(["g_a.0", "g_s.0", "h_a.0"], "g_* !*_s.*"), matching(["g_a.0", "h_a.0"], "!h_*")
+    (['g_a.0'], ['g_a.0'])
+    """
+    words = patterns.replace(",", " ").split()
+    unwanted = [word[1:] for word in words if word.startswith("!")]
+    wanted = [word for word in words if not word.startswith("!")] or ["*"]
 
     def matches(site: str, patterns: list[str]) -> bool:
         return any(fnmatch.fnmatchcase(site, pattern) for pattern in patterns)

@@ -31,7 +31,7 @@ TASKS = {
 METHODS = {
     "yoto": "bench.yoto:Yoto",
     "yoto_tuned": "baselines.yoto_tuned:YotoTuned",
-    "fixed_grid": "baselines.fixed_grid:FixedGrid",
+    "fixed_grid": "bench.fixed_grid:FixedGrid",
     "fixed_grid_tuned": "baselines.fixed_grid_tuned:FixedGridTuned",
     "warm_grid": "baselines.warm_grid:WarmGrid",
     "single_model": "baselines.single_model:SingleModel",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,8 @@ class Axis:
             )
 
     def at(self, place: float) -> float:
-        """The value at `place` in [0, 1] of the logarithmic axis, to three significant digits."""
+        """The value at `place` in [0, 1] of the logarithmic axis, to three significant digits, so
+        that the setting a table prints is the setting a network was trained for."""
         if place in (0, 1):
             return self.high if place else self.low
         value = float(f"{self.low * (self.high / self.low) ** place:.3g}")
@@ -63,9 +64,8 @@ class Space:
     axes: tuple[Axis, ...]
 
     def __post_init__(self) -> None:
-        names = self.names
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"a space needs axes of different names, got {names}")
+        if not self.axes or len(set(self.names)) < len(self.axes):
+            raise ValueError(f"a space needs axes of different names, got {self.names}")
 
     @property
     def names(self) -> list[str]:
@@ -103,11 +103,7 @@ class Space:
         return (low + (high - low) * unit) ** power
 
     def grid(self, points: int) -> tuple[Setting, ...]:
-        """`points` log-spaced values per axis, both ends included, and all their combinations.
-
-        Values between the ends are rounded to three significant digits, so that the setting a
-        table prints is the setting a network was trained for. One point is the geometric middle.
-        """
+        """`points` log-spaced values per axis, and all their combinations; see `Axis.at_each`."""
         if points < 1:
             raise ValueError(f"a grid needs one point or more, got {points}")
         return tuple(itertools.product(*(axis.at_each(points) for axis in self.axes)))
@@ -115,12 +111,7 @@ class Space:
     def one_at_a_time(self) -> tuple[Setting, ...]:
         """The geometric middle, then each axis at its low and at its high end: 1 + 2 K settings."""
         (centre,) = self.grid(1)
-        moved = [
-            (*centre[:i], value, *centre[i + 1 :])
-            for i, axis in enumerate(self.axes)
-            for value in (axis.low, axis.high)
-        ]
-        return (centre, *moved)
+        return (centre, *_moved(centre, [(axis.low, axis.high) for axis in self.axes]))
 
     def random(self, count: int, seed: int) -> tuple[Setting, ...]:
         """`count` settings drawn like those of training, from a seed, rounded like the grid's."""
@@ -138,24 +129,20 @@ class Space:
         end of the range, with the other coefficients at their middle value. None of `settings`.
         """
         columns = [sorted(set(column)) for column in zip(*settings, strict=True)]
-        centre = [column[len(column) // 2] for column in columns]
-        found = []
-        for i, column in enumerate(columns):
-            if len(column) < 2:
-                continue
-            between = [math.sqrt(a * b) for a, b in itertools.pairwise(column)]
-            before = column[0] * math.sqrt(column[0] / column[1])
-            beyond = column[-1] * math.sqrt(column[-1] / column[-2])
-            found += [
-                (*centre[:i], float(f"{value:.3g}"), *centre[i + 1 :])
-                for value in (before, *between, beyond)
-            ]
-        return tuple(setting for setting in dict.fromkeys(found) if setting not in settings)
+        centre = tuple(column[len(column) // 2] for column in columns)
+        steps: list[list[float]] = []
+        for column in columns:
+            halfway = [math.sqrt(a * b) for a, b in itertools.pairwise(column)]
+            if halfway:
+                before = column[0] * math.sqrt(column[0] / column[1])
+                beyond = column[-1] * math.sqrt(column[-1] / column[-2])
+                halfway = [before, *halfway, beyond]
+            steps.append([float(f"{value:.3g}") for value in halfway])
+        return tuple(s for s in dict.fromkeys(_moved(centre, steps)) if s not in settings)
 
     def encode(self, coefficients: torch.Tensor) -> torch.Tensor:
         """(B, K) coefficients to [-1, 1] by their place on the logarithmic axis."""
-        low, high = self.log_bounds()
-        low, high = low.to(coefficients), high.to(coefficients)
+        low, high = (bound.to(coefficients) for bound in self.log_bounds())
         return 2 * (coefficients.log() - low) / (high - low) - 1
 
     def outside(self, setting: Setting) -> list[str]:
@@ -170,29 +157,38 @@ class Space:
 
     def distance(self, one: Setting, other: Setting) -> float:
         """How far two settings lie apart, in units of the (logarithmic) axes' lengths."""
-        return math.sqrt(
-            sum(
-                (math.log(a / b) / math.log(axis.high / axis.low)) ** 2
-                for axis, a, b in zip(self.axes, one, other, strict=True)
-            )
-        )
+        pairs = zip(self.axes, one, other, strict=True)
+        parts = [math.log(a / b) / math.log(axis.high / axis.low) for axis, a, b in pairs]
+        return math.sqrt(sum(part**2 for part in parts))
 
     def log_bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The logarithms of the axes' lower and upper ends, each (K,)."""
         import torch
 
-        bounds = [[axis.low for axis in self.axes], [axis.high for axis in self.axes]]
-        low, high = torch.tensor(bounds).log()
+        low, high = torch.tensor([[a.low for a in self.axes], [a.high for a in self.axes]]).log()
         return low, high
 
 
+def _moved(centre: Setting, values: Sequence[Iterable[float]]) -> list[Setting]:
+    """The settings in which one coefficient takes its `values` and the others stay."""
+    return [
+        (*centre[:i], value, *centre[i + 1 :])
+        for i, column in enumerate(values)
+        for value in column
+    ]
+
+
 def format_setting(names: list[str], setting: Setting) -> str:
-    """`('distortion',), (0.018,)` to `distortion=0.018`: how records and file names write it."""
+    """How records and file names write a setting.
+
+    >>> format_setting(["distortion", "rate"], (0.018, 1.0))
+    'distortion=0.018;rate=1'
+    """
     return ";".join(f"{name}={value:g}" for name, value in zip(names, setting, strict=True))
 
 
 def parse_setting(text: str) -> dict[str, float]:
-    """The inverse of `format_setting`: `distortion=0.018` to `{'distortion': 0.018}`."""
+    """The inverse of `format_setting`, by name. ValueError where it is none."""
     try:
         return {name: float(value) for name, value in (p.split("=") for p in text.split(";"))}
     except ValueError:

@@ -38,11 +38,10 @@ class Measure:
     """How one measured number is called in tables and figures, and which way is better.
 
     margin: the largest difference that counts as none, set before any comparison: in the
-        measure's unit, or with a per cent sign, as "1%", of the fixed grid's value; "" says
-        nothing of the kind.
+        measure's unit, or, as "1%", of the fixed grid's value; "" says nothing of the kind.
     worst: a value worse than any that matters: the reference point of hypervolumes.
-    estimates: the name of the measure of which this one is an estimate, as of the bytes that a
-        coder writes; the report shows by how much they differ.
+    estimates: the measure of which this one is an estimate, as of the bytes that a coder writes;
+        the report shows by how much they differ.
     """
 
     label: str
@@ -102,12 +101,12 @@ class Training:
 class Preset:
     """A size of experiment: the task with its fields set, how many settings, which seeds.
 
-    `methods` gives, by a method's name, the fields in which it differs from its defaults here.
-    `lengths` are shares of the steps for which the reference and the networks under test are
-    trained, too, each with its whole schedule, for quality against compute. `snapshots` are shares
-    of one training at which these networks are kept and measured on their way.
-    `wants` names the locations of data without which a run of this size is warned of: one that is
-    meant as evidence says little on a few pictures.
+    methods: by a method's name, the fields in which it differs from its defaults here.
+    lengths: shares of the steps for which the reference and the networks under test are trained,
+        too, each with its whole schedule, for quality against compute.
+    snapshots: shares of one training at which these networks are kept and measured on their way.
+    wants: locations of data without which a run of this size is warned of: one that is meant as
+        evidence says little on a few pictures.
     """
 
     task: Task
@@ -232,6 +231,15 @@ class Task(ABC):
         training = dataclasses.replace(self.training, **fields)
         return dataclasses.replace(self, training=training)  # type: ignore[type-var]
 
+    def varied(self, *, width: float, steps: float, lr: float, weighting: str) -> Self:
+        """The same task with `width` times the channels and `steps` and `lr` times those of its
+        training, which "geometric_mean" as `weighting` has divide the loss; see `Training`."""
+        task = (self.wider(width) if width != 1 else self).lasting(steps)
+        changes: dict[str, Any] = {"lr": lr * self.training.lr} if lr != 1 else {}
+        if weighting == "geometric_mean":
+            changes["geometric_mean"] = True
+        return task.trained_with(**changes)
+
     def settings(self, count: int) -> tuple[Setting, ...]:
         """The settings a comparison takes by default: the full grid, `count` points an axis."""
         return self.space.grid(count)
@@ -286,12 +294,9 @@ class Task(ABC):
 
 
 def source_digest(kind: type) -> str:
-    """Hash of a plug-in's own file and of what it imports from beside it, or "" for what ships
-    with the suite and carries a version, and for a class that is in no file.
-
-    A user edits a task file without thinking of its version; the old cells must not be taken for
-    the new task's.
-    """
+    """Hash of a plug-in's own file and of what it imports from beside it, since a user edits a file
+    without thinking of its version; "" for what ships with the suite and carries one, and for a
+    class that is in no file."""
     if kind.__module__.partition(".")[0] in plugins.SUITE:
         return ""
     try:
@@ -307,6 +312,14 @@ def weighted(
 
     A term without an axis has weight one; an axis without a term is a ValueError.
     `geometric_mean` divides by the geometric mean of all the terms' weights.
+
+    >>> from bench import Axis
+    >>> space = Space((Axis(name="rate", low=1.0, high=9.0),))
+    >>> terms = {"rate": torch.tensor([1.0]), "distortion": torch.tensor([3.0])}
+    >>> weighted(space, terms, torch.tensor([[4.0]]))
+    tensor([7.])
+    >>> weighted(space, terms, torch.tensor([[4.0]]), geometric_mean=True)
+    tensor([3.5000])
     """
     missing = [name for name in space.names if name not in terms]
     if missing:

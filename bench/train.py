@@ -4,20 +4,26 @@ A fixed network and a conditioned one run the same lines: draw coefficients, con
 weighted terms, step. Data order, the model's start and the noise inside it depend on the seed
 alone, so methods differ in nothing but what they are. Nothing waits for the device but the log
 (a hundred times a run, or every hundred steps) and a checkpoint every `CHECKPOINT_SECONDS`.
+
+    trainer = Trainer(task, network, draw, seed, device, folder)
+    trainer.restore()                   where an earlier process left off
+    while trainer.step < task.training.steps:
+        trainer.advance()               one optimiser step
+    trainer.save()
+    trainer.ledger()                    what it cost until now
+
+`fit` is this loop with its log, checkpoints and snapshots.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-import hashlib
-import io
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,41 +31,315 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.checkpoint import load_state, log_digest, restore_log, save_state
 from bench.conditioners import Network
 from bench.cost import Clock, Memory, count_flops, device_name, parameters, size
-from bench.files import append_line, write_atomic
+from bench.files import append_line
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
-MAGIC = b"yoto-bench state 1 "
-STATE = {
-    *("step", "network", "optimiser", "random", "window", "window_steps", "seconds", "devices"),
-    *("peak", "shared"),
-}
+COMPILING = 3  # steps that compile (and compile again for new guards), where steps are compiled
 
 Draw = Callable[[int, torch.Generator], Tensor]
+Snapshots = Mapping[int, Callable[[Network], str | None]]
 
 
 class Diverged(RuntimeError):
-    """The loss became non-finite; the message says between which steps.
-
-    `ledger` is what was spent until then.
-    """
+    """The loss became non-finite between the steps that the message names; `ledger` is what was
+    spent until then."""
 
     def __init__(self, message: str, ledger: dict[str, Any]) -> None:
         super().__init__(message)
         self.ledger = ledger
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory was short: torch's CPU allocator says so in a plain RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-
-
 class Interrupted(RuntimeError):
     """Training was asked to stop; its state is saved."""
+
+
+def fit(
+    task: Task,
+    network: Network,
+    draw: Draw,
+    seed: int,
+    device: torch.device,
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    shared: bool = False,
+    log_every: int | None = None,
+    snapshots: Snapshots = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Train `network` in place and return its ledger (see `bench/cost.py`).
+
+    `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
+    `log_every` is the number of steps between log lines, by default a hundredth of them, at most
+    a hundred. `snapshots` are called with the network after that many steps; what they return,
+    the digest of what they stored, is in the ledger under `snapshots`, by step.
+
+    Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
+    that of an undisturbed run. Log lines go to `folder/log.jsonl`.
+
+    Raises Diverged, Interrupted (the state is saved), OSError (nowhere to save).
+    """
+    steps = task.training.steps
+    log_every = log_every or max(1, min(steps // 100, 100))
+    with arithmetic(task.training.precision):
+        trainer = Trainer(task, network, draw, seed, device, folder, shared)
+        trainer.restore()
+        saved = time.monotonic()
+        with trainer.clock.phase("train"):
+            while trainer.step < steps:
+                trainer.advance()
+                done = trainer.step
+                if done % log_every == 0 or done == steps:
+                    progress(trainer.log())
+                if done in snapshots:
+                    trainer.keep(snapshots[done])
+                stop = should_stop()
+                if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    trainer.save()
+                    saved = time.monotonic()
+                if stop and done < steps:
+                    raise Interrupted(f"stopped after step {done} of {steps}, state saved")
+    network.release()
+    network.eval()
+    return {**trainer.ledger(), "snapshots": trainer.snapshots}
+
+
+@dataclass
+class Trainer:
+    """One network's training, as far as it has come: `step` optimiser steps. Begins from the seed,
+    whatever `folder` holds; see `fit` for the fields."""
+
+    task: Task
+    network: Network
+    draw: Draw
+    seed: int
+    device: torch.device
+    folder: Path
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        self.training = self.task.training
+        self.network.to(self.device).train()
+        if self.training.channels_last:
+            self.network.model.to(memory_format=torch.channels_last)
+        self.adam = optimiser(self.network, self.training)
+        self.rate: Tensor = self.adam.param_groups[0]["lr"]  # one for all groups
+        self.data = self.task.data("train").to(self.device)
+        self.generators = {"data": torch.Generator(), "coefficients": torch.Generator()}
+        self._sow()
+        self.flops = step_flops(self.task, self.network, *self.inputs())
+        self._sow()
+        torch.manual_seed(self.seed)
+        self.memory = Memory(self.device, held=size(self.network))
+        self._earlier_peaks: dict[str, int] = {}
+        self.clock, self.devices = Clock(self.device), [device_name(self.device)]
+        self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
+        self.snapshots: dict[int, str | None] = {}  # saved, so that one damaged since shows
+        self.window: Tensor | None = None  # sums of the loss and the terms since the last log line
+        self.window_steps = 0
+        self._terms: list[str] = []
+        self._compute = torch.compile(optimiser_step) if self.training.compile else optimiser_step
+        self._go_on_from(0)
+
+    def _sow(self) -> None:
+        self.generators["data"].manual_seed(self.seed)
+        self.generators["coefficients"].manual_seed(self.seed + 1_000_003)
+
+    def _go_on_from(self, step: int) -> None:
+        self.step = self._first = step
+        self._paced = step, time.monotonic()
+
+    def inputs(self) -> tuple[Any, Tensor]:
+        """The next batch and its coefficients, (B, K), on the device."""
+        coefficients = self.draw(self.training.batch, self.generators["coefficients"])
+        if self.device.type == "cuda":
+            coefficients = coefficients.pin_memory()
+        batch = self.data.batch(self.training.batch, self.generators["data"])
+        return batch, coefficients.to(self.device, non_blocking=True)
+
+    def advance(self) -> None:
+        """One optimiser step, at the rate of its place in the schedule."""
+        compiles = self.training.compile and self.step < self._first + COMPILING
+        with self.clock.phase("compile") if compiles else contextlib.nullcontext():
+            with self.clock.phase("data", synchronise=False):
+                batch, coefficients = self.inputs()
+            self.rate.fill_(rate_at(self.training, self.step))
+            loss, terms = self._compute(self.task, self.network, self.adam, batch, coefficients)
+            with torch.no_grad():
+                sums = torch.stack([loss, *(term.mean() for term in terms.values())])
+        self.window = sums if self.window is None else self.window + sums
+        self._terms = list(terms)
+        self.window_steps += 1
+        self.step += 1
+
+    def log(self) -> dict[str, Any]:
+        """Write a log line of the steps since the last and return it, with what is left to do.
+        Raises Diverged."""
+        assert self.window is not None
+        training, done = self.training, self.step
+        loss, *means = (self.window / self.window_steps).tolist()
+        if not all(map(math.isfinite, (loss, *means))):
+            since = done - self.window_steps
+            text = f"the loss became non-finite between steps {since} and {done}"
+            raise Diverged(text, self.ledger())
+        paced, mark = self._paced
+        pace = (done - paced) * training.batch / (time.monotonic() - mark)
+        line = {"step": done, "loss": loss, "terms": dict(zip(self._terms, means, strict=True))}
+        line |= {"lr": rate_at(training, done - 1), "examples_per_second": round(pace, 1)}
+        append_line(self.log_file, json.dumps(line))
+        self.window, self.window_steps, self._paced = None, 0, (done, time.monotonic())
+        left = (training.steps - done) * training.batch / pace
+        return {**line, "steps": training.steps, "seconds_left": left}
+
+    def keep(self, store: Callable[[Network], str | None]) -> None:
+        """Have the network stored as it is now, and remember the digest that `store` returns."""
+        with self.clock.phase("checkpoint"):
+            self.snapshots[self.step] = store(self.network)
+
+    def save(self) -> None:
+        """Write all that `restore` needs to go on with the same bits."""
+        with self.clock.phase("checkpoint"):
+            random = {name: generator.get_state() for name, generator in self.generators.items()}
+            random["cpu"] = torch.get_rng_state()
+            if self.device.type == "cuda":
+                random["cuda"] = torch.cuda.get_rng_state(self.device)
+            state = {
+                "step": self.step,
+                "network": self.network.state_dict(),
+                "optimiser": self.adam.state_dict(),
+                "random": random,
+                "window": self.window,
+                "window_steps": self.window_steps,
+                "seconds": self.clock.seconds,
+                "processor": self.clock.processor,
+                "devices": self.devices,
+                **self.peaks(),
+                "shared": self.shared,
+                "log": log_digest(self.log_file),
+                "snapshots": self.snapshots,
+            }
+            save_state(self.state_file, state)
+
+    def restore(self) -> None:
+        """Go on from the state that was saved, where there is one, and rid the log of what came
+        after it. What older checkpoints lack is not known of the time before them."""
+        state = load_state(self.state_file, self.device)
+        if state is None:
+            restore_log(self.log_file, 0)
+            return
+        restore_log(self.log_file, state["step"], state.get("log"))
+        try:
+            self.network.load_state_dict(state["network"])
+            self.adam.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise RuntimeError(
+                f"the checkpoint {self.state_file} is of another network (was the code changed?): "
+                f"delete it and run again ({error})"
+            ) from error
+        for group in self.adam.param_groups:
+            group["lr"] = self.rate
+        random = state["random"]
+        for name, generator in self.generators.items():
+            generator.set_state(random[name].cpu())
+        torch.set_rng_state(random["cpu"].cpu())
+        if self.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"].cpu(), self.device)
+        self.clock = Clock(self.device, state["seconds"], state.get("processor"))
+        self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
+        self._earlier_peaks = {name: state.get(name, 0) for name in self.peaks()}
+        self.shared = self.shared or state["shared"]
+        self.snapshots = state.get("snapshots", {})
+        self.window, self.window_steps = state["window"], state["window_steps"]
+        self._go_on_from(state["step"])
+
+    def peaks(self) -> dict[str, int]:
+        """Bytes of memory at most, those of earlier processes included; see `Memory`."""
+        now = {name: getattr(self.memory, name) for name in ("peak", "net", "reserved")}
+        return {name: max(self._earlier_peaks.get(name, 0), value) for name, value in now.items()}
+
+    def ledger(self) -> dict[str, Any]:
+        """What the training has cost until now, by the names of the stored records."""
+        clock, peaks = self.clock, self.peaks()
+        cuda = self.device.type == "cuda"
+        return {
+            "steps": self.step,
+            "examples": self.step * self.training.batch,
+            "flops_per_step": self.flops,
+            "flops": self.flops * self.step,
+            "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
+            "processor_seconds": {phase: round(v, 3) for phase, v in clock.processor.items()},
+            "peak_memory_bytes": peaks["peak"],
+            "net_memory_bytes": peaks["net"],
+            **({"reserved_memory_bytes": peaks["reserved"]} if cuda else {}),
+            "parameters": parameters(self.network.model),
+            "conditioner_parameters": parameters(self.network.conditioner),
+            "device": self.device.type,
+            "device_name": ", then ".join(self.devices),
+            "shared_device": self.shared,
+        }
+
+
+# What a step is
+
+
+def optimiser_step(
+    task: Task, network: Network, adam: torch.optim.Optimizer, batch: Any, coefficients: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step on a batch, all of it on the device: the rate, a tensor, is in the optimiser. So it
+    can be compiled, or captured, whole. Returns the loss and the terms, as `objective`."""
+    loss, terms = objective(task, network, batch, coefficients)
+    loss.backward()
+    if task.training.clip:
+        tracked = [p for group in adam.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(tracked, task.training.clip)
+    adam.step()
+    adam.zero_grad(set_to_none=True)
+    return loss.detach(), {name: term.detach() for name, term in terms.items()}
+
+
+def objective(
+    task: Task, network: Network, batch: Any, coefficients: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch, a scalar, and its unweighted terms, each (B,)."""
+    network.condition(coefficients)
+    device = coefficients.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=task.training.precision == "bf16"):
+        terms = task.losses(network.model, batch)
+    loss = weighted(task.space, terms, coefficients, task.training.geometric_mean)
+    if network.balance is not None:
+        loss = loss * network.balance(coefficients, loss.detach())
+    return loss.mean(), terms
+
+
+def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
+    """Adam on everything; the decoupled weight decay spares the conditioner."""
+    groups: list[dict[str, Any]] = [
+        {"params": list(network.model.parameters()), "weight_decay": training.weight_decay}
+    ]
+    if network.conditioner is not None:
+        groups.append({"params": list(network.conditioner.parameters()), "weight_decay": 0.0})
+    tensors = [p for group in groups for p in group["params"]]
+    fused = not any(p.is_complex() for p in tensors)  # that kernel has no complex numbers
+    # A tensor, so that another rate is no other program. A GPU's kernel reads single precision.
+    device = tensors[0].device
+    precision = torch.float64 if device.type == "cpu" else torch.float32
+    rate = torch.tensor(training.lr, dtype=precision, device=device)
+    return torch.optim.AdamW(groups, lr=rate, fused=fused)
+
+
+def step_flops(task: Task, network: Network, batch: Any, coefficients: Tensor) -> int:
+    """FLOPs of one optimiser step's forward and backward, counted in eager mode on a copy.
+
+    After one step that is not counted: a task may compute something once, on its first call.
+    """
+    twin, device = copy.deepcopy(network), coefficients.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.no_grad():
+            objective(task, twin, batch, coefficients)
+        return count_flops(lambda: objective(task, twin, batch, coefficients)[0].backward())
 
 
 def rate_at(training: Training, step: int) -> float:
@@ -88,297 +368,3 @@ def arithmetic(precision: str) -> Iterator[None]:
         yield
     finally:
         products.allow_tf32, convolutions.allow_tf32 = before
-
-
-def in_its_precision(training: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of a task, called under the arithmetic of the task's training."""
-
-    @functools.wraps(training)
-    def called(task: Task, *args: Any, **options: Any) -> Any:
-        with arithmetic(task.training.precision):
-            return training(task, *args, **options)
-
-    return called
-
-
-def objective(
-    task: Task, network: Network, batch: Any, coefficients: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a batch, a scalar, and its unweighted terms, each (B,)."""
-    network.condition(coefficients)
-    device = coefficients.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=task.training.precision == "bf16"):
-        terms = task.losses(network.model, batch)
-    loss = weighted(task.space, terms, coefficients, task.training.geometric_mean)
-    if network.balance is not None:
-        loss = loss * network.balance(coefficients, loss.detach())
-    return loss.mean(), terms
-
-
-def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
-    """Adam on everything; the decoupled weight decay spares the conditioner."""
-    groups: list[dict[str, Any]] = [
-        {"params": list(network.model.parameters()), "weight_decay": training.weight_decay}
-    ]
-    if network.conditioner is not None:
-        groups.append({"params": list(network.conditioner.parameters()), "weight_decay": 0.0})
-    tensors = [p for group in groups for p in group["params"]]
-    fused = not any(p.is_complex() for p in tensors)  # that kernel has no complex numbers
-    return torch.optim.AdamW(groups, lr=training.lr, fused=fused)
-
-
-def step_flops(
-    task: Task, network: Network, batch: Any, coefficients: Tensor, device: torch.device
-) -> int:
-    """FLOPs of one optimiser step's forward and backward, counted in eager mode on a copy.
-
-    After one step that is not counted: a task may compute something once, on its first call.
-    """
-    twin = copy.deepcopy(network)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        with torch.no_grad():
-            objective(task, twin, batch, coefficients)
-        return count_flops(lambda: objective(task, twin, batch, coefficients)[0].backward())
-
-
-@in_its_precision
-def fit(
-    task: Task,
-    network: Network,
-    draw: Draw,
-    seed: int,
-    device: torch.device,
-    folder: Path,
-    progress: Callable[[dict[str, Any]], None] = lambda event: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    shared: bool = False,
-    log_every: int | None = None,
-    snapshots: Mapping[int, Callable[[Network], str | None]] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """Train `network` in place and return its ledger (see `bench/cost.py`).
-
-    `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
-    `log_every` is the number of steps between log lines, by default a hundredth of them, at most
-    a hundred. `snapshots` are called with the network after that many steps; what they return,
-    the digest of what they stored, is in the ledger under `snapshots`, by step.
-
-    Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
-    that of an undisturbed run. Log lines go to `folder/log.jsonl`.
-
-    Raises Diverged, Interrupted (the state is saved), OSError (nowhere to save).
-    """
-    training = task.training
-    network.to(device)
-    if training.channels_last:
-        network.model.to(memory_format=torch.channels_last)
-    network.train()
-    adam = optimiser(network, training)
-    tracked = [p for group in adam.param_groups for p in group["params"]]
-    data = task.data("train").to(device)
-    data_order, coefficient_order = torch.Generator(), torch.Generator()
-    data_order.manual_seed(seed)
-    coefficient_order.manual_seed(seed + 1_000_003)
-
-    def inputs() -> tuple[Any, Tensor]:
-        coefficients = draw(training.batch, coefficient_order)
-        if device.type == "cuda":
-            coefficients = coefficients.pin_memory()
-        batch = data.batch(training.batch, data_order)
-        return batch, coefficients.to(device, non_blocking=True)
-
-    batch, coefficients = inputs()
-    flops = step_flops(task, network, batch, coefficients, device)
-    data_order.manual_seed(seed)
-    coefficient_order.manual_seed(seed + 1_000_003)
-    torch.manual_seed(seed)
-
-    memory = Memory(device, held=size(network))
-    state_file, log_file = folder / "state.pt", folder / "log.jsonl"
-    generators = {"data": data_order, "coefficients": coefficient_order}
-    state = load_state(state_file, device)
-    keep_log_until(log_file, state["step"] if state is not None else 0)
-    if state is not None and state.get("log", log_digest(log_file)) != log_digest(log_file):
-        warnings.warn(f"{log_file} is damaged: its lines until now are lost", stacklevel=2)
-        keep_log_until(log_file, -1)  # none of them can be believed; the checkpoint is sound
-        lost = {"step": state["step"], "lost": "the lines until this step were damaged"}
-        append_line(log_file, json.dumps(lost))
-    first, window_steps = 0, 0
-    window: Tensor | None = None
-    seconds: dict[str, float] = {}
-    processor: dict[str, float] = {}
-    kept: dict[int, str | None] = {}  # in the checkpoint, so that a snapshot damaged since shows
-    devices, peak = [device_name(device)], {"peak": 0, "net": 0, "reserved": 0}
-    if state is not None:
-        try:
-            network.load_state_dict(state["network"])
-            adam.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError) as error:
-            raise RuntimeError(
-                f"the checkpoint {state_file} is of another network (was the code changed?): "
-                f"delete it and run again ({error})"
-            ) from error
-        for name, generator in generators.items():
-            generator.set_state(state["random"][name].cpu())
-        torch.set_rng_state(state["random"]["cpu"].cpu())
-        if device.type == "cuda" and "cuda" in state["random"]:
-            torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), device)
-        first, window, seconds = state["step"], state["window"], state["seconds"]
-        devices = list(dict.fromkeys([*state["devices"], *devices]))
-        # What older checkpoints lack is not known of the time before them.
-        processor = state.get("processor", {})
-        peak = {name: state.get(name, 0) for name in peak}
-        shared = shared or state["shared"]
-        kept = state.get("snapshots", {})
-        window_steps = state["window_steps"]
-        window = window.to(device) if window is not None else None
-
-    def peaks() -> dict[str, int]:
-        return {name: max(before, getattr(memory, name)) for name, before in peak.items()}
-
-    def save(step: int) -> None:
-        random = {name: generator.get_state() for name, generator in generators.items()}
-        random["cpu"] = torch.get_rng_state()
-        if device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(device)
-        save_state(
-            state_file,
-            {
-                "step": step,
-                "network": network.state_dict(),
-                "optimiser": adam.state_dict(),
-                "random": random,
-                "window": window,
-                "window_steps": window_steps,
-                "seconds": clock.seconds,
-                "processor": clock.processor,
-                "devices": devices,
-                **peaks(),
-                "shared": shared,
-                "log": log_digest(log_file),
-                "snapshots": kept,
-            },
-        )
-
-    def ledger(steps: int) -> dict[str, Any]:
-        return {
-            "steps": steps,
-            "examples": steps * training.batch,
-            "flops_per_step": flops,
-            "flops": flops * steps,
-            "seconds": {phase: round(value, 3) for phase, value in clock.seconds.items()},
-            "processor_seconds": {phase: round(v, 3) for phase, v in clock.processor.items()},
-            "peak_memory_bytes": peaks()["peak"],
-            "net_memory_bytes": peaks()["net"],
-            **({"reserved_memory_bytes": peaks()["reserved"]} if device.type == "cuda" else {}),
-            "parameters": parameters(network.model),
-            "conditioner_parameters": parameters(network.conditioner),
-            "device": device.type,
-            "device_name": ", then ".join(devices),
-            "shared_device": shared,
-        }
-
-    compute = torch.compile(objective) if training.compile else objective
-    log_every = log_every or max(1, min(training.steps // 100, 100))
-    clock = Clock(device, seconds, processor)
-    names: list[str] = []
-    saved = mark = time.monotonic()
-    paced = first  # the step at `mark`
-    warm = 3 if training.compile else 0  # steps that compile (and compile again for new guards)
-    with clock.phase("train"), contextlib.ExitStack() as compiling:
-        for step in range(first, training.steps):
-            if warm and step == first:
-                compiling.enter_context(clock.phase("compile"))
-            elif step == first + warm:
-                compiling.close()
-            with clock.phase("data", synchronise=False):
-                batch, coefficients = inputs()
-            for group in adam.param_groups:
-                group["lr"] = rate_at(training, step)
-            loss, terms = compute(task, network, batch, coefficients)
-            loss.backward()
-            if training.clip:
-                torch.nn.utils.clip_grad_norm_(tracked, training.clip)
-            adam.step()
-            adam.zero_grad(set_to_none=True)
-
-            with torch.no_grad():
-                sums = torch.stack([loss, *(term.mean() for term in terms.values())])
-            window = sums if window is None else window + sums
-            window_steps += 1
-            names = list(terms)
-            done = step + 1
-            if done % log_every == 0 or done == training.steps:
-                values = (window / window_steps).tolist()
-                if not all(map(math.isfinite, values)):
-                    since = done - window_steps
-                    text = f"the loss became non-finite between steps {since} and {done}"
-                    raise Diverged(text, ledger(done))
-                pace = (done - paced) * training.batch / (time.monotonic() - mark)
-                means = dict(zip(names, values[1:], strict=True))
-                line = {"step": done, "loss": values[0], "terms": means}
-                line |= {"lr": rate_at(training, step), "examples_per_second": round(pace, 1)}
-                append_line(log_file, json.dumps(line))
-                left = (training.steps - done) * training.batch / pace
-                progress({**line, "steps": training.steps, "seconds_left": left})
-                window, window_steps, mark, paced = None, 0, time.monotonic(), done
-            if done in snapshots:
-                with clock.phase("checkpoint"):
-                    kept[done] = snapshots[done](network)
-            stop = should_stop()
-            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                with clock.phase("checkpoint"):
-                    save(done)
-                saved = time.monotonic()
-            if stop and done < training.steps:
-                raise Interrupted(f"stopped after step {done} of {training.steps}, state saved")
-    network.release()
-    network.eval()
-    return {**ledger(training.steps), "snapshots": kept}
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint behind its own SHA-256, so that damage is noticed."""
-    payload = io.BytesIO()
-    torch.save(state, payload)
-    data = payload.getvalue()
-    write_atomic(path, MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-
-
-def load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """The checkpoint, or None where there is none. A damaged one is put aside with a warning."""
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    head, _, data = content.partition(b"\n")
-    if head == MAGIC + hashlib.sha256(data).hexdigest().encode():
-        try:
-            state = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-            if isinstance(state, dict) and state.keys() >= STATE:
-                return state
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            # Else it is nothing that we wrote, whatever it raises; weights_only runs nothing.
-    path.replace(path.with_suffix(".damaged"))
-    warnings.warn(
-        f"the checkpoint {path} is damaged: it is kept as state.damaged and this training "
-        "starts anew",
-        stacklevel=2,
-    )
-    return None
-
-
-def log_digest(path: Path) -> str:
-    """SHA-256 of a log as far as it is written; a checkpoint keeps it, so that damage shows."""
-    return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
-
-
-def keep_log_until(path: Path, step: int) -> None:
-    """Drop the log lines after `step`: a killed run wrote them, and they will come again."""
-    if path.exists():
-        lines = []
-        for line in path.read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # the last may be torn
-                if json.loads(line)["step"] <= step:
-                    lines.append(line + "\n")
-        write_atomic(path, "".join(lines))

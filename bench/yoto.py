@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +31,9 @@ from bench.conditioners import (
     FiLM,
     Gates,
 )
+from bench.fixed_grid import FixedGrid
 from bench.identity import ADDED
-from bench.method import Cell, Method
+from bench.method import Cell, OneNetwork
 from bench.modulation import matching
 from bench.space import LAWS, Setting
 from bench.task import Task
@@ -43,7 +43,7 @@ KINDS = ("film", "gates", "concat", "instance_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yoto(Method):
+class Yoto(OneNetwork):
     """encoding: how coefficients are shown to the conditioner, one of ENCODINGS.
     law, levels, per_example, stratified: the draw; see `Space.sample`. `per_example=False` draws
         once for the whole batch.
@@ -59,18 +59,17 @@ class Yoto(Method):
     prior: FiLM's scales start from what the task knows of them (`Task.scaling`).
     sites: shell patterns, separated by commas or spaces, choosing among the layers the task
         offers; with a `!` in front they take out.
-    width: factor of the model's channels.
-    steps: factor of the task's number of training steps.
-    lr: factor of its peak learning rate.
+    width, steps, lr: factors of the model's channels and of the task's number of training steps
+        and peak learning rate.
     warm_start: begin from a fixed network of the middle setting that was trained for this share
         of the task's steps (1 takes the grid's own). Its cost counts.
     """
 
-    name: ClassVar[str] = "yoto"
-    line: ClassVar[str] = "one loss-conditional network: FiLM, default"
-    swept: ClassVar[bool] = True
-    role: ClassVar[str] = "under test"
-    label: ClassVar[str] = "YOTO"
+    name = "yoto"
+    line = "one loss-conditional network: FiLM, default"
+    swept = True
+    role = "under test"
+    label = "YOTO"
 
     encoding: str = "log"
     law: str = "log_uniform"
@@ -100,28 +99,22 @@ class Yoto(Method):
             if value not in known:
                 raise ValueError(f"{self.name}: {name} {value!r}: use one of {', '.join(known)}")
         if self.levels < 0 or self.levels == 1:
-            raise ValueError(
-                f"{self.name}: levels {self.levels}: use 2 or more, or 0 for any value"
-            )
+            levels = f"{self.name}: levels {self.levels}"
+            raise ValueError(f"{levels}: use 2 or more, or 0 for any value")
         if min(self.width, self.steps, self.lr) <= 0 or self.warm_start < 0:
             raise ValueError(
                 f"{self.name}: width, steps and lr are above 0, warm_start is not below"
             )
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
-        from bench.registry import method
-
-        wide = task.wider(self.width) if self.width != 1 else task
         after = None
         if self.warm_start:
-            middle = task.space.grid(1)
-            (after,) = method("fixed_grid").plan(wide.lasting(self.warm_start), middle, seed)
-        own = wide.lasting(self.steps)
-        if self.lr != 1:
-            own = own.trained_with(lr=self.lr * task.training.lr)
-        if self.weighting == "geometric_mean":
-            own = own.trained_with(geometric_mean=True)
-        return [Cell(task=own, method=self, seed=seed, after=after)]
+            fixed = FixedGrid(width=self.width, steps=self.warm_start)
+            (after,) = fixed.plan(task, task.space.grid(1), seed)
+        varied = task.varied(
+            width=self.width, steps=self.steps, lr=self.lr, weighting=self.weighting
+        )
+        return [Cell(task=varied, method=self, seed=seed, after=after)]
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
         sites = matching(task.sites(model), self.sites)
@@ -133,16 +126,8 @@ class Yoto(Method):
         if self.kind == "instance_norm":
             return ConditionalNorm(model, sites, encoding, self.hidden)
         prior = task.scaling(model) if self.prior else {}
-        return FiLM(
-            model,
-            sites,
-            encoding,
-            self.hidden,
-            self.multiplier,
-            self.scale,
-            self.exact_start,
-            prior,
-        )
+        film = (self.hidden, self.multiplier, self.scale, self.exact_start, prior)
+        return FiLM(model, sites, encoding, *film)
 
     def balance(self, task: Task) -> Balance | None:
         return Balance(task.space) if self.weighting == "running_mean" else None

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from bench.heap import keep_freed_memory
+from bench.cost import keep_freed_memory
 from bench.run.timing import alternate, show
 from bench.tasks.compression import Compression
 from benchmarks import rows

@@ -37,9 +37,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.cost import count_flops, device_name
+from bench.cost import count_flops, device_name, keep_freed_memory
 from bench.files import drawing_to_files
-from bench.heap import keep_freed_memory
 from bench.method import Cell, build
 from bench.registry import method
 from bench.run.runner import choose_device

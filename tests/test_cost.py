@@ -18,7 +18,8 @@ from test_report import write_results
 from baselines.fixed_grid_tuned import FixedGridTuned
 from baselines.hypernetwork import WeightMaker
 from baselines.yoto_tuned import YotoTuned
-from bench import cost, heap
+from bench import cost
+from bench.checkpoint import load_state
 from bench.conditioners import Encoding
 from bench.cost import Clock, Memory, count_flops, stepping
 from bench.method import Method, build
@@ -29,7 +30,7 @@ from bench.report.verdict import verdict_sentence
 from bench.run.plan import experiment
 from bench.run.runner import Run
 from bench.space import Axis, Space
-from bench.train import Interrupted, fit, load_state
+from bench.train import Interrupted, fit
 
 CPU = torch.device("cpu")
 MEBI = 2**20
@@ -96,8 +97,8 @@ def test_processor_seconds_are_kept_in_the_checkpoint(tmp_path: Path) -> None:
 
 def test_net_memory_is_what_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
     held = torch.ones(64 * MEBI // 4)
-    heap.give_back()
-    memory, kept = Memory(CPU), heap.kept()  # what is free and kept counts as the network's
+    cost.give_back_memory()
+    memory, kept = Memory(CPU), cost.kept_memory()  # what is free and kept counts as the network's
     more = torch.ones(48 * MEBI // 4)
     del more
     assert 40 * MEBI < memory.net < 56 * MEBI + kept  # the peak, though it is gone

@@ -26,12 +26,9 @@ from bench.registry import TASKS, method, preset, task_class
 from bench.train import fit
 
 FILE = Path(__file__).parent / "expected" / "golden.json"
+GROUP = {"beta_vae_cifar10": [pytest.mark.xdist_group("cifar10")]}
 PAIRS = [
-    pytest.param(
-        task_name,
-        method_name,
-        marks=[pytest.mark.xdist_group("cifar10")] if "cifar10" in task_name else [],
-    )
+    pytest.param(task_name, method_name, marks=GROUP.get(task_name, []))
     for task_name in TASKS
     if task_name != "beta_vae_shapes3d"  # whose file everybody brings
     for method_name in ("fixed_grid", "yoto")

@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from bench.checkpoint import MAGIC, load_state
 from bench.cli import main
 from bench.files import files_in, guarded, printable, read_object, sealed, unguarded, write_atomic
 from bench.pictures import downloads
@@ -37,7 +38,6 @@ from bench.run.plan import experiment
 from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
 from bench.run.store import Damaged, Store, cell_from, read_json
-from bench.train import MAGIC, load_state
 from tests.faults import fuzz
 
 CPU = torch.device("cpu")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.cost import out_of_memory
 from bench.files import read_object
 from bench.method import build
 from bench.report.load import load_results
@@ -21,7 +22,7 @@ from bench.run.runner import Run
 from bench.run.store import Damaged, Store, weights_digest
 from bench.run.work import perform
 from bench.space import Axis, Space
-from bench.train import Interrupted, fit, out_of_memory
+from bench.train import Interrupted, fit
 
 CPU = torch.device("cpu")
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import errno
 import functools
+import hashlib
+import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-import bench.run.records
-import bench.train
+from bench import files
+from bench.checkpoint import MAGIC, load_state, restore_log, save_state
 from bench.method import Cell, build
 from bench.registry import method
 from bench.tasks.toy import Toy
-from bench.train import Diverged, Interrupted, fit, load_state, objective, rate_at
+from bench.train import Diverged, Interrupted, fit, rate_at
 
 CPU = torch.device("cpu")
 TASK = Toy.presets()["smoke"].task
+
+
+def toy(**training) -> Toy:
+    return Toy(training=replace(TASK.training, **training))
 
 
 def cell(name: str = "yoto", task: Toy = TASK) -> Cell:
@@ -27,11 +34,26 @@ def cell(name: str = "yoto", task: Toy = TASK) -> Cell:
     return planned[len(planned) // 2]
 
 
-def run(made: Cell, folder: Path, **options):
-    network = build(made)
-    draw = functools.partial(made.method.draw, made)
-    ledger = fit(made.task, network, draw, made.seed, CPU, folder, **options)
+def run(trained: Cell, folder: Path, **options):
+    network = build(trained)
+    draw = functools.partial(trained.method.draw, trained)
+    ledger = fit(trained.task, network, draw, trained.seed, CPU, folder, **options)
     return network, ledger
+
+
+def interrupted(folder: Path, after: int = 1, **options) -> Path:
+    """The checkpoint of a training that was stopped after so many steps."""
+    folder.mkdir(exist_ok=True)
+    steps = iter(range(1, after + 1))
+    with pytest.raises(Interrupted, match=f"after step {after} of 300, state saved"):
+        run(cell(), folder, should_stop=lambda: next(steps) == after, **options)
+    return folder / "state.pt"
+
+
+def same(ours: torch.nn.Module, theirs: torch.nn.Module, **near: float) -> None:
+    near = near or {"rtol": 0, "atol": 0}
+    for name, value in ours.state_dict().items():
+        torch.testing.assert_close(theirs.state_dict()[name], value, **near)
 
 
 def test_it_learns_the_closed_form(tmp_path: Path) -> None:
@@ -54,27 +76,26 @@ def test_methods_of_a_seed_share_start_data_and_noise(tmp_path: Path) -> None:
             batches = seen.setdefault(name, [])
 
             def losses(self, model, batch):
-                self.batches.append((batch.clone(), torch.rand(1)))
+                self.batches.append(torch.cat([batch.flatten(), torch.rand(1)]))
                 return super().losses(model, batch)
 
-        made = cell(name, Spy(training=replace(TASK.training, steps=5)))
-        run(made, tmp_path)
+        run(cell(name, Spy(training=toy(steps=5).training)), tmp_path)
     assert len(seen["yoto"]) == 2 + 5  # FLOPs are counted in the second call
     for ours, theirs in zip(seen["fixed_grid"][2:], seen["yoto"][2:], strict=True):
-        assert torch.equal(ours[0], theirs[0])
-        assert torch.equal(ours[1], theirs[1])
+        assert torch.equal(ours, theirs)
 
 
 def test_a_non_finite_loss_stops_the_cell(tmp_path: Path) -> None:
-    wild = Toy(training=replace(TASK.training, lr=1e30, schedule="constant"))
-    with pytest.raises(Diverged, match="between steps"):
-        run(cell("fixed_grid", wild), tmp_path)
+    with pytest.raises(Diverged, match="between steps 0 and 3") as caught:
+        run(cell("fixed_grid", toy(lr=1e30, schedule="constant")), tmp_path)
+    assert caught.value.ledger["steps"] == 3
+
+
+# Checkpoints and logs
 
 
 def test_a_damaged_checkpoint_is_noticed_and_put_aside(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        run(cell(), tmp_path, should_stop=lambda: True)
-    state = tmp_path / "state.pt"
+    state = interrupted(tmp_path)
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
     state.write_bytes(data)
@@ -83,100 +104,90 @@ def test_a_damaged_checkpoint_is_noticed_and_put_aside(tmp_path: Path) -> None:
     assert (tmp_path / "state.damaged").exists()
 
 
+def test_a_checkpoint_of_another_network_says_what_to_do(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    with pytest.raises(RuntimeError, match=r"of another network .*: delete it and run again"):
+        run(cell("fixed_grid"), tmp_path)
+
+
 def test_a_sound_checkpoint_stays_where_memory_is_short(tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(Interrupted):
-        run(cell(), tmp_path, should_stop=lambda: True)
-    state = tmp_path / "state.pt"
-
-    def short(*_: object, **__: object) -> None:
-        torch.empty(1 << 50)
-
+    state = interrupted(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "load", short)
+        patched.setattr(torch, "load", lambda *_, **__: torch.empty(1 << 50))
         with pytest.raises(RuntimeError, match="DefaultCPUAllocator"):
             load_state(state, CPU)
     assert load_state(state, CPU) is not None
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    import hashlib
-    import io
-
     class Payload:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "executed",))
 
     buffer = io.BytesIO()
     torch.save({"step": Payload()}, buffer)
-    data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest().encode()
-    (tmp_path / "state.pt").write_bytes(bench.train.MAGIC + digest + b"\n" + data)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest().encode()
+    (tmp_path / "state.pt").write_bytes(MAGIC + digest + b"\n" + buffer.getvalue())
     with pytest.warns(UserWarning, match="is damaged"):
         assert load_state(tmp_path / "state.pt", CPU) is None
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(Interrupted):
-        run(cell(), tmp_path, should_stop=lambda: True)
-    before = (tmp_path / "state.pt").read_bytes()
+    state = interrupted(tmp_path)
+    before = state.read_bytes()
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(bench.run.records.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="free some space"):
-        bench.train.save_state(tmp_path / "state.pt", {"step": 2})
-    assert (tmp_path / "state.pt").read_bytes() == before
+        save_state(state, {"step": 2})
+    assert state.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if ".tmp" in p.name] == []
 
 
 def test_lines_after_the_checkpoint_are_dropped_from_the_log(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps({"step": s}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "lo')
-    bench.train.keep_log_until(log, 2)
+    restore_log(log, 2)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [1, 2]
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff{\n3\n", None, "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda log: log.write_bytes(b""),
+        lambda log: log.write_bytes(b"\xff{\n3\n"),
+        lambda log: log.write_text(log.read_text().replace('"loss": 0.', '"loss": 1.')),
+        Path.unlink,
+    ],
+)
 def test_a_damaged_log_loses_its_lines_and_not_the_checkpoint(
-    tmp_path: Path, damage: bytes | str | None
+    tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    for name in ("whole", "broken"):
-        (tmp_path / name).mkdir()
-    whole, _ = run(cell(), tmp_path / "whole", log_every=5)
-    seen: list[int] = []
-
-    def stop() -> bool:
-        seen.append(1)
-        return len(seen) == 100
-
-    broken = tmp_path / "broken"
-    with pytest.raises(Interrupted):
-        run(cell(), broken, should_stop=stop, log_every=5)
-    log = broken / "log.jsonl"
-    text = log.read_bytes()
-    if damage == "missing":
-        log.unlink()
-    else:
-        log.write_bytes(text.replace(b'"loss": 0.', b'"loss": 1.') if damage is None else damage)
+    whole, _ = run(cell(), tmp_path)
+    log = interrupted(tmp_path / "broken", after=100, log_every=5).with_name("log.jsonl")
+    damage(log)
     steps: list[int] = []
     with pytest.warns(UserWarning, match=r"log\.jsonl is damaged: its lines until now are lost"):
-        again, _ = run(cell(), broken, log_every=5, progress=lambda e: steps.append(e["step"]))
+        again, _ = run(cell(), log.parent, log_every=5, progress=lambda e: steps.append(e["step"]))
     first, *lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert first == {"step": 100, "lost": "the lines until this step were damaged"}
     assert [line["step"] for line in lines] == steps == [*range(105, 301, 5)]
-    for name, value in whole.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value)
+    same(whole, again)
 
 
 def test_a_log_on_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").mkdir()  # a write to it fails
     with pytest.raises(OSError, match=r"while writing .*log\.jsonl.*free some space"):
-        bench.files.append_line(tmp_path / "log.jsonl", "{}")
+        files.append_line(tmp_path / "log.jsonl", "{}")
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"while writing .*free some space"):
-        bench.files.write_atomic(tmp_path / "file" / "config.json", "{}")
+        files.write_atomic(tmp_path / "file" / "config.json", "{}")
+
+
+# Rates, costs, compilation
 
 
 def test_one_cycle_is_torchs() -> None:
@@ -195,16 +206,6 @@ def test_halving_halves_at_its_milestones() -> None:
     assert [rate_at(training, s) for s in (0, 49, 50, 79, 80)] == [1, 1, 0.5, 0.5, 0.25]
 
 
-def test_the_geometric_mean_changes_the_size_of_the_loss_only() -> None:
-    network, task = build(cell("fixed_grid")), TASK
-    batch = task.data("train").batch(3, torch.Generator().manual_seed(0))
-    normalised = Toy(training=replace(TASK.training, geometric_mean=True))
-    coefficients = torch.tensor([[4.0]] * 3)
-    loss, _ = objective(task, network, batch, coefficients)
-    smaller, _ = objective(normalised, network, batch, coefficients)
-    assert smaller.item() == pytest.approx(loss.item() / 2, rel=1e-6)  # sqrt(4 * 1)
-
-
 def test_the_ledger_counts(tmp_path: Path) -> None:
     _, ledger = run(cell("yoto"), tmp_path)
     assert ledger["examples"] == TASK.training.steps * TASK.training.batch
@@ -220,10 +221,7 @@ def test_the_ledger_counts(tmp_path: Path) -> None:
 
 
 def test_compiled_steps_train_the_same_network(tmp_path: Path) -> None:
-    short = Toy(training=replace(TASK.training, steps=5))
-    compiled = Toy(training=replace(short.training, compile=True))
-    eager, _ = run(cell("yoto", short), tmp_path)
-    other, ledger = run(cell("yoto", compiled), tmp_path)
+    eager, _ = run(cell("yoto", toy(steps=5)), tmp_path)
+    compiled, ledger = run(cell("yoto", toy(steps=5, compile=True)), tmp_path)
     assert "compile" in ledger["seconds"]
-    for name, value in eager.state_dict().items():
-        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    same(eager, compiled, rtol=1e-4, atol=1e-6)

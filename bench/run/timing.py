@@ -17,8 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.cost import stepping
-from bench.heap import keep_freed_memory
+from bench.cost import keep_freed_memory, stepping
 from bench.method import Cell, build
 from bench.registry import method
 from bench.space import Setting

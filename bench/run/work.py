@@ -12,8 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench import heap
-from bench.cost import count_flops, device_name
+from bench.cost import (
+    count_flops,
+    device_name,
+    give_back_memory,
+    keep_freed_memory,
+    out_of_memory,
+)
 from bench.faithful import faithful
 from bench.method import Cell, Method, build
 from bench.registry import revive
@@ -31,12 +36,12 @@ from bench.run.store import (
     weights_digest,
 )
 from bench.task import Task, weighted
-from bench.train import Diverged, fit, out_of_memory
+from bench.train import Diverged, fit
 
 
 def perform(job: dict[str, Any], emit: schedule.Emit, should_stop: Callable[[], bool]) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
-    heap.keep_freed_memory()
+    keep_freed_memory()
     store, device = Store(Path(job["root"])), torch.device(job["device"])
     try:
         _perform(job, store, device, emit, should_stop)
@@ -48,7 +53,7 @@ def perform(job: dict[str, Any], emit: schedule.Emit, should_stop: Callable[[], 
             f"device, run fewer at once (--per-device), or take a smaller preset ({error})"
         ) from error
     finally:
-        heap.give_back()
+        give_back_memory()
 
 
 def _perform(

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.checkpoint import MAGIC, STATE, load_state
 from bench.files import SEAL, sealed
 from bench.pictures.data import Pictures
 from bench.pictures.downloads import arrays_only, member
@@ -33,7 +34,6 @@ from bench.run.plan import experiment, experiment_from
 from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
 from bench.run.store import Store, cell_from, read_json
-from bench.train import MAGIC, STATE, load_state
 
 CPU = torch.device("cpu")
 
