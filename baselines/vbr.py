@@ -24,7 +24,8 @@ from baselines.unconditioned import Unconditioned
 from bench.conditioners import Conditioner
 from bench.method import Cell
 from bench.task import Task
-from bench.tasks.compression import Compression, in_full_precision
+from bench.tasks.codec import in_full_precision
+from bench.tasks.compression import Compression
 
 CODECS = {
     "scale_hyperprior": "ScaleHyperpriorVbr",

@@ -53,14 +53,15 @@ PUBLIC = {
     "bench.space": ("Axis", "Setting", "Space", "LAWS"),
     "bench.task": ("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location"),
     "bench.method": ("Cell", "Method", "Tuning"),
-    "bench.identity": ("ADDED",),
+    "bench.identity": ("ADDED", "file_digest"),
     "bench.modulation": ("BEFORE", "Modulation", "channels", "matching", "modulate", "put"),
     "bench.conditioners": (
         *("Balance", "Concatenation", "ConditionalNorm", "Conditioner", "Encoding", "FiLM"),
         *("Gates", "KnownScale", "Modulating", "Network", "closing_gate"),
     ),
     "bench.yoto": ("Yoto",),
-    "bench.pictures.data": ("Examples", "PictureError", "Pictures", "photographs"),
+    "bench.pictures.data": ("Examples", "PictureError", "Pictures"),
+    "bench.tasks.photographs": ("OnPhotographs", "photographs"),
     "bench.run.plan": ("experiment",),
 }
 HOMES = {name: module for module, names in PUBLIC.items() for name in names}

@@ -24,6 +24,10 @@ FLOORS = {
     "bench.cost": 0,
     "bench.run.lease": 0,
     "bench.heap": -1,
+    "bench.pictures.archives": -1,
+    "bench.pictures.sources": -1,
+    "bench.pictures.folders": 0,
+    "bench.pictures.artefacts": 0,
     "bench.pictures.downloads": 1,
     "bench.pictures.data": 1,
     "bench.pictures.scenes": 1,
@@ -59,9 +63,9 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("bench.cost", "bench.identity"),
-    ("bench.pictures.data", "bench.pictures.downloads"),
     ("bench.yoto", "bench.registry"),
     ("baselines.*", "baselines.*"),
+    ("bench.tasks.*", "bench.tasks.*"),
     ("bench.report.*", "bench.report.*"),
     ("benchmarks.*", "benchmarks.*"),
 }

@@ -23,11 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.files import write_atomic
+from bench.files import read_ordinary, write_atomic
 from bench.pictures.artefacts import ARTEFACTS
+from bench.pictures.folders import PictureError, unreadable
 from bench.pictures.sources import Artefact
 
 CACHE_VARIABLE = "YOTO_BENCH_CACHE"
+MOST_BYTES = 2**31  # of a user's file; VGG-16 with its classifier has a quarter
 
 
 class Unavailable(RuntimeError):
@@ -133,6 +135,18 @@ def content_digest(data: bytes, file: str) -> str:
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def content(path: str, artefact: str) -> str:
+    """`content_digest` of a user's file; of the artefact, which need not be there, for ""."""
+    if not path:
+        return ARTEFACTS[artefact].content
+    try:
+        return content_digest(read_ordinary(Path(path), MOST_BYTES), path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except Exception as error:  # safetensors' own, and those of `read_ordinary`
+        raise PictureError(f"{path} cannot be used ({error}): give another file") from None
 
 
 def _intact(path: Path, content: str) -> bool:

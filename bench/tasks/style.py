@@ -26,8 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import Axis, Measure, PictureError, Pictures, Preset, Setting, Space, Training, location
-from bench.files import read_ordinary
+from bench import Axis, Measure, Pictures, Preset, Setting, Space, Training, location
 from bench.pictures import downloads, measures
 from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
 from bench.tasks.painter import Painter
@@ -39,7 +38,6 @@ STYLE_TERMS = tuple(f"style_{layer}" for layer in STYLE_LAYERS)
 PAINTING = "wheat-field-with-cypresses"
 # Axes by how far they move a picture: LPIPS between low and high, in trials, 0.38 to 0.04.
 SWEPT = ("content", "style_relu3_3", "style_relu4_3", "style_relu2_2", "style_relu1_2")
-MOST_BYTES = 2**31  # of a painting or of weights; VGG-16 with its classifier has a quarter
 NORMALISED_ON = 16  # training crops that the normalisers are measured on
 
 
@@ -239,22 +237,10 @@ class Style(OnPhotographs):
     def fields(self) -> dict[str, Any]:
         """With the content of the painting and of VGG-16: their places are not the experiment."""
         digests = {
-            "style": content(self.style, PAINTING),
-            "vgg_weights": content(self.vgg_weights, "vgg16-convs"),
+            "style": downloads.content(self.style, PAINTING),
+            "vgg_weights": downloads.content(self.vgg_weights, "vgg16-convs"),
         }
         return super().fields() | digests
-
-
-def content(path: str, artefact: str) -> str:
-    """Hash of a user's file; of the artefact, which need not be there, where none is given."""
-    if not path:
-        return downloads.ARTEFACTS[artefact].content
-    try:
-        return downloads.content_digest(read_ordinary(Path(path), MOST_BYTES), path)
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
-    except Exception as error:  # safetensors' own, and those of `read_ordinary`
-        raise PictureError(f"{path} cannot be used ({error}): give another file") from None
 
 
 # The loss

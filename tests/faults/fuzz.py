@@ -57,7 +57,7 @@ with instrumented:
 
     from bench.files import SEAL, sealed
     from bench.pictures.data import Pictures
-    from bench.pictures.downloads import arrays_only, member
+    from bench.pictures.archives import arrays_only, member
     from bench.report.load import load_results
     from bench.run import folders, lease
     from bench.run.plan import experiment, experiment_from
