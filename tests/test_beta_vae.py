@@ -14,11 +14,13 @@ from torch import nn
 
 from bench.conditioners import Encoding, FiLM
 from bench.cost import count_flops, parameters
-from bench.pictures import measures
 from bench.pictures.data import PictureError
+from bench.pictures.scenes import Scenes
 from bench.registry import preset, task_class
-from bench.tasks import beta_vae
-from bench.tasks.beta_vae import BetaVae, Cifar10, Held, OurScenes, Pool, Shapes3D, variance_scaling
+from bench.tasks import beta_vae_data
+from bench.tasks.autoencoder import variance_scaling
+from bench.tasks.beta_vae import BetaVae, Cifar10, OurScenes, Shapes3D
+from bench.tasks.beta_vae_data import Held, Pool
 
 VARIANTS = [Cifar10, OurScenes, Shapes3D]
 
@@ -42,31 +44,25 @@ def linear(before: int, after: int) -> int:
     return before * after + after
 
 
-@pytest.mark.parametrize("width", [1, 2, 4])
-def test_cifar10_parameters_by_hand(width: int) -> None:
-    """The released file, 16, 32, 64 channels and 512 wide dense layers, is width 2."""
-    a, b, c, dense = 8 * width, 16 * width, 32 * width, 256 * width
+@pytest.mark.parametrize(
+    ("width", "of_cifar10", "of_shapes3d"),
+    [(1, 506_094, 619_447), (2, 1_625_814, 2_457_943), (4, 5_707_686, 9_792_151)],
+)
+def test_parameters_by_hand(width: int, of_cifar10: int, of_shapes3d: int) -> None:
+    """The released files are width 2 of CIFAR-10 (16, 32, 64 channels and 512 wide dense layers)
+    and width 1 of Shapes3D (8 to 64 channels and 256)."""
+    a, b, c, d, dense = (width * count for count in (8, 16, 32, 64, 256))
     encoder = conv(3, a) + conv(a, a) + conv(a, b) + conv(b, b) + conv(b, c) + conv(c, c)
     encoder += linear(16 * c, dense) + linear(dense, 512)  # 256 means, 256 deviations
     decoder = linear(256, dense) + linear(dense, 16 * c)
     decoder += 2 * conv(c, c) + conv(c, b) + conv(b, b) + conv(b, a) + conv(a, a) + conv(a, 6)
-    expected = {1: 506_094, 2: 1_625_814, 4: 5_707_686}[width]
-    assert encoder + decoder == expected
-    assert parameters(task(Cifar10, width).model()) == expected
-
-
-@pytest.mark.parametrize("width", [1, 2, 4])
-def test_shapes3d_parameters_by_hand(width: int) -> None:
-    """The released file, 8 to 64 channels and 256 wide dense layers, is width 1."""
-    a, b, c, d, dense = 8 * width, 16 * width, 32 * width, 64 * width, 256 * width
+    assert encoder + decoder == of_cifar10 == parameters(task(Cifar10, width).model())
     encoder = conv(3, a) + conv(a, b) + conv(b, c) + conv(c, d)
     encoder += linear(16 * d, dense) + linear(dense, 20)
     decoder = linear(10, dense) + linear(dense, 16 * d)
     decoder += conv(d, d) + conv(d, c) + conv(c, b) + conv(b, a) + conv(a, 3)
-    expected = {1: 619_447, 2: 2_457_943, 4: 9_792_151}[width]
-    assert encoder + decoder == expected
-    assert parameters(task(OurScenes, width).model()) == expected
-    assert parameters(task(Shapes3D, width).model()) == expected
+    assert encoder + decoder == of_shapes3d == parameters(task(OurScenes, width).model())
+    assert of_shapes3d == parameters(task(Shapes3D, width).model())
 
 
 @pytest.mark.parametrize(
@@ -111,9 +107,7 @@ def test_sites_are_the_last_convolution_of_each_block(kind: type[BetaVae]) -> No
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_shapes(kind: type[BetaVae]) -> None:
     made = task(kind)
-    model = made.model()
-    x = torch.rand(2, 3, side(made), side(made))
-    mean, std, out = model(x)
+    mean, std, out = made.model()(torch.rand(2, 3, side(made), side(made)))
     assert mean.shape == std.shape == (2, made.latents)
     assert (std > 0).all()
     assert out.shape == (2, 6 if made.gaussian else 3, side(made), side(made))
@@ -245,7 +239,7 @@ def test_held_out_pictures_are_not_trained_on() -> None:
     assert isinstance(test, Held)
     assert len(list(test.examples())) == 64
     assert sum(len(part) for part in test.parts()) == 2000 == len(test.factors)
-    held = beta_vae.Scenes("test", 2000)
+    held = Scenes("test", 2000)
     assert not set(held.numbers.tolist()) & set(train.numbers.tolist())
     with pytest.raises(ValueError, match="held out"):
         test.batch(1, torch.Generator())
@@ -262,7 +256,7 @@ def test_shapes3d_says_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_shapes3d_reads_its_file(shapes3d: Path) -> None:
-    pictures = beta_vae._shapes3d(shapes3d)[0].permute(0, 3, 1, 2) / 255
+    pictures = beta_vae_data._shapes3d(shapes3d)[0].permute(0, 3, 1, 2) / 255
     made = replace(task(Shapes3D), train_data=str(shapes3d), recorded=4, evaluated=8)
     held = torch.cat(list(made.data("test").parts()))
     rows = [int((pictures == p).flatten(1).all(1).nonzero()) for p in held]
@@ -276,61 +270,21 @@ def test_shapes3d_reads_its_file(shapes3d: Path) -> None:
 @pytest.mark.xdist_group("cifar10")  # whose enlarged pictures a process makes once
 def test_cifar10_is_enlarged_and_split_as_released(artefact: Callable[[str], Path]) -> None:
     artefact("cifar10")
-    train = beta_vae._cifar10_train()
+    train = beta_vae_data._cifar10_train()
     assert train.shape == (40_000, 40, 40, 3)
     assert train.dtype == torch.uint8
-    original = beta_vae._cifar10()["train_images"][10_000 + 123].float()
+    original = beta_vae_data._cifar10()["train_images"][10_000 + 123].float()
     # By hand: output pixel 17 reads place (17 + 0.5) * 32 / 40 - 0.5 = 13.5, pixel 20 reads 15.9.
     expected = (0.1 * original[15] + 0.9 * original[16])[13:15].mean(0).int()
     assert (train[123, 20, 17] == expected).all()
-    test, factors = beta_vae._cifar10_held("test_images", 10)
+    test, factors = beta_vae_data._cifar10_held("test_images", 10)
     assert test.shape == (10, 3, 32, 32)
     assert factors is None
-    chosen, _ = beta_vae._cifar10_held("train_images", 20_000)
+    chosen, _ = beta_vae_data._cifar10_held("train_images", 20_000)
     assert len(chosen) == 10_000  # what is left of the training split
 
 
 # ------------------------------------------------------------------ scores
-
-
-def test_active_units_by_hand() -> None:
-    torch.manual_seed(0)
-    codes = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0])
-    assert measures.active_units(codes) == 2  # variances 1, 0.04, 0.0025, 0
-
-
-def test_mutual_information_gap_by_hand() -> None:
-    grid = torch.cartesian_prod(torch.arange(4), torch.arange(4), torch.arange(5))
-    factors = grid[:, :2]
-    exact = factors.float()
-    assert measures.mutual_information_gap(exact, factors) == pytest.approx(1.0)
-    twice = torch.cat([exact, exact], 1)
-    assert measures.mutual_information_gap(twice, factors) == pytest.approx(0.0, abs=1e-9)
-    # A second latent that tells the first factor's upper bit: log 4 - log 2 over log 4.
-    bit = torch.cat([exact, (factors[:, :1] // 2).float()], 1)
-    assert measures.mutual_information_gap(bit, factors) == pytest.approx((0.5 + 1.0) / 2)
-    nothing = torch.zeros(len(grid), 3)
-    assert measures.mutual_information_gap(nothing, factors) == pytest.approx(0.0, abs=1e-9)
-    with pytest.raises(ValueError, match="never changes"):
-        measures.mutual_information_gap(exact, torch.zeros(len(grid), 1, dtype=torch.long))
-
-
-def test_mutual_information_against_scipy() -> None:
-    scipy_stats = pytest.importorskip("scipy.stats")
-    torch.manual_seed(1)
-    factors = torch.randint(6, (3000, 1))
-    codes = torch.cat([factors + torch.randn(3000, 1), 0.3 * factors + torch.randn(3000, 1)], 1)
-    told = []
-    for latent in codes.double().numpy().T:
-        import numpy as np
-
-        table, _, _ = np.histogram2d(latent, factors[:, 0].numpy(), bins=(20, 6))
-        table = table[table.sum(1) > 0]
-        statistic = scipy_stats.chi2_contingency(table, lambda_="log-likelihood").statistic
-        told.append(statistic / (2 * len(latent)))  # G = 2 N I
-    entropy = scipy_stats.entropy(torch.bincount(factors[:, 0]).numpy())
-    expected = (max(told) - min(told)) / entropy
-    assert measures.mutual_information_gap(codes, factors) == pytest.approx(expected, abs=1e-4)
 
 
 def test_numbers_about_the_whole_data_set() -> None:

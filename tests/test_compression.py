@@ -17,23 +17,19 @@ from PIL import Image
 from bench import registry
 from bench.method import build
 from bench.pictures import measures
-from bench.tasks.compression import (
-    CODECS,
-    Compression,
-    components,
-    in_full_precision,
-    pad,
-    remembering,
-)
+from bench.tasks.codec import components, in_full_precision, pad, remembering
+from bench.tasks.compression import CODECS, Compression
 
 SMOKE = Compression.presets()["smoke"].task
 
 
-def model(task: Compression = SMOKE, started: bool = True):
+def model(task: Compression = SMOKE, started: bool = True, ready: bool = False):
     torch.manual_seed(0)
     made = task.model()
     if started:
         task.initialise(made)
+    if ready:
+        task.ready(made)
     return made
 
 
@@ -77,7 +73,7 @@ def test_scales_have_the_places_in_the_coders_table_that_the_library_gives_them(
 
 
 def test_the_loss_is_compressais_for_one_lambda() -> None:
-    codec, batch = model().eval(), torch.rand(2, 3, 64, 64)
+    codec, batch = model(), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         terms = SMOKE.losses(codec, batch)
         theirs = RateDistortionLoss(lmbda=0.01)(codec(batch), batch)
@@ -89,8 +85,7 @@ def test_the_loss_is_compressais_for_one_lambda() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (1, 1), (17, 130)])
 def test_pictures_of_any_size_are_coded_and_decoded(codec: str, size: tuple[int, int]) -> None:
     task = replace(SMOKE, codec=codec)
-    made = model(task).eval()
-    task.ready(made)
+    made = model(task, ready=True)
     picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         values = task.measure(made, picture)
@@ -106,7 +101,7 @@ def test_pictures_of_any_size_are_coded_and_decoded(codec: str, size: tuple[int,
 
 
 def test_a_transform_is_computed_once_for_equal_inputs_and_never_stale() -> None:
-    codec = model().eval()
+    codec = model()
     calls = []
     codec.g_a[0].register_forward_hook(lambda *_: calls.append(1))
     x = torch.rand(1, 3, 64, 64)
@@ -131,8 +126,7 @@ def test_a_transform_is_computed_once_for_equal_inputs_and_never_stale() -> None
 @pytest.mark.parametrize("codec", CODECS)
 def test_measures_are_those_of_coding_decoding_and_forward_computed_apart(codec: str) -> None:
     task = replace(SMOKE, codec=codec)
-    made = model(task).eval()
-    task.ready(made)
+    made = model(task, ready=True)
     picture = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(1))
     calls = []
     made.g_s[0].register_forward_hook(lambda *_: calls.append(1))
@@ -150,8 +144,7 @@ def test_measures_are_those_of_coding_decoding_and_forward_computed_apart(codec:
 
 
 def test_a_decoder_that_does_not_repeat_the_encoders_arithmetic_is_found() -> None:
-    made = model().eval()
-    SMOKE.ready(made)
+    made = model(ready=True)
     made.h_s[-1].register_forward_hook(
         lambda layer, inputs, out: out * torch.empty_like(out).uniform_(0.2, 5)
     )
@@ -161,8 +154,7 @@ def test_a_decoder_that_does_not_repeat_the_encoders_arithmetic_is_found() -> No
 
 
 def test_coded_and_estimated_bits_agree_on_a_large_picture() -> None:
-    made = model().eval()
-    SMOKE.ready(made)
+    made = model(ready=True)
     (_, picture) = next(iter(SMOKE.data("test").examples()))
     with torch.no_grad():
         values = SMOKE.measure(made, picture)
@@ -173,7 +165,7 @@ def test_the_start_is_a_codec_already() -> None:
     """With enough channels, analysis and synthesis are inverses up to the quantiser's step."""
     task = replace(SMOKE, width=64, latents=192)
     crops = task.data("train").batch(4, torch.Generator().manual_seed(5))
-    started, plain = model(task).eval(), model(task, started=False).eval()
+    started, plain = model(task), model(task, started=False)
     with torch.no_grad():
         good = measures.psnr(started.g_s(started.g_a(crops)), crops).mean()
         poor = measures.psnr(plain.g_s(plain.g_a(crops)), crops).mean()
@@ -253,8 +245,7 @@ def test_unusual_pictures_run_through_the_whole_task(tmp_path: Path) -> None:
     noise.convert("I").point(lambda v: v * 257).convert("I;16").save(tmp_path / "sixteen.png")
     noise.crop((0, 0, 3, 2)).convert("RGB").save(tmp_path / "tiny.png")
     task = replace(SMOKE, test_data=str(tmp_path))
-    made = model(task).eval()
-    task.ready(made)
+    made = model(task, ready=True)
     names = []
     for name, picture in task.data("test").examples():
         with torch.no_grad():

@@ -56,8 +56,8 @@ with instrumented:
     from PIL import Image
 
     from bench.files import SEAL, sealed
-    from bench.pictures.data import Pictures
     from bench.pictures.archives import arrays_only, member
+    from bench.pictures.data import Pictures
     from bench.report.load import load_results
     from bench.run import folders, lease
     from bench.run.plan import experiment, experiment_from
