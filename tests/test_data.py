@@ -75,9 +75,9 @@ def test_a_gpu_gives_the_same_batch_without_waiting(tmp_path):
     pictures = Pictures(numbered(tmp_path), crop=16)
     moved = pictures.to(torch.device("cuda"))
     expected = pictures.batch(64, generator())
-    found = moved.batch(64, generator())
-    assert found.is_cuda
-    assert torch.equal(found.cpu(), expected)
+    batch = moved.batch(64, generator())
+    assert batch.is_cuda
+    assert torch.equal(batch.cpu(), expected)
     torch.cuda.set_sync_debug_mode("error")
     try:
         moved.batch(64, generator())

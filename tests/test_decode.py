@@ -67,10 +67,10 @@ def test_a_transparent_colour_of_both_depths_is_white(tmp_path: Path, depth: int
     values[3] = key
     values[2] = key ^ 1  # in 16 bits the upper bytes are those of the clear colour
     clear = chunk(b"tRNS", key.astype(">u2").tobytes())
-    found = read(tmp_path / "a.png", png(6, 4, raw(values), bits=depth, extra=clear))
+    shown = read(tmp_path / "a.png", png(6, 4, raw(values), bits=depth, extra=clear))
     levels = values.astype(int) >> (depth - 8)
     expected = np.where((values == key).all(-1, keepdims=True), 255, levels)
-    assert np.array_equal(found, expected)
+    assert np.array_equal(shown, expected)
     assert (expected[2] != 255).any()
 
 
@@ -122,15 +122,15 @@ def test_zero_is_black_or_white_as_the_file_says(
 def test_sixteen_bits_in_thirty_two(tmp_path: Path, compression: str | None, order: Any) -> None:
     values = RANDOM.integers(0, 65536, (40, 30)).astype(np.int32)
     options: dict[str, Any] = {"byteorder": order, "compression": compression}
-    found = read_tiff(tmp_path, values, photometric="minisblack", **options)
-    assert np.array_equal(found, three(np.round(values / 257)))
+    shown = read_tiff(tmp_path, values, photometric="minisblack", **options)
+    assert np.array_equal(shown, three(np.round(values / 257)))
 
 
 @pytest.mark.parametrize(("photometric", "turned"), [("minisblack", False), ("miniswhite", True)])
 def test_one_bit_whose_zero_is_white(tmp_path: Path, photometric: str, turned: bool) -> None:
     values = RANDOM.random((16, 24)) > 0.5
-    found = read_tiff(tmp_path, values, photometric=photometric)
-    assert np.array_equal(found, three(255 * (values ^ turned)))
+    shown = read_tiff(tmp_path, values, photometric=photometric)
+    assert np.array_equal(shown, three(255 * (values ^ turned)))
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -139,24 +139,24 @@ def test_a_fourth_channel_is_what_the_file_says(tmp_path: Path, alpha: str, kind
     colour, share = RANDOM.random((20, 30, 3)), RANDOM.random((20, 30, 1)).round(1)
     stored = colour * share if alpha == "assocalpha" else colour
     values = (np.concatenate([stored, share], -1) * np.iinfo(kind).max).round().astype(kind)
-    found = read_tiff(tmp_path, values, photometric="rgb", extrasamples=[alpha])
+    shown = read_tiff(tmp_path, values, photometric="rgb", extrasamples=[alpha])
     over_white = colour if alpha == "unspecified" else colour * share + 1 - share
-    assert np.abs(found - 255 * over_white).max() < 2.5  # premultiplied levels are coarse
+    assert np.abs(shown - 255 * over_white).max() < 2.5  # premultiplied levels are coarse
 
 
 def test_a_premultiplied_grey(tmp_path: Path) -> None:
     grey, share = RANDOM.random((20, 30)), RANDOM.random((20, 30)).round(1)
     values = (np.stack([grey * share, share], -1) * 255).round().astype(np.uint8)
-    found = read_tiff(tmp_path, values, photometric="minisblack", extrasamples=["assocalpha"])
-    assert np.abs(found - 255 * three(grey * share + 1 - share)).max() < 2.5
+    shown = read_tiff(tmp_path, values, photometric="minisblack", extrasamples=["assocalpha"])
+    assert np.abs(shown - 255 * three(grey * share + 1 - share)).max() < 2.5
 
 
 def test_twelve_bits_fill_the_range(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 4096, (6, 8))
     one, other = values.reshape(-1, 2).T
     data = np.stack([one >> 4, (one & 15) << 4 | other >> 8, other & 255], 1).astype(np.uint8)
-    found = read(tmp_path / "a.tif", tiff(8, 6, data.tobytes(), bits=12))
-    assert np.array_equal(found, three(np.round(255 * values / 4095)))
+    shown = read(tmp_path / "a.tif", tiff(8, 6, data.tobytes(), bits=12))
+    assert np.array_equal(shown, three(np.round(255 * values / 4095)))
 
 
 UNIT = np.array([[0, 0.5, 1]], dtype=np.float32)
@@ -186,8 +186,8 @@ def test_values_without_a_meaning_are_refused(
 def test_inks_are_not_turned_round(tmp_path: Path, mode: str) -> None:
     picture = Image.fromarray(RANDOM.integers(0, 256, (2, 2, 3), dtype=np.uint8))
     picture = picture.resize((64, 64), Image.Resampling.NEAREST).convert(mode)
-    found = read(write(tmp_path / "a.jpg", picture, quality=95, subsampling=0))
-    assert np.abs(found - np.asarray(picture.convert("RGB"))).mean() < 4
+    shown = read(write(tmp_path / "a.jpg", picture, quality=95, subsampling=0))
+    assert np.abs(shown - np.asarray(picture.convert("RGB"))).mean() < 4
 
 
 # Metadata: used for the orientation, else left alone
@@ -214,8 +214,8 @@ def test_broken_exif_is_left_alone(tmp_path: Path, ending: str, kind: str) -> No
 def test_a_tiff_with_a_directory_that_leads_nowhere(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 256, (12, 9), dtype=np.uint8)
     far = [(34665, 4, 1, 2**31, True)]
-    found = read_tiff(tmp_path, values, photometric="minisblack", extratags=far)
-    assert np.array_equal(found, three(values))
+    shown = read_tiff(tmp_path, values, photometric="minisblack", extratags=far)
+    assert np.array_equal(shown, three(values))
 
 
 TEXT = chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(3 * 2**20)))

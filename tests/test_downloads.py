@@ -76,8 +76,8 @@ def plain(path):
 def add(name, *sources, content=CONTENT, file="file.bin"):
     """An artefact of sources (address, hash, and what converts it)."""
     digest = downloads.content_digest(content, file)
-    made = tuple(Source(*source) for source in sources)
-    downloads.ARTEFACTS[name] = Artefact(line="a test", file=file, content=digest, sources=made)
+    tried = tuple(Source(*source) for source in sources)
+    downloads.ARTEFACTS[name] = Artefact(line="a test", file=file, content=digest, sources=tried)
 
 
 def tar_of(path, entries):

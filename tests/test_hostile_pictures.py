@@ -126,10 +126,10 @@ def test_every_mode_and_size_comes_out_as_rgb(
     ending = data.draw(st.sampled_from([e for e, modes in sorted(HOLDS.items()) if mode in modes]))
     path = tmp_path / f"{mode.replace(';', '')}-{size[0]}-{size[1]}-{seed}.{ending}"
     picture.save(path, **({"lossless": True, "exact": True} if ending == "webp" else {}))
-    found = read(path)
-    assert found.shape == (*size, 3)
+    shown = read(path)
+    assert shown.shape == (*size, 3)
     most = 1.01 if mode in ("LA", "PA", "RGBA") else 0  # laying over white rounds
-    assert np.abs(found - expected.astype(float)).max() <= most
+    assert np.abs(shown - expected.astype(float)).max() <= most
 
 
 ORIENTED = {
@@ -165,9 +165,9 @@ def test_all_orientations_of_all_formats(
         options = {"quality": 100, "subsampling": 0}
     Image.fromarray(pixels).save(path, exif=exif, **options)
     expected = ORIENTED.get(orientation, ORIENTED[1])(pixels)
-    found = read(path)
-    assert found.shape == expected.shape
-    assert np.abs(found.astype(int) - expected).max() <= (3 if ending == "jpg" else 0)
+    shown = read(path)
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).max() <= (3 if ending == "jpg" else 0)
 
 
 # Another colour space than sRGB's
@@ -230,13 +230,13 @@ def test_cut_at_every_place_it_is_refused_or_whole(tmp_path: Path, name: str) ->
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         os.utime(path, ns=(length, length))
-        found = outcome(path)
-        if isinstance(found, str):
-            assert name in found
-            assert "start again" in found
+        shown = outcome(path)
+        if isinstance(shown, str):
+            assert name in shown
+            assert "start again" in shown
             continue
         kept += 1
-        assert np.array_equal(found, expected)
+        assert np.array_equal(shown, expected)
     assert kept < len(whole) / 5
 
 
@@ -254,11 +254,11 @@ def test_changed_bytes_end_in_a_picture_or_a_picture_error(
     path = tmp_path / name
     path.write_bytes(data)
     os.utime(path, ns=(zlib.crc32(data), 0))
-    found = outcome(path)
-    if isinstance(found, str):
-        assert name in found
+    shown = outcome(path)
+    if isinstance(shown, str):
+        assert name in shown
     else:
-        assert found.size <= 3 * 2**22
+        assert shown.size <= 3 * 2**22
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])

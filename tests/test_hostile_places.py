@@ -58,12 +58,12 @@ def test_what_is_no_file_is_named_and_nothing_waits(tmp_path: Path, kind: str) -
     path = folder / "x.png"
     irregular(path, kind)
     refused(path, r"x\.png")
-    found = Pictures.folder(folder)
+    pictures = Pictures.folder(folder)
     if kind == "folder":  # a folder may be called what it likes
-        assert found.to(CPU).names == ("good.png", "x.png/within.png")
+        assert pictures.to(CPU).names == ("good.png", "x.png/within.png")
     else:
         with pytest.raises(PictureError, match=r"x\.png"):
-            _ = found.digest
+            _ = pictures.digest
 
 
 def test_loops_of_links_end(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_the_name_of_a_bad_picture_does_not_command_the_terminal(tmp_path: Path,
     (folder / "\x1b[31m\udce9.png").write_bytes(b"x")
     words = ["run", "compression", "--preset", "smoke", "--train-data", str(folder)]
     assert main([*words, "--test-data", str(folder), "--out", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert "\\x1b[2Jnew\\nline\\udcff/\\x1b[31m\\udce9.png" in said
-    assert "\x1b" not in said
+    printed = capsys.readouterr().err
+    assert "\\x1b[2Jnew\\nline\\udcff/\\x1b[31m\\udce9.png" in printed
+    assert "\x1b" not in printed
 
 
 @settings(parent=some, max_examples=40)

@@ -95,11 +95,11 @@ def test_vgg_features_are_torchvisions(artefact):
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     with torch.no_grad():
-        found = VGGFeatures(STYLE_LAYERS)(x)
+        taps = VGGFeatures(STYLE_LAYERS)(x)
         for layer, index in zip(STYLE_LAYERS, (3, 8, 15, 22), strict=True):
             expected = features[: index + 1]((x - mean) / std)
-            torch.testing.assert_close(found[layer], expected, rtol=1e-4, atol=1e-4)
-    assert list(found) == list(STYLE_LAYERS)
+            torch.testing.assert_close(taps[layer], expected, rtol=1e-4, atol=1e-4)
+    assert list(taps) == list(STYLE_LAYERS)
 
 
 def test_vgg_goes_no_deeper_than_asked_and_passes_gradients(artefact):
