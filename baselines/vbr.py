@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from bench import Cell, Conditioner, OneNetwork, Task
-from bench.tasks.compression import Compression, in_full_precision
+from bench.tasks.codec import in_full_precision
+from bench.tasks.compression import Compression
 
 CODECS = {
     "scale_hyperprior": "ScaleHyperpriorVbr",

@@ -57,7 +57,7 @@ PUBLIC = {
     "bench.cost": ("parameters",),
     "bench.method": ("Cell", "Fixed", "Method", "OneNetwork", "Tuning"),
     "bench.fixed_grid": ("FixedGrid",),
-    "bench.identity": ("ADDED",),
+    "bench.identity": ("ADDED", "file_digest"),
     "bench.modulation": (
         *("BEFORE", "CONVOLUTIONS", "Modulation", "TRANSPOSED", "channels", "fold", "fold_before"),
         *("matching", "modulate", "put"),
@@ -67,7 +67,8 @@ PUBLIC = {
         *("Gates", "KnownScale", "Modulating", "Network", "closing_gate"),
     ),
     "bench.yoto": ("Yoto",),
-    "bench.pictures.data": ("Examples", "PictureError", "Pictures", "photographs"),
+    "bench.pictures.data": ("Examples", "PictureError", "Pictures"),
+    "bench.tasks.photographs": ("OnPhotographs", "photographs"),
     "bench.run.plan": ("experiment",),
 }
 HOMES = {name: module for module, names in PUBLIC.items() for name in names}

@@ -37,7 +37,8 @@ from bench.registry import method
 from bench.run.runner import choose_device
 from bench.run.timing import alternate, show, wait
 from bench.task import weighted
-from bench.tasks.compression import Compression, in_full_precision
+from bench.tasks.codec import in_full_precision
+from bench.tasks.compression import Compression
 from bench.train import fit
 from benchmarks import rows
 from benchmarks.evaluation import begin_worker

@@ -83,7 +83,7 @@ def fetched(artefact: Callable[[str], Path]) -> Callable[[str], None]:
 def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two parts of a photograph to test on, hardly larger than MS-SSIM needs: measuring whole ones
     takes ten times as long as all else in the life of a small codec."""
-    from bench.pictures.data import photographs
+    from bench.tasks.photographs import photographs
 
     folder = tmp_path_factory.mktemp("pictures")
     (_, picture), *_ = photographs("test").examples()
@@ -109,8 +109,8 @@ def _small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shapes3d(_small_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""
-    from bench.tasks import beta_vae
+    from bench.tasks import beta_vae_data
 
-    monkeypatch.setattr(beta_vae, "SHAPES3D", 600)
-    monkeypatch.setattr(beta_vae, "SHAPES3D_COUNTS", (5, 5, 3, 2, 2, 2))
+    monkeypatch.setattr(beta_vae_data, "SHAPES3D", 600)
+    monkeypatch.setattr(beta_vae_data, "SHAPES3D_COUNTS", (5, 5, 3, 2, 2, 2))
     return _small_file

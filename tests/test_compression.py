@@ -17,24 +17,20 @@ from PIL import Image
 from bench import registry
 from bench.method import build
 from bench.pictures import measures
-from bench.tasks.compression import (
-    CODECS,
-    Compression,
-    components,
-    in_full_precision,
-    pad,
-    remembering,
-)
+from bench.tasks.codec import components, in_full_precision, pad, remembering
+from bench.tasks.compression import CODECS, Compression
 
 SMOKE = Compression.presets()["smoke"].task
 
 
-def model(task: Compression = SMOKE, started: bool = True):
+def model(task: Compression = SMOKE, started: bool = True, ready: bool = False):
     torch.manual_seed(0)
-    made = task.model()
+    network = task.model().eval()
     if started:
-        task.initialise(made)
-    return made
+        task.initialise(network)
+    if ready:
+        task.ready(network)
+    return network
 
 
 def test_the_entropy_models_equal_the_librarys_with_the_same_noise() -> None:
@@ -70,14 +66,14 @@ def test_scales_have_the_places_in_the_coders_table_that_the_library_gives_them(
     table = theirs.scale_table
     beside = [torch.nextafter(table, torch.full_like(table, end)) for end in (0.0, math.inf)]
     scales = torch.cat([table, *beside, torch.tensor([-1.0, 0.0, 1e-9, 1e9]), torch.rand(999) * 80])
-    found = ours.gaussian_conditional.build_indexes(scales)
-    assert found.dtype == torch.int32
-    assert torch.equal(found, theirs.build_indexes(scales))
-    assert set(found.tolist()) == set(range(len(table)))
+    places = ours.gaussian_conditional.build_indexes(scales)
+    assert places.dtype == torch.int32
+    assert torch.equal(places, theirs.build_indexes(scales))
+    assert set(places.tolist()) == set(range(len(table)))
 
 
 def test_the_loss_is_compressais_for_one_lambda() -> None:
-    codec, batch = model().eval(), torch.rand(2, 3, 64, 64)
+    codec, batch = model(), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         terms = SMOKE.losses(codec, batch)
         theirs = RateDistortionLoss(lmbda=0.01)(codec(batch), batch)
@@ -89,11 +85,10 @@ def test_the_loss_is_compressais_for_one_lambda() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (1, 1), (17, 130)])
 def test_pictures_of_any_size_are_coded_and_decoded(codec: str, size: tuple[int, int]) -> None:
     task = replace(SMOKE, codec=codec)
-    made = model(task).eval()
-    task.ready(made)
+    network = model(task, ready=True)
     picture = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        values = task.measure(made, picture)
+        values = task.measure(network, picture)
     assert set(task.terms) <= set(values)
     assert values["psnr"].item() == pytest.approx(
         10 * math.log10(255**2 / values["distortion"].item()), abs=1e-3
@@ -106,7 +101,7 @@ def test_pictures_of_any_size_are_coded_and_decoded(codec: str, size: tuple[int,
 
 
 def test_a_transform_is_computed_once_for_equal_inputs_and_never_stale() -> None:
-    codec = model().eval()
+    codec = model()
     calls = []
     codec.g_a[0].register_forward_hook(lambda *_: calls.append(1))
     x = torch.rand(1, 3, 64, 64)
@@ -131,18 +126,17 @@ def test_a_transform_is_computed_once_for_equal_inputs_and_never_stale() -> None
 @pytest.mark.parametrize("codec", CODECS)
 def test_measures_are_those_of_coding_decoding_and_forward_computed_apart(codec: str) -> None:
     task = replace(SMOKE, codec=codec)
-    made = model(task).eval()
-    task.ready(made)
+    network = model(task, ready=True)
     picture = torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(1))
     calls = []
-    made.g_s[0].register_forward_hook(lambda *_: calls.append(1))
+    network.g_s[0].register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
-        values = task.measure(made, picture)
+        values = task.measure(network, picture)
         assert len(calls) == 1
-        coded = made.compress(picture)
-        decoded = made.decompress(coded["strings"], coded["shape"])["x_hat"]
+        coded = network.compress(picture)
+        decoded = network.decompress(coded["strings"], coded["shape"])["x_hat"]
         written = sum(len(string) for part in coded["strings"] for string in part)
-        estimated = task.losses(made, picture)["bpp"]
+        estimated = task.losses(network, picture)["bpp"]
         fidelity = task.fidelity(decoded, picture)
     assert values["bpp"].item() == pytest.approx(8 * written / 192**2)
     assert torch.equal(values["bpp_estimated"], estimated)
@@ -150,22 +144,20 @@ def test_measures_are_those_of_coding_decoding_and_forward_computed_apart(codec:
 
 
 def test_a_decoder_that_does_not_repeat_the_encoders_arithmetic_is_found() -> None:
-    made = model().eval()
-    SMOKE.ready(made)
-    made.h_s[-1].register_forward_hook(
+    network = model(ready=True)
+    network.h_s[-1].register_forward_hook(
         lambda layer, inputs, out: out * torch.empty_like(out).uniform_(0.2, 5)
     )
     torch.manual_seed(0)
     with torch.no_grad(), pytest.raises(RuntimeError, match="use --device cpu"):
-        SMOKE.measure(made, torch.rand(1, 3, 64, 64))
+        SMOKE.measure(network, torch.rand(1, 3, 64, 64))
 
 
 def test_coded_and_estimated_bits_agree_on_a_large_picture() -> None:
-    made = model().eval()
-    SMOKE.ready(made)
+    network = model(ready=True)
     (_, picture) = next(iter(SMOKE.data("test").examples()))
     with torch.no_grad():
-        values = SMOKE.measure(made, picture)
+        values = SMOKE.measure(network, picture)
     assert values["bpp"].item() == pytest.approx(values["bpp_estimated"].item(), rel=0.25)
 
 
@@ -173,7 +165,7 @@ def test_the_start_is_a_codec_already() -> None:
     """With enough channels, analysis and synthesis are inverses up to the quantiser's step."""
     task = replace(SMOKE, width=64, latents=192)
     crops = task.data("train").batch(4, torch.Generator().manual_seed(5))
-    started, plain = model(task).eval(), model(task, started=False).eval()
+    started, plain = model(task), model(task, started=False)
     with torch.no_grad():
         good = measures.psnr(started.g_s(started.g_a(crops)), crops).mean()
         poor = measures.psnr(plain.g_s(plain.g_a(crops)), crops).mean()
@@ -253,12 +245,11 @@ def test_unusual_pictures_run_through_the_whole_task(tmp_path: Path) -> None:
     noise.convert("I").point(lambda v: v * 257).convert("I;16").save(tmp_path / "sixteen.png")
     noise.crop((0, 0, 3, 2)).convert("RGB").save(tmp_path / "tiny.png")
     task = replace(SMOKE, test_data=str(tmp_path))
-    made = model(task).eval()
-    task.ready(made)
+    network = model(task, ready=True)
     names = []
     for name, picture in task.data("test").examples():
         with torch.no_grad():
-            values = task.measure(made, picture)
+            values = task.measure(network, picture)
         assert values["psnr"].isfinite(), name
         names.append(name)
     assert names == ["cmyk.jpg", "grey.png", "sixteen.png", "tiny.png", "transparent.png"]

@@ -1,4 +1,6 @@
-"""Pictures of every kind come out as RGB in [0, 1]; crops are what the pictures hold."""
+"""Pictures as they are kept in memory: crops, digests, what is left out; tensors. What is read from
+files is tested in test_decode.py and test_hostile_pictures.py.
+"""
 
 import importlib.util
 import os
@@ -9,37 +11,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image
 
 from bench.pictures import data
-from bench.pictures.data import Examples, PictureError, Pictures, photographs
-
-CPU = torch.device("cpu")
+from bench.pictures.data import Examples, PictureError, Pictures
+from bench.tasks import photographs as of_skimage
+from bench.tasks.photographs import photographs
+from tests.picture_files import CPU, coloured, read, write
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def coloured(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def write(path, pixels, **options):
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, **options)
-    return path
-
-
-def read(path):
-    """The one picture of a file as (H, W, 3) in levels of 0 to 255."""
-    ((_, batch),) = Pictures([path]).examples()
-    assert batch.dtype == torch.float32
-    assert batch.shape[:2] == (1, 3)
-    levels = batch[0].permute(1, 2, 0) * 255
-    assert torch.equal(levels.round(), levels)
-    return levels.numpy().astype(np.uint8)
 
 
 # ------------------------------------------------------------------ crops
@@ -93,9 +75,9 @@ def test_a_gpu_gives_the_same_batch_without_waiting(tmp_path):
     pictures = Pictures(numbered(tmp_path), crop=16)
     moved = pictures.to(torch.device("cuda"))
     expected = pictures.batch(64, generator())
-    found = moved.batch(64, generator())
-    assert found.is_cuda
-    assert torch.equal(found.cpu(), expected)
+    batch = moved.batch(64, generator())
+    assert batch.is_cuda
+    assert torch.equal(batch.cpu(), expected)
     torch.cuda.set_sync_debug_mode("error")
     try:
         moved.batch(64, generator())
@@ -103,11 +85,8 @@ def test_a_gpu_gives_the_same_batch_without_waiting(tmp_path):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_crop_of_one_pixel(tmp_path):
+def test_a_crop_of_one_pixel_and_of_none(tmp_path):
     assert Pictures(numbered(tmp_path), crop=1).batch(5, generator()).shape == (5, 3, 1, 1)
-
-
-def test_no_crop_means_no_training(tmp_path):
     with pytest.raises(ValueError, match="without a crop"):
         Pictures(numbered(tmp_path)).batch(1, generator())
 
@@ -152,130 +131,25 @@ def test_a_batch_is_quick(tmp_path):
     assert min(times) < 2e-3
 
 
-# ------------------------------------------------------------------ kinds of pictures
-
-
-@pytest.mark.parametrize("ending", ["png", "tif", "TIFF", "webp"])
-def test_lossless_files_come_out_as_they_are(tmp_path, ending):
-    pixels = coloured(7, 5)
-    options = {"lossless": True} if ending == "webp" else {}
-    assert np.array_equal(read(write(tmp_path / f"a.{ending}", pixels, **options)), pixels)
-
-
-def test_a_jpeg_comes_out_as_pillow_reads_it(tmp_path):
-    path = write(tmp_path / "a.jpeg", coloured(24, 16), quality=90)
-    assert np.array_equal(read(path), np.asarray(Image.open(path)))
-
-
-def test_a_tiny_picture(tmp_path):
-    assert read(write(tmp_path / "a.png", coloured(1, 1))).shape == (1, 1, 3)
-
-
-def test_grey_and_two_levels(tmp_path):
-    grey = coloured(4, 6)[..., 0]
-    assert np.array_equal(read(write(tmp_path / "grey.png", grey)), np.stack([grey] * 3, -1))
-    bits = grey > 127
-    expected = np.stack([bits * np.uint8(255)] * 3, -1)
-    assert np.array_equal(read(write(tmp_path / "bits.png", bits)), expected)
-
-
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path, ending):
-    values = np.array([[0, 128, 129, 257, 32768, 65406, 65407, 65535]], dtype=np.uint16)
-    expected = np.round(values / 65535 * 255).astype(np.uint8)
-    found = read(write(tmp_path / f"a.{ending}", values))
-    assert np.array_equal(found, np.stack([expected] * 3, -1))
-    assert expected[0].tolist() == [0, 0, 1, 1, 128, 254, 255, 255]
-
-
-def test_sixteen_bits_in_the_other_byte_order_and_in_wide_integers(tmp_path):
-    values = np.array([[0, 257, 65535]], dtype=np.uint16)
-    swapped = Image.frombytes("I;16B", (3, 1), values.astype(">u2").tobytes())
-    assert read(write(tmp_path / "swapped.tif", swapped))[0, :, 0].tolist() == [0, 1, 255]
-    assert read(write(tmp_path / "i.tif", values.astype(np.int32)))[0, :, 0].tolist() == [0, 1, 255]
-    with pytest.raises(PictureError, match=r"wide\.tif.*16-bit"):
-        read(write(tmp_path / "wide.tif", values.astype(np.int32) * 2))
-
-
-def test_real_numbers(tmp_path):
-    values = np.array([[0, 0.5, 1]], dtype=np.float32)
-    assert read(write(tmp_path / "a.tif", values))[0, :, 0].tolist() == [0, 128, 255]
-    for name, wrong in (("over", 2 * values), ("nan", values * np.nan)):
-        with pytest.raises(PictureError, match=rf"{name}\.tif.*leave \[0, 1\]"):
-            read(write(tmp_path / f"{name}.tif", wrong))
-
-
-def test_transparency_is_laid_over_white(tmp_path):
-    pixels = np.array([[[200, 0, 0, 0], [200, 0, 0, 255], [0, 0, 0, 51]]], dtype=np.uint8)
-    for ending in ("png", "tif"):
-        found = read(write(tmp_path / f"a.{ending}", pixels))
-        assert found.tolist() == [[[255, 255, 255], [200, 0, 0], [204, 204, 204]]]
-    grey = Image.fromarray(pixels[..., [0, 3]], "LA")
-    assert read(write(tmp_path / "grey.png", grey))[0, :, 0].tolist() == [255, 200, 204]
-    palette = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), "P")
-    palette.putpalette([10, 20, 30, 40, 50, 60])
-    found = read(write(tmp_path / "palette.png", palette, transparency=0))
-    assert found.tolist() == [[[255, 255, 255], [40, 50, 60]]]
-
-
-def test_other_colour_spaces(tmp_path):
-    pixels = np.zeros((16, 16, 3), np.uint8) + np.array([180, 90, 40], np.uint8)
-    rgb = Image.fromarray(pixels)
-    for mode, name in (("CMYK", "a.jpg"), ("CMYK", "b.tif"), ("YCbCr", "c.jpg")):
-        found = read(write(tmp_path / name, rgb.convert(mode)))
-        assert np.abs(found.astype(int) - pixels).max() <= 4, (mode, name)
-    assert np.array_equal(read(write(tmp_path / "palette.png", rgb.quantize(4))), pixels)
-    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    lab = ImageCms.profileToProfile(rgb, *profiles, outputMode="LAB")
-    found = read(write(tmp_path / "lab.tif", lab))
-    assert np.abs(found.astype(int) - pixels).max() <= 4
-
-
-def test_the_cameras_orientation_is_applied(tmp_path):
-    pixels = coloured(4, 6)
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to look at it
-    path = write(tmp_path / "a.png", pixels, exif=exif)
-    assert np.array_equal(read(path), np.rot90(pixels, -1))
-
-
-def test_the_first_frame_of_an_animation(tmp_path):
-    frames = [Image.fromarray(coloured(5, 5, seed)) for seed in (0, 1)]
-    for ending, options in (("png", {}), ("webp", {"lossless": True}), ("tif", {})):
-        path = tmp_path / f"a.{ending}"
-        frames[0].save(path, save_all=True, append_images=frames[1:], **options)
-        assert np.array_equal(read(path), coloured(5, 5, 0))
-
-
 # ------------------------------------------------------------------ what cannot be read
 
 
 def test_bad_files_are_all_named(tmp_path):
-    good = write(tmp_path / "good.png", coloured(64, 64))
-    whole = good.read_bytes()
+    whole = write(tmp_path / "good.png", coloured(64, 64)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.tif").write_bytes(b"")
-    pictures = Pictures.folder(tmp_path, crop=8)
     with pytest.raises(PictureError, match="3 of 4 pictures") as caught:
-        pictures.batch(1, generator())
+        Pictures.folder(tmp_path, crop=8).batch(1, generator())
     text = str(caught.value)
-    assert "cut.png" in text
-    assert "empty.tif (it is empty)" in text
-    assert "text.jpg (it is no JPEG" in text
+    for part in ("cut.png", "empty.tif (it is empty)", "text.jpg (it is no JPEG"):
+        assert part in text
     assert "good.png" not in text
     assert text.endswith("start again")
     for index in range(7):
         (tmp_path / f"bad{index}.png").write_bytes(b"x")
     with pytest.raises(PictureError, match="and 5 more"):
         Pictures.folder(tmp_path).to(CPU)
-
-
-def test_a_truncated_jpeg(tmp_path):
-    path = write(tmp_path / "a.jpg", coloured(64, 64))
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(PictureError, match=r"a\.jpg.*truncated"):
-        Pictures([path]).to(CPU)
 
 
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
@@ -287,14 +161,16 @@ def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
             Pictures([path]).to(CPU)
 
 
-def test_folders_that_cannot_serve(tmp_path):
-    with pytest.raises(PictureError, match="hold no picture"):
-        Pictures.folder(tmp_path)
-    with pytest.raises(PictureError, match="there is no folder"):
-        Pictures.folder(tmp_path / "absent")
+def test_what_cannot_serve(tmp_path):
     path = write(tmp_path / "a.png", coloured(4, 4))
-    with pytest.raises(PictureError, match="is a file: give the folder"):
-        Pictures.folder(path)
+    (tmp_path / "empty").mkdir()
+    for folder, reason in (
+        (tmp_path / "empty", "hold no picture"),
+        (tmp_path / "absent", "there is no folder"),
+        (path, "is a file: give the folder"),
+    ):
+        with pytest.raises(PictureError, match=reason):
+            Pictures.folder(folder)
     with pytest.raises(PictureError, match="cannot be read"):
         Pictures([tmp_path / "absent.png"]).to(CPU)
     with pytest.raises(PictureError, match="no picture was given"):
@@ -361,7 +237,7 @@ def test_the_photographs_are_split_by_scene():
 def test_whatever_is_drawn_keeps_the_motorcycle_for_training(monkeypatch):
     drawn = set()
     for seed in range(20):
-        monkeypatch.setattr(data, "SPLIT_SEED", seed)
+        monkeypatch.setattr(of_skimage, "SPLIT_SEED", seed)
         test = photographs("test").names
         assert test[0] == "astronaut"
         assert "motorcycle_left" in photographs("train").names

@@ -23,6 +23,10 @@ FLOORS = {
     "bench.run.records": 0,
     "bench.cost": 0,
     "bench.run.lease": 0,
+    "bench.pictures.archives": -1,
+    "bench.pictures.sources": -1,
+    "bench.pictures.folders": 0,
+    "bench.pictures.artefacts": 0,
     "bench.pictures.downloads": 1,
     "bench.pictures.data": 1,
     "bench.pictures.scenes": 1,
@@ -60,8 +64,8 @@ FLOORS = {
 }
 SAME_FLOOR = {
     ("bench.cost", "bench.identity"),
-    ("bench.pictures.data", "bench.pictures.downloads"),
     ("baselines.*", "baselines.*"),
+    ("bench.tasks.*", "bench.tasks.*"),
     ("bench.report.*", "bench.report.*"),
     ("benchmarks.*", "benchmarks.*"),
 }

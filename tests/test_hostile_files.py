@@ -29,7 +29,7 @@ from rich.console import Console
 from bench.checkpoint import MAGIC, load_state
 from bench.cli import main
 from bench.files import files_in, guarded, printable, read_object, sealed, unguarded, write_atomic
-from bench.pictures import downloads
+from bench.pictures import archives, downloads
 from bench.report import build, compare, csv_of, load_results, plots, terminal_tables
 from bench.report.text import escape, latex, latex_table, markdown_table
 from bench.run import lease
@@ -209,10 +209,10 @@ def test_a_pickle_that_asks_for_gigabytes_is_refused() -> None:
     data[place : place + 2] = b"r" + (2**30).to_bytes(4, "little")  # LONG_BINPUT
     assert pickle.loads(pickle.dumps([1, 2], protocol=2)) == [1, 2]
     with pytest.raises(pickle.UnpicklingError, match="a table of 1,073,741,824 entries"):
-        downloads.arrays_only(bytes(data))
+        archives.arrays_only(bytes(data))
     for cut in range(len(data)):
         with pytest.raises(pickle.UnpicklingError):
-            downloads.arrays_only(bytes(data[:cut]))
+            archives.arrays_only(bytes(data[:cut]))
 
 
 # ------------------------------------------------------------------ archives
@@ -233,12 +233,12 @@ def tar_with(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "
 )
 def test_members_outside_an_archive_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="outside its folder"):
-        downloads.member(tar_with(tmp_path / "a.tgz", name), "package/wanted")
+        archives.member(tar_with(tmp_path / "a.tgz", name), "package/wanted")
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("package/wanted", b"")
         archive.writestr(name, b"")
     with pytest.raises(ValueError, match="outside its folder"):
-        downloads.member(tmp_path / "a.zip", "package/wanted")
+        archives.member(tmp_path / "a.zip", "package/wanted")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "a.zip"]
 
 
@@ -249,17 +249,17 @@ def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path, kind: bytes
     path = tar_with(tmp_path / "a.tgz", "package/x", kind, "/etc/passwd")
     for wanted in ("package/wanted", "package/x"):
         with pytest.raises(ValueError, match="a link or a device"):
-            downloads.member(path, wanted)
+            archives.member(path, wanted)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         info = zipfile.ZipInfo("package/x")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
     with pytest.raises(ValueError, match="a link or a device"):
-        downloads.member(tmp_path / "a.zip", "package/x")
+        archives.member(tmp_path / "a.zip", "package/x")
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "MEMBER_BYTES", 1000)
+    monkeypatch.setattr(archives, "MEMBER_BYTES", 1000)
     for size, fits in ((1000, True), (1001, False)):
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("x", bytes(size))
@@ -269,10 +269,10 @@ def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             archive.addfile(entry, io.BytesIO(bytes(size)))
         for name in ("a.zip", "a.tgz"):
             if fits:
-                assert len(downloads.member(tmp_path / name, "x")) == size
+                assert len(archives.member(tmp_path / name, "x")) == size
             else:
                 with pytest.raises(ValueError, match="more than 1,000 bytes"):
-                    downloads.member(tmp_path / name, "x")
+                    archives.member(tmp_path / name, "x")
 
 
 # ------------------------------------------------------------------ nothing leaves the folder

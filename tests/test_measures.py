@@ -1,11 +1,13 @@
 """Every measure against somebody else's implementation, or a value worked out by hand."""
 
+import doctest
 import math
 
 import numpy as np
 import pytest
 import pytorch_msssim
 import torch
+from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import distributions as D
 from torch.nn import functional as F
@@ -20,6 +22,13 @@ def pair():
     noise = torch.randn(x.shape, generator=generator)
     strength = torch.tensor([0.01, 0.05, 0.2])[:, None, None, None]
     return x, (x + strength * noise).clamp(0, 1)
+
+
+def test_the_examples_in_the_documentation():
+    pictures = {"grey": torch.full((1, 3, 176, 176), 0.5), "white": torch.ones(1, 3, 176, 176)}
+    result = doctest.testmod(measures, extraglobs=pictures)
+    assert result.attempted > 10
+    assert result.failed == 0
 
 
 def test_to_8bit_gives_the_256_levels():
@@ -98,10 +107,9 @@ def test_ms_ssim_is_the_librarys(size: tuple[int, int]) -> None:
 
 
 def test_ms_ssim_of_a_small_picture_is_nan():
-    assert measures.ms_ssim(torch.rand(2, 3, 160, 400), torch.rand(2, 3, 160, 400)).isnan().all()
-    assert (
-        not measures.ms_ssim(torch.rand(2, 3, 161, 400), torch.rand(2, 3, 161, 400)).isnan().any()
-    )
+    x, y = torch.rand(2, 2, 3, 161, 400)
+    assert measures.ms_ssim(x[..., 1:, :], y[..., 1:, :]).isnan().all()
+    assert not measures.ms_ssim(x, y).isnan().any()
 
 
 def test_nats_are_torch_distributions():
@@ -118,3 +126,41 @@ def test_nats_are_torch_distributions():
     torch.testing.assert_close(measures.bernoulli_nll(x, logits), nll)
     kl = D.kl_divergence(D.Normal(mean, std), D.Normal(torch.tensor(0.0), torch.tensor(1.0)))
     torch.testing.assert_close(measures.kl_to_standard_normal(mean, std), kl.sum((1, 2, 3)))
+
+
+def test_active_units_by_hand() -> None:
+    torch.manual_seed(0)
+    codes = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    assert measures.active_units(codes) == 2  # variances 1, 0.04, 0.0025, 0
+
+
+def test_mutual_information_gap_by_hand() -> None:
+    grid = torch.cartesian_prod(torch.arange(4), torch.arange(4), torch.arange(5))
+    factors = grid[:, :2]
+    exact = factors.float()
+    bit = (factors[:, :1] // 2).float()  # tells the first factor's upper bit
+    for codes, expected in (
+        (exact, 1.0),
+        (torch.cat([exact, exact], 1), 0.0),
+        (torch.cat([exact, bit], 1), (0.5 + 1.0) / 2),  # log 4 - log 2 over log 4
+        (torch.zeros(len(grid), 3), 0.0),
+    ):
+        gap = measures.mutual_information_gap(codes, factors)
+        assert gap == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(ValueError, match="never changes"):
+        measures.mutual_information_gap(exact, torch.zeros(len(grid), 1, dtype=torch.long))
+
+
+def test_mutual_information_against_scipy() -> None:
+    torch.manual_seed(1)
+    factors = torch.randint(6, (3000, 1))
+    codes = torch.cat([factors + torch.randn(3000, 1), 0.3 * factors + torch.randn(3000, 1)], 1)
+    information = []
+    for latent in codes.double().numpy().T:
+        table, _, _ = np.histogram2d(latent, factors[:, 0].numpy(), bins=(20, 6))
+        table = table[table.sum(1) > 0]
+        statistic = stats.chi2_contingency(table, lambda_="log-likelihood").statistic
+        information.append(statistic / (2 * len(latent)))  # G = 2 N I
+    entropy = stats.entropy(torch.bincount(factors[:, 0]).numpy())
+    expected = (max(information) - min(information)) / entropy
+    assert measures.mutual_information_gap(codes, factors) == pytest.approx(expected, abs=1e-4)

@@ -36,15 +36,11 @@ def test_colours_are_where_they_belong() -> None:
     assert wall.argmax() == 2  # blue
 
 
-@pytest.mark.parametrize(
-    ("factor", "spot"),
-    [("floor_hue", (60, 4)), ("wall_hue", (4, 4)), ("object_hue", (32, 32))],
-)
-def test_a_hue_changes_its_part_alone(factor: str, spot: tuple[int, int]) -> None:
-    changed = (picture() != picture(**{factor: 8})).any(0)
+def test_a_hue_changes_its_part_alone() -> None:
     spots = {"floor_hue": (60, 4), "wall_hue": (4, 4), "object_hue": (32, 32)}
-    assert [name for name, place in spots.items() if changed[place]] == [factor]
-    assert changed[spot]
+    for factor in spots:
+        changed = (picture() != picture(**{factor: 8})).any(0)
+        assert [name for name, place in spots.items() if changed[place]] == [factor]
 
 
 def test_the_object_grows_with_its_size() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models import vgg16
 
 from bench.conditioners import Encoding, FiLM, Network
 from bench.method import Cell, build
-from bench.modulation import fold
+from bench.modulation import channels, fold
 from bench.pictures import downloads
 from bench.pictures.data import PictureError
 from bench.pictures.downloads import Unavailable
@@ -24,7 +27,8 @@ from bench.registry import method
 from bench.run.plan import experiment
 from bench.run.runner import Run
 from bench.tasks import style
-from bench.tasks.style import STYLE_LAYERS, STYLE_TERMS, Painter, Style
+from bench.tasks.painter import Painter
+from bench.tasks.style import STYLE_LAYERS, STYLE_TERMS, Style
 
 CPU = torch.device("cpu")
 SMOKE = Style.presets()["smoke"].task
@@ -36,9 +40,6 @@ def crops(count: int = 2, seed: int = 3) -> torch.Tensor:
 
 def by_torchvision(x: torch.Tensor) -> dict[str, torch.Tensor]:
     """VGG-16's features by torchvision's own network, with the artefact's weights."""
-    from safetensors.torch import load_file
-    from torchvision.models import vgg16
-
     stored = load_file(downloads.get("vgg16-convs"))
     net = vgg16(weights=None).features.eval()
     convs = [layer for layer in net if isinstance(layer, nn.Conv2d)]
@@ -139,7 +140,7 @@ def test_sites_are_effective_and_fold_away(norm: bool) -> None:
         for name in sites:
             site = network.model.get_submodule(name)
             assert site.after == (None, None)
-            width = style_channels(site)
+            width = channels(site.layer)
             # One scale for all channels would be undone by the next normalisation.
             scale = torch.linspace(0.5, 2, width)[None]
             site.after = (scale, torch.zeros(1, width))
@@ -149,12 +150,6 @@ def test_sites_are_effective_and_fold_away(norm: bool) -> None:
         conditioned = network.model(x)
         network.release()
         torch.testing.assert_close(network.at(setting)(x), conditioned, rtol=1e-4, atol=1e-5)
-
-
-def style_channels(site: nn.Module) -> int:
-    from bench.modulation import channels
-
-    return channels(site.layer)  # type: ignore[arg-type]
 
 
 def test_a_folded_instance_norm_is_conditional_instance_norm() -> None:
@@ -219,8 +214,6 @@ def test_without_weights_nothing_is_trained(
 
 
 def test_a_users_weights_are_used_and_enter_the_id(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     stored = load_file(downloads.get("vgg16-convs"))
     halved = {name: value / 2 if name == "0.weight" else value for name, value in stored.items()}
     save_file(halved, tmp_path / "other.safetensors")
@@ -272,15 +265,16 @@ def test_every_preset_is_normalised_and_weighs_evenly(name: str) -> None:
     assert len(task.sites(task.model())) == 5 + 2 * task.blocks
 
 
-def test_nonsense_is_refused() -> None:
-    with pytest.raises(ValueError, match="relu2_2 or relu3_3"):
-        replace(SMOKE, content_layer="relu5_1")
-    with pytest.raises(ValueError, match="32 pixels"):
-        replace(SMOKE, crop=16)
-
-
-def test_a_painting_smaller_than_the_crop_is_refused() -> None:
-    """Its middle square would be as large as the training pictures, and there is none."""
-    with pytest.raises(ValueError, match="style_size 48 needs to be 64, the crop, or more"):
-        replace(SMOKE, style_size=48, crop=64)
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"content_layer": "relu5_1"}, "relu2_2 or relu3_3"),
+        ({"crop": 16}, "32 pixels"),
+        # Its middle square would be as large as the training pictures, and there is none.
+        ({"style_size": 48, "crop": 64}, "style_size 48 needs to be 64, the crop, or more"),
+    ],
+)
+def test_nonsense_is_refused(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        replace(SMOKE, **fields)
     assert replace(SMOKE, style_size=64, crop=64).crop == 64

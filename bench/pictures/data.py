@@ -8,18 +8,15 @@ Python loop over its examples and no synchronisation.
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
-import importlib.util
 import os
-import random
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,24 +26,9 @@ from torch import Tensor
 from bench.files import printable
 from bench.identity import file_digest
 from bench.pictures.decode import read_picture
+from bench.pictures.folders import PictureError, pictures_in, unreadable
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-# Folders of thumbnails, deleted files and copies beside the pictures, in small letters.
-LEFT_BEHIND = ("@eadir", "@recycle", "#recycle", "#snapshot", "@recently-snapshot", "__macosx",
-               "$recycle.bin", "system volume information", "lost+found")  # fmt: skip
 CPU = torch.device("cpu")
-
-# The colour photographs inside scikit-image. The stereo pair is one scene with the most detail
-# and stays on the training side. Its other colour pictures (hubble_deep_field, retina, ihc) are no
-# photographs and are left out: trained with them, the quick codec is worse on real photographs.
-ALWAYS_TEST = "astronaut.png"
-DRAWN = ("chelsea.png", "coffee.png", "rocket.jpg")  # one of these joins the test pictures
-ALWAYS_TRAIN = ("motorcycle_left.png", "motorcycle_right.png")
-SPLIT_SEED = 0
-
-
-class PictureError(ValueError):
-    """A file or folder that cannot serve as pictures; the text says which, why, what to do."""
 
 
 class Pictures:
@@ -89,15 +71,10 @@ class Pictures:
 
     @classmethod
     def folder(cls, path: Path, crop: int = 0) -> Pictures:
-        """Every picture in a folder and the folders below it, in the order of relative paths.
-
-        Hidden files and folders, those that network drives and systems leave (`LEFT_BEHIND`), and
-        folders that may not be read are left out, with a warning; links are followed, each folder
-        once.
-        """
-        path = Path(path)
-        files = _find(path)
-        return cls([path / name for name in files], crop, names=files)
+        """Every picture in a folder and the folders below it, in the order of relative paths; see
+        `bench/pictures/folders.py`."""
+        files = pictures_in(Path(path))
+        return cls([Path(path) / name for name in files], crop, names=files)
 
     @property
     def digest(self) -> str:
@@ -202,44 +179,12 @@ class Examples:
         return rows / 255 if rows.dtype == torch.uint8 else rows.float()
 
 
-def photographs(split: str, crop: int = 0) -> Pictures:
-    """The photographs that come with scikit-image; nothing is downloaded.
-
-    Split by scene: "test" is the astronaut and one of chelsea, coffee and rocket, drawn with
-    `SPLIT_SEED`; "train" is the others. The motorcycle, two views of one scene, is always there.
-    """
-    drawn = DRAWN[int(random.Random(SPLIT_SEED).random() * len(DRAWN))]
-    test = [ALWAYS_TEST, drawn]
-    train = sorted({*DRAWN, *ALWAYS_TRAIN} - {drawn})
-    if split not in ("train", "test"):
-        raise ValueError(
-            f"the default photographs have no {split} split, they are too few: give pictures of "
-            f"your own with --{split}-data DIR"
-        )
-    package = importlib.util.find_spec("skimage")  # finds without importing: that takes a second
-    if package is None or package.origin is None:
-        raise PictureError(
-            "the default photographs come with scikit-image, which is not installed: "
-            "pip install scikit-image, or give folders with --train-data and --test-data"
-        )
-    folder = Path(package.origin).parent / "data"
-    files = [folder / name for name in (train if split == "train" else test)]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise PictureError(
-            f"the installed scikit-image has no {', '.join(missing)} in {folder}: pip install "
-            "'scikit-image<0.27', or give folders with --train-data and --test-data"
-        )
-    return Pictures(files, crop, names=[file.stem for file in files])
-
-
 # What the process has read, by the state of the files: (path, time of change in ns, bytes) each.
 State = tuple[str, int, int]
 Key = tuple[State, ...]
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """All pixels in one flat uint8 tensor, picture by picture in planes (3, H, W).
 
     table: (3, N) int64, the offset of each picture's first byte, its height and its width.
@@ -253,8 +198,7 @@ def _state(path: Path) -> State:
     try:
         status = path.stat()
     except OSError as error:
-        what = f"{printable(path)} cannot be read ({error.strerror})"
-        raise PictureError(f"{what}: check the path") from None
+        raise unreadable(path, error) from None
     if not stat.S_ISREG(status.st_mode):  # a pipe would never end, a device neither
         raise PictureError(f"{printable(path)} is no ordinary file: move or remove it")
     return str(path.absolute()), status.st_mtime_ns, status.st_size
@@ -267,37 +211,30 @@ def _digest(key: Key, names: tuple[str, ...]) -> str:
         try:
             files.append(f"{file_digest(Path(path))} {name!r}")
         except OSError as error:
-            what = f"{printable(path)} cannot be read ({error.strerror})"
-            raise PictureError(f"{what}: check the path and its permissions") from None
+            raise unreadable(path, error, "check the path and its permissions") from None
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=8)
 def _decode(key: Key) -> Decoded:
-    paths = [Path(path) for path, _, _ in key]
     with warnings.catch_warnings():
         # Set outside the threads, since filters are the process's: a bomb is an error, and what
         # Pillow remarks about odd but readable files is not for our users.
         warnings.simplefilter("ignore", UserWarning)
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            read = list(pool.map(read_picture, paths))
-    bad = [
-        f"{printable(path)} ({what})"
-        for path, what in zip(paths, read, strict=True)
-        if type(what) is str
-    ]
-    if bad:
+            read = list(pool.map(read_picture, [Path(path) for path, _, _ in key]))
+    planes = [picture for picture in read if isinstance(picture, np.ndarray)]
+    if len(planes) < len(key):
+        pairs = zip(key, read, strict=True)
+        bad = [f"{printable(path)} ({what})" for (path, _, _), what in pairs if type(what) is str]
         more = f"\nand {len(bad) - 5} more" if len(bad) > 5 else ""
         raise PictureError(
-            f"{len(bad)} of {len(paths)} pictures cannot be used:\n"
+            f"{len(bad)} of {len(key)} pictures cannot be used:\n"
             + "\n".join(bad[:5])
             + f"{more}\nrepair, convert or remove them and start again"
         )
-    planes = [what for what in read if isinstance(what, np.ndarray)]
-    sizes = torch.tensor([plane.size for plane in planes])
-    heights = torch.tensor([plane.shape[1] for plane in planes])
-    widths = torch.tensor([plane.shape[2] for plane in planes])
+    sizes, heights, widths = torch.tensor([(p.size, *p.shape[1:]) for p in planes]).unbind(1)
     return Decoded(
         pixels=torch.from_numpy(np.concatenate([plane.reshape(-1) for plane in planes])),
         table=torch.stack([sizes.cumsum(0) - sizes, heights, widths]),
@@ -314,11 +251,7 @@ def _usable(key: Key, crop: int) -> tuple[int, ...]:
     """Places of the pictures that are no smaller than the crop; cached, so that it warns once."""
     _, heights, widths = _decode(key).table
     large = (torch.minimum(heights, widths) >= crop).tolist()
-    small = [
-        printable(Path(path).name)
-        for (path, _, _), fits in zip(key, large, strict=True)
-        if not fits
-    ]
+    small = [printable(Path(key[i][0]).name) for i, fits in enumerate(large) if not fits]
     if len(small) == len(key):
         raise PictureError(
             f"all {len(key)} pictures are smaller than the {crop}x{crop} training crop: "
@@ -332,67 +265,3 @@ def _usable(key: Key, crop: int) -> tuple[int, ...]:
             stacklevel=3,
         )
     return tuple(index for index, fits in enumerate(large) if fits)
-
-
-def _find(folder: Path) -> list[str]:
-    """Relative posix paths of the pictures below `folder`, sorted."""
-    try:
-        kind = folder.stat().st_mode
-    except FileNotFoundError:
-        raise PictureError(f"there is no folder {printable(folder)}: check the path") from None
-    except OSError as error:  # no permission, a loop of links, too long a name
-        what = f"{printable(folder)} cannot be read ({error.strerror})"
-        raise PictureError(f"{what}: check the path") from None
-    if not stat.S_ISDIR(kind):
-        raise PictureError(f"{printable(folder)} is a file: give the folder that holds it")
-    found: list[str] = []
-    seen: set[tuple[int, int]] = set()
-    closed: list[str] = []  # folders that may not be read, and why
-    left: list[str] = []  # what a system or a drive left beside the pictures
-
-    def refused(error: OSError) -> None:
-        what = f"{printable(error.filename)} cannot be read ({error.strerror})"
-        if Path(error.filename) == folder:
-            way_out = "change its permissions or move the pictures elsewhere"
-            raise PictureError(f"{what}: {way_out}") from error
-        closed.append(what)
-
-    for where, below, files in os.walk(folder, onerror=refused, followlinks=True):
-        status = os.stat(where)
-        if (status.st_dev, status.st_ino) in seen:  # a link back into the tree
-            below.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if not os.access(where, os.X_OK):  # names can be listed, and nothing opened
-            below.clear()
-            refused(PermissionError(errno.EACCES, os.strerror(errno.EACCES), where))
-            continue
-        pictures = [name for name in files if name.lower().endswith(ENDINGS)]
-        left += [os.path.join(where, name) for name in (*below, *pictures) if _left_behind(name)]
-        below[:] = sorted(name for name in below if not _left_behind(name))
-        found += [
-            (Path(where) / name).relative_to(folder).as_posix()
-            for name in pictures
-            if not _left_behind(name)
-        ]
-    if not found:
-        but = f", and {closed[0]}" if closed else ""
-        raise PictureError(
-            f"{printable(folder)} and its folders hold no picture ({', '.join(ENDINGS)}){but}: "
-            "check the path"
-        )
-    if closed:
-        some = "; ".join(closed[:3]) + ("; ..." if len(closed) > 3 else "")
-        warnings.warn(f"folders in {printable(folder)} are left out: {some}", stacklevel=3)
-    if left:
-        warnings.warn(
-            f"{len(left)} hidden or left-behind files and folders in {printable(folder)} are no "
-            f"examples and are left out, the first is {printable(min(left))}",
-            stacklevel=3,
-        )
-    return sorted(found)
-
-
-def _left_behind(name: str) -> bool:
-    """Whether a file or folder is hidden, or of a kind that drives and systems leave behind."""
-    return name.startswith(".") or name.lower() in LEFT_BEHIND

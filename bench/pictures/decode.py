@@ -23,6 +23,7 @@ FORMATS = ("JPEG", "PNG", "TIFF", "WEBP")
 # A photograph has about one pixel a byte, an empty white one 400. A file of more claims a size
 # that it hardly has, and would take gigabytes to decode.
 MOST_PER_BYTE, FREE = 2000, 2**22
+BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 # What of a file's own words is used: TIFF's and EXIF's tags by number, PNG's chunks by name.
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,14 +50,14 @@ def read_picture(path: Path) -> np.ndarray | str:
     try:
         try:
             return _pixels(path, size)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        except BOMBS:
             raise
         except Exception:  # perhaps only of what is no pixel
             bare = _without_metadata(path)
             if bare is None:
                 raise
             return _pixels(io.BytesIO(bare), size)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except BOMBS:
         return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it or cut it up"
     except Image.UnidentifiedImageError:
         return "it is no JPEG, PNG, TIFF or WebP picture" if path.stat().st_size else "it is empty"
@@ -71,34 +72,27 @@ def _pixels(source: Path | io.BytesIO, size: int) -> np.ndarray | str:
         pixels = opened.width * opened.height
         if pixels > max(FREE, MOST_PER_BYTE * size):
             return f"it claims {pixels:,} pixels in {size:,} bytes: save it anew"
-        stored = _stored_as(opened)
-        _in_native_order(opened)
+        tiles = getattr(opened, "tile", None) or [("", None, 0, "")]
+        decoder, _, _, values = tiles[0]
+        if decoder == "libtiff" and values[0] in NATIVE:
+            # libtiff hands 32 bits over in this machine's order; Pillow knows so of 16 alone.
+            _read_as(opened, (NATIVE[values[0]], *values[1:]))
         opened.load()
-        turn = TURNS.get(_orientation(opened))
+        try:
+            turn = TURNS.get(opened.getexif().get(ORIENTATION, 1))
+        except Exception:  # Pillow's readers raise nearly everything on damaged metadata
+            turn = None
         picture: Image.Image = opened
         clear = opened.info.get("transparency")
-        if stored == "RGB;16B" and clear is not None:
-            picture = _clear_in_16_bits(opened, source, clear)
-        elif opened.format == "PNG" and clear is not None:
-            opened.info["transparency"] = _clear_in_8_bits(clear, stored)
+        if opened.format == "PNG" and clear is not None:
+            if values == "RGB;16B":
+                picture = _clear_in_16_bits(opened, source, clear)
+            else:
+                opened.info["transparency"] = _clear_in_8_bits(clear, values)
         shown = _rgb(picture, opened)
         if turn is not None:
             shown = np.asarray(Image.fromarray(shown).transpose(turn))
         return np.ascontiguousarray(shown.transpose(2, 0, 1))
-
-
-def _stored_as(opened: Image.Image) -> str:
-    """How a PNG file holds its values, in Pillow's words, as "L;4" or "RGB;16B"."""
-    tiles = getattr(opened, "tile", [])
-    return str(tiles[0][3]) if opened.format == "PNG" and tiles else ""
-
-
-def _in_native_order(opened: Image.Image) -> None:
-    """Let the values of a compressed TIFF file of 32 bits be read in this machine's order, in which
-    libtiff hands them over; Pillow knows so of 16 bits alone."""
-    first = next(iter(getattr(opened, "tile", [])), None)
-    if first is not None and first[0] == "libtiff" and first[3][0] in NATIVE:
-        _read_as(opened, (NATIVE[first[3][0]], *first[3][1:]))
 
 
 def _read_as(opened: Any, values: Any) -> None:
@@ -108,17 +102,9 @@ def _read_as(opened: Any, values: Any) -> None:
     opened.tile = [type(first)(*parts) if hasattr(first, "_fields") else parts, *opened.tile[1:]]
 
 
-def _orientation(opened: Image.Image) -> Any:
-    """The camera's orientation, 1 to 8; 1 where what should say it is damaged."""
-    try:
-        return opened.getexif().get(ORIENTATION, 1)
-    except Exception:  # Pillow's readers raise nearly everything on damaged metadata
-        return 1
-
-
 def _clear_in_8_bits(clear: Any, stored: str) -> Any:
     """The transparent value of a PNG file in the levels that its decoded values have: the file
-    gives it in its own depth, while grey of 2 and 4 bits is decoded to 8."""
+    gives it in its own depth (`stored`, as "L;4"), while grey of 2 and 4 bits is decoded to 8."""
     if stored in ("L;2", "L;4"):
         most = 2 ** int(stored[2]) - 1
         return clear * (255 // most) if clear <= most else clear
@@ -165,7 +151,8 @@ def _rgb(picture: Image.Image, opened: Image.Image) -> np.ndarray:
     """A loaded picture of any mode as (H, W, 3) uint8. Of the file it was `opened` from the tags
     count that say what its values mean."""
     tags: Any = getattr(opened, "tag_v2", {})
-    if opened.format == "TIFF" and 2 in tags.get(SAMPLE_FORMAT, ()) and _bits(tags) < 32:
+    bits = int((*tags.get(BITS_PER_SAMPLE, ()), 0)[0])
+    if opened.format == "TIFF" and 2 in tags.get(SAMPLE_FORMAT, ()) and bits < 32:
         raise ValueError("its integers have a sign: save it with 8 or 16 bits without")
     if picture.mode.startswith("I"):  # 16 bits, in one of several orders; Pillow would clip them
         values = np.asarray(picture).astype(np.int64)
@@ -173,31 +160,21 @@ def _rgb(picture: Image.Image, opened: Image.Image) -> np.ndarray:
             raise ValueError("its integers are no 16-bit values: save it with 8 or 16 bits")
         if (clear := picture.info.get("transparency")) is not None:
             values[values == clear] = 65535
-        if _bits(tags) == 12:
+        if bits == 12:
             values = (values * 65535 + 2047) // 4095
-        grey = ((values + 128) // 257).astype(np.uint8)  # round(255 * value / 65535)
-        return _grey(grey, tags)
-    if picture.mode == "F":
-        values = np.asarray(picture)
-        if not (values.min() >= 0 and values.max() <= 1):  # refuses NaN too
+        levels: np.ndarray = ((values + 128) // 257).astype(np.uint8)  # round(255 * value / 65535)
+    elif picture.mode == "F":
+        reals = np.asarray(picture)
+        if not (reals.min() >= 0 and reals.max() <= 1):  # refuses NaN too
             raise ValueError("its real numbers leave [0, 1]: save it with 8 or 16 bits")
-        return _grey(np.round(values * 255).astype(np.uint8), tags)
-    if picture.mode == "La":  # premultiplied grey
-        picture = picture.convert("LA")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(white, picture)
-    return np.asarray(picture.convert("RGB"))
-
-
-def _bits(tags: Any) -> int:
-    """The bits of a TIFF file's first channel; 0 where they are not given."""
-    return int((*tags.get(BITS_PER_SAMPLE, ()), 0)[0])
-
-
-def _grey(levels: np.ndarray, tags: Any) -> np.ndarray:
-    """Levels (H, W) as (H, W, 3). Where a TIFF file's zero is white they are turned round: Pillow
-    does so for 8 bits and fewer, and not for more."""
-    levels = 255 - levels if tags.get(PHOTOMETRIC) == 0 else levels
+        levels = np.round(reals * 255).astype(np.uint8)
+    else:
+        if picture.mode == "La":  # premultiplied grey
+            picture = picture.convert("LA")
+        if picture.has_transparency_data:
+            white = Image.new("RGBA", picture.size, "white")
+            picture = Image.alpha_composite(white, picture.convert("RGBA"))
+        return np.asarray(picture.convert("RGB"))
+    if tags.get(PHOTOMETRIC) == 0:  # white; Pillow turns values of 8 bits and fewer alone
+        levels = 255 - levels
     return np.repeat(levels[:, :, None], 3, axis=2)

@@ -1,9 +1,8 @@
 """Networks that see: VGG-16's features for style transfer, and the LPIPS distance.
 
-The convolutions come from `bench/pictures/downloads.py` and LPIPS' linear heads (v0.1) from the
-`lpips` package's files. The package itself is not imported, since that takes seconds; a test holds
-our thirty lines to its numbers. Weights that cannot be had raise `Unavailable`: a random network
-never stands in for a trained one.
+LPIPS' linear heads (v0.1) come from the `lpips` package's files. The package itself is not
+imported, since that takes seconds; a test holds our thirty lines to its numbers. Weights that
+cannot be had raise `Unavailable`: a random network never stands in for a trained one.
 """
 
 from __future__ import annotations
@@ -19,19 +18,33 @@ import torch
 from torch import Tensor, nn
 
 from bench.identity import file_digest
-from bench.pictures.downloads import Unavailable, convolutions, get
+from bench.pictures.artefacts import convolutions
+from bench.pictures.downloads import Unavailable, get
 
 # What both backbones were trained on: RGB in [0, 1], less this mean, over this deviation. LPIPS
 # states the same numbers for [-1, 1]: shift 2 * mean - 1, scale 2 * std.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-LPIPS_VERSION = "0.1"
 LPIPS_LAYERS = {
     "alex": ("relu1", "relu2", "relu3", "relu4", "relu5"),
     "vgg": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
 }
 LPIPS_MIN_SIDE = 32  # the deepest layers see less than one whole field below it
+HEADS = {  # SHA-256 of the heads in lpips 0.1.4
+    "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+}
+
+# Blocks of convolutions (output channels, kernel, stride, padding), and the pool behind each block.
+VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # how many, and how wide
+TRUNKS = {
+    "vgg": ([[(width, 3, 1, 1)] * depth for depth, width in VGG_BLOCKS], (2, 2)),
+    "alex": (
+        [[(64, 11, 4, 2)], [(192, 5, 1, 2)], [(384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1)]],
+        (3, 2),
+    ),
+}
 
 
 class LPIPS(nn.Module):
@@ -69,9 +82,8 @@ class LPIPS(nn.Module):
             return x.new_full(x.shape[:1], math.nan)
         both = (torch.cat([x, y]) - self.shift) / self.scale
         distance = x.new_zeros(len(x))
-        for features, head in zip(
-            _taps(self.trunk, both, LPIPS_LAYERS[self.net]).values(), self.heads, strict=True
-        ):
+        taps = _taps(self.trunk, both, LPIPS_LAYERS[self.net])
+        for features, head in zip(taps.values(), self.heads, strict=True):
             unit = features / (features.square().sum(1, keepdim=True).sqrt() + 1e-10)
             one, other = unit.chunk(2)
             distance = distance + ((one - other).square() * head).sum(1).mean((1, 2))
@@ -93,9 +105,10 @@ def lpips(net: str = "alex", device: torch.device | str = "cpu") -> LPIPS:
     """The one LPIPS of this process for a net and a device; `Unavailable` without weights.
 
     On a CPU in the memory format that is faster there, pooling above all."""
-    made = LPIPS(net).to(device)
-    on_cpu = made.shift.device.type == "cpu"
-    return made.to(memory_format=torch.channels_last) if on_cpu else made
+    distance = LPIPS(net).to(device)
+    if distance.shift.device.type == "cpu":
+        distance.to(memory_format=torch.channels_last)
+    return distance
 
 
 class VGGFeatures(nn.Module):
@@ -124,27 +137,33 @@ class VGGFeatures(nn.Module):
 
 def _taps(trunk: nn.Sequential, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """The outputs of the named layers, in the order in which they were asked for."""
-    found = {}
+    outputs = {}
     for name, layer in trunk.named_children():
         x = layer(x)
         if name in layers:
-            found[name] = x
-    return {name: found[name] for name in layers}
+            outputs[name] = x
+    return {name: outputs[name] for name in layers}
 
 
 def _trunk(net: str, layers: Sequence[str], weights: Path | None) -> nn.Sequential:
     """A backbone up to the deepest of `layers`, with its trained convolutions."""
-    modules = _vgg16() if net == "vgg" else _alexnet()
+    modules: dict[str, nn.Module] = {}
+    convs: list[nn.Conv2d] = []
+    blocks, pool = TRUNKS[net]
+    before = 3
+    for block, shapes in enumerate(blocks, 1):
+        for place, (width, kernel, stride, padding) in enumerate(shapes, 1):
+            convs.append(nn.Conv2d(before, width, kernel, stride, padding))
+            name = f"{block}_{place}" if net == "vgg" else str(len(convs))
+            modules |= {f"conv{name}": convs[-1], f"relu{name}": nn.ReLU(inplace=True)}
+            before = width
+        modules[f"pool{block}"] = nn.MaxPool2d(*pool)
+    names = list(modules)
     unknown = [layer for layer in layers if layer not in modules or not layer.startswith("relu")]
     if unknown or not layers:
-        known = ", ".join(name for name in modules if name.startswith("relu"))
+        known = ", ".join(name for name in names if name.startswith("relu"))
         raise ValueError(f"no layers {unknown or '(none given)'} in {net}: choose among {known}")
-    names = list(modules)
-    deepest = max(names.index(layer) for layer in layers)
-
-    artefact = "vgg16-convs" if net == "vgg" else "alexnet-convs"
-    state = _load(Path(weights) if weights else get(artefact))
-    convs = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
+    state = _load(weights or get({"vgg": "vgg16-convs", "alex": "alexnet-convs"}[net]))
     for position, conv in enumerate(convs):
         weight, bias = state.get(f"{position}.weight"), state.get(f"{position}.bias")
         if weight is None or bias is None or weight.shape != conv.weight.shape:
@@ -152,8 +171,8 @@ def _trunk(net: str, layers: Sequence[str], weights: Path | None) -> nn.Sequenti
                 f"{weights} does not hold the {len(convs)} convolutions of {net}: give the file "
                 "that torchvision downloads, or leave the option out"
             )
-        conv.weight = nn.Parameter(weight)
-        conv.bias = nn.Parameter(bias)
+        conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+    deepest = max(names.index(layer) for layer in layers)
     return nn.Sequential(OrderedDict(list(modules.items())[: deepest + 1]))
 
 
@@ -176,51 +195,15 @@ def _load(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _vgg16() -> dict[str, nn.Module]:
-    modules: dict[str, nn.Module] = {}
-    before = 3
-    for block, (depth, width) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], 1):
-        for place in range(1, depth + 1):
-            modules[f"conv{block}_{place}"] = nn.Conv2d(before, width, 3, padding=1)
-            modules[f"relu{block}_{place}"] = nn.ReLU(inplace=True)
-            before = width
-        modules[f"pool{block}"] = nn.MaxPool2d(2)
-    return modules
-
-
-def _alexnet() -> dict[str, nn.Module]:
-    pools = {"pool1": nn.MaxPool2d(3, 2), "pool2": nn.MaxPool2d(3, 2)}
-    convs = [
-        nn.Conv2d(3, 64, 11, stride=4, padding=2),
-        nn.Conv2d(64, 192, 5, padding=2),
-        nn.Conv2d(192, 384, 3, padding=1),
-        nn.Conv2d(384, 256, 3, padding=1),
-        nn.Conv2d(256, 256, 3, padding=1),
-    ]
-    modules: dict[str, nn.Module] = {}
-    for number, conv in enumerate(convs, 1):
-        modules |= {f"conv{number}": conv, f"relu{number}": nn.ReLU(inplace=True)}
-        if f"pool{number}" in pools:
-            modules[f"pool{number}"] = pools[f"pool{number}"]
-    return modules
-
-
-# SHA-256 of the heads in lpips 0.1.4.
-HEADS = {
-    "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
-    "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-}
-
-
 def _heads(net: str) -> list[nn.Parameter]:
     """The learned channel weights of LPIPS v0.1, one (C, 1, 1) per layer."""
     package = importlib.util.find_spec("lpips")  # finds without importing
     folder = Path(package.origin).parent if package and package.origin else Path("lpips")
-    path = folder / "weights" / f"v{LPIPS_VERSION}" / f"{net}.pth"
+    path = folder / "weights" / "v0.1" / f"{net}.pth"
     if not path.is_file():
         raise Unavailable(f"LPIPS' heads are missing ({path}): pip install 'lpips>=0.1.4'")
     if file_digest(path) != HEADS[net]:
-        raise Unavailable(f"{path} is not LPIPS {LPIPS_VERSION}'s: pip install lpips==0.1.4")
+        raise Unavailable(f"{path} is not LPIPS 0.1's: pip install lpips==0.1.4")
     state = torch.load(path, map_location="cpu", weights_only=True)
     heads = [state[f"lin{i}.model.1.weight"] for i in range(len(LPIPS_LAYERS[net]))]
     return [nn.Parameter(head[0], requires_grad=False) for head in heads]

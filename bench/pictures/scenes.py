@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import colorsys
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -24,14 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIDE = 64  # pixels
-FACTORS = {
-    "floor hue": 10,
-    "wall hue": 10,
-    "object hue": 10,
-    "shape": 4,
-    "size": 8,
-    "direction": 15,
-}
+HUES = 10
+FACTORS = {"floor hue": HUES, "wall hue": HUES, "object hue": HUES}
+FACTORS |= {"shape": 4, "size": 8, "direction": 15}
 SHAPES = ("cube", "cylinder", "ball", "cone")
 VERSION = 1  # raise it when the same factors come to look different
 SPLIT_SEED = 20_200_427
@@ -114,9 +110,8 @@ def _split(split: str) -> Tensor:
 
 @functools.cache
 def _colours(device: torch.device) -> Tensor:
-    """RGB of the ten hues: (10, 3)."""
-    count = FACTORS["object hue"]
-    rgb = [colorsys.hsv_to_rgb(i / count, 0.72, 1.0) for i in range(count)]
+    """RGB of the hues: (10, 3)."""
+    rgb = [colorsys.hsv_to_rgb(i / HUES, 0.72, 1.0) for i in range(HUES)]
     return torch.tensor(rgb, device=device)
 
 
@@ -126,13 +121,9 @@ def _maps(device: torch.device) -> Tensor:
     if device.type != "cpu":
         return _maps(CPU).to(device)
     sizes, directions = FACTORS["size"], FACTORS["direction"]
-    maps = []
-    for shape in SHAPES:
-        for size in range(sizes):
-            scale = 0.62 + 0.58 * size / (sizes - 1)
-            for direction in range(directions):
-                turn = TURN * (2 * direction / (directions - 1) - 1)
-                maps.append(_trace(shape, scale, turn))
+    scales = [0.62 + 0.58 * size / (sizes - 1) for size in range(sizes)]
+    turns = [TURN * (2 * place / (directions - 1) - 1) for place in range(directions)]
+    maps = [_trace(*geometry) for geometry in itertools.product(SHAPES, scales, turns)]
     return (torch.stack(maps) * 255).round().to(torch.uint8)
 
 
@@ -153,14 +144,8 @@ def _trace(shape: str, scale: float, turn: float) -> Tensor:
     gloss = GLOSS * (-(mirrored * rays).sum(1)).clamp(min=0) ** 12 * (facing > 0)
     solid = depth < room
     is_floor, is_wall = (axis == 1) & ~solid, (axis != 1) & ~solid
-    maps = torch.stack(
-        [
-            room_light * is_floor,
-            room_light * is_wall,
-            (AMBIENT + DIFFUSE * facing) * solid,
-            gloss * solid,
-        ]
-    )
+    shaded = (AMBIENT + DIFFUSE * facing) * solid
+    maps = torch.stack([room_light * is_floor, room_light * is_wall, shaded, gloss * solid])
     fine = maps.unflatten(1, (SIDE * SAMPLES, SIDE * SAMPLES))
     return F.avg_pool2d(fine, SAMPLES)
 
@@ -188,13 +173,12 @@ def _hit(shape: str, scale: float, start: Tensor, rays: Tensor) -> tuple[Tensor,
         radius = 0.92 * scale
         centre = torch.tensor([0.0, radius, 0.0])
         to_eye = start - centre
-        depth = _nearest_root(
-            torch.ones(len(rays)), (to_eye * rays).sum(1), to_eye.square().sum(1) - radius**2
-        )
+        inside = to_eye.square().sum(1) - radius**2
+        depth = _nearest_root(torch.ones(len(rays)), (to_eye * rays).sum(1), inside)
         return depth, _at(start, rays, depth, -centre) / radius
     if shape == "cylinder":
         radius, height, slope = 0.74 * scale, 1.55 * scale, 0.0
-    else:
+    else:  # a cone
         radius, height = 0.98 * scale, 1.95 * scale
         slope = radius / height
     # The lateral surface: x² + z² = (radius - slope * y)², for 0 <= y <= height.
@@ -232,11 +216,8 @@ def _nearest_root(
 ) -> Tensor:
     """The smallest positive valid t with a t² + 2 b t + c = 0, or inf."""
     root = (b * b - a * c).sqrt()  # NaN without one; comparisons with it are false
-    found = []
-    for sign in (-1, 1):
-        t = (-b + sign * root) / a
-        found.append(torch.where((t > 0) & valid(t), t, math.inf))
-    return torch.minimum(found[0], found[1])
+    roots = [(-b + sign * root) / a for sign in (-1, 1)]
+    return torch.minimum(*(torch.where((t > 0) & valid(t), t, math.inf) for t in roots))
 
 
 def _at(start: Tensor, rays: Tensor, depth: Tensor, offset: Tensor | float = 0.0) -> Tensor:

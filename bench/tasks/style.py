@@ -18,8 +18,7 @@ has no content term and style terms above one, since it has more contrast than a
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,13 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.files import read_ordinary
+from bench import Axis, Measure, Pictures, Preset, Setting, Space, Training, location
 from bench.pictures import downloads, measures
-from bench.pictures.data import PictureError, Pictures, photographs
-from bench.pictures.downloads import Unavailable
 from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
-from bench.space import Axis, Setting, Space
-from bench.task import LOCATION, Measure, Preset, Task, Training
+from bench.tasks.painter import Painter
+from bench.tasks.photographs import OnPhotographs
 
 STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONTENT_LAYERS = ("relu2_2", "relu3_3")
@@ -41,13 +38,11 @@ STYLE_TERMS = tuple(f"style_{layer}" for layer in STYLE_LAYERS)
 PAINTING = "wheat-field-with-cypresses"
 # Axes by how far they move a picture: LPIPS between low and high, in trials, 0.38 to 0.04.
 SWEPT = ("content", "style_relu3_3", "style_relu4_3", "style_relu2_2", "style_relu1_2")
-MOST_BYTES = 2**31  # of a painting or of weights; VGG-16 with its classifier has a quarter
 NORMALISED_ON = 16  # training crops that the normalisers are measured on
-START_CONTRAST = 0.5  # of the residual start; a painting has less contrast than a photograph
 
 
 @dataclass(frozen=True, kw_only=True)
-class Style(Task):
+class Style(OnPhotographs):
     """width, blocks: channels at full resolution (four times as many at a quarter of it), and
         residual blocks there.
     instance_norm: normalise each channel of each picture before the nonlinearity. On by default:
@@ -69,9 +64,6 @@ class Style(Task):
         matrices of few places are larger than those of many, and a small picture cannot match a
         large one (an empty one comes nearer).
     low, high: the range of every coefficient; nothing is published, these are chosen.
-    style, vgg_weights: files; "" takes Van Gogh's Wheat Field with Cypresses, and torchvision's
-        VGG-16. train_data, test_data: folders; "" takes scikit-image's photographs.
-        validation_data: a folder of pictures to choose by; there is none by default.
     """
 
     name: ClassVar[str] = "style"
@@ -79,10 +71,7 @@ class Style(Task):
     terms: ClassVar[tuple[str, ...]] = ("content", *STYLE_TERMS, "tv")
     measures: ClassVar[dict[str, Measure]] = {
         "content": Measure(label="content", better="lower", margin="2%", worst=2.0),
-        **{
-            f"style_{layer}": Measure(label=f"style, {layer}", better="lower")
-            for layer in STYLE_LAYERS
-        },
+        **{f"style_{x}": Measure(label=f"style, {x}", better="lower") for x in STYLE_LAYERS},
         "style": Measure(
             label="style, mean of four layers", better="lower", margin="2%", worst=2.0
         ),
@@ -90,8 +79,8 @@ class Style(Task):
         "tv": Measure(label="weighted total variation", better="lower", digits=4),
         "content_raw": Measure(label="content, raw", better="lower", digits=4),
         **{
-            f"style_{layer}_raw": Measure(label=f"style, {layer}, raw", better="lower", digits=5)
-            for layer in STYLE_LAYERS
+            f"style_{x}_raw": Measure(label=f"style, {x}, raw", better="lower", digits=5)
+            for x in STYLE_LAYERS
         },
     }
     sample_line: ClassVar[str] = "A test photograph; one coefficient moves, the others stay."
@@ -110,11 +99,8 @@ class Style(Task):
     low: float = 0.1
     high: float = 10.0
     training: Training
-    style: str = field(default="", metadata=LOCATION)
-    vgg_weights: str = field(default="", metadata=LOCATION)
-    train_data: str = field(default="", metadata=LOCATION)
-    test_data: str = field(default="", metadata=LOCATION)
-    validation_data: str = field(default="", metadata=LOCATION)
+    style: str = location("painting (Wheat Field with Cypresses)")
+    vgg_weights: str = location("VGG-16 weights: torchvision's .pth, or .safetensors (fetched)")
 
     def __post_init__(self) -> None:
         if self.content_layer not in CONTENT_LAYERS:
@@ -130,87 +116,39 @@ class Style(Task):
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
-        quick = cls(
-            width=16,
-            blocks=2,
-            crop=96,
-            shrink=2,
-            evaluation=192,
-            style_size=192,
-            training=Training(
-                steps=240, batch=2, lr=5e-3, warmup=0.1, clip=1.0, geometric_mean=True
-            ),
-        )
-        smoke = replace(
-            quick,
-            width=4,
-            blocks=1,
-            crop=32,
-            evaluation=32,
-            style_size=32,
-            training=replace(quick.training, steps=4),
-        )
-        small = replace(
-            quick,
-            width=32,
-            blocks=5,
-            crop=256,
-            shrink=1,
-            evaluation=256,
-            style_size=384,
-            training=Training(
-                steps=2000,
-                batch=8,
-                lr=1e-3,
-                warmup=0.1,
-                clip=1.0,
-                geometric_mean=True,
-                precision="bf16",  # without channels_last, which instance norms undo
-            ),
-        )
-        paper = replace(
-            small,
-            residual=False,
-            training=replace(small.training, steps=100_000, lr=1e-3, warmup=0.02),
-        )
-        three = (0, 1, 2)
+        def training(steps: int, batch: int, lr: float, **fields: Any) -> Training:
+            usual: dict[str, Any] = {"warmup": 0.1, "clip": 1.0, "geometric_mean": True}
+            return Training(steps=steps, batch=batch, lr=lr, **usual | fields)
+
+        def sides(crop: int, evaluation: int, style_size: int) -> dict[str, Any]:
+            return {"crop": crop, "evaluation": evaluation, "style_size": style_size}
+
+        low, tiny, high = sides(96, 192, 192), sides(32, 32, 32), sides(256, 256, 384)
+        quick = cls(width=16, blocks=2, shrink=2, **low, training=training(240, 2, 5e-3))
+        smoke = replace(quick, width=4, blocks=1, **tiny, training=training(4, 2, 5e-3))
+        on_gpu = {"precision": "bf16"}  # without channels_last, which instance norms undo
+        small = cls(width=32, blocks=5, **high, training=training(2000, 8, 1e-3, **on_gpu))
+        long = training(100_000, 8, 1e-3, warmup=0.02, **on_gpu)
+        paper = replace(small, residual=False, training=long)
         # Of the levers, stratified draws alone did no worse here than none, on validation pictures.
         released = {"encoding": "log", "weighting": "none", "scale": "linear", "exact_start": False}
         methods: dict[str, dict[str, Any]] = {"yoto_tuned": released}
         short = {**methods, "fixed_grid_tuned": {"lr": 0.71}}  # holds where trainings are as short
+        wants = ("train_data", "test_data")
+        reduced = "small, reduced: hours on two CPU cores"
+        chosen = "256² pictures, batches of 8; the rest chosen, nothing is published"
+
+        def size(task: Style, settings: int, seeds: int, line: str, **more: Any) -> Preset:
+            some: dict[str, Any] = {"settings": settings, "seeds": tuple(range(seeds))}
+            return Preset(task=task, line=line, **some, **more)
+
         return {
-            "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="seconds, for tests"),
-            "quick": Preset(
-                task=quick,
-                settings=5,
-                seeds=(0,),
-                line="minutes on two CPU cores",
-                methods=short,
-            ),
-            "small-cpu": Preset(
-                task=quick.lasting(2),
-                settings=5,
-                seeds=three,
-                line="small, reduced: hours on two CPU cores",
-                methods=short,
-                wants=("train_data", "test_data"),
-            ),
-            "small": Preset(
-                task=small,
-                settings=11,
-                seeds=(0,),
-                line="half an hour on one GPU",
-                methods=methods,
-                wants=("train_data", "test_data"),
-            ),
-            "paper": Preset(
-                task=paper,
-                settings=15,
-                seeds=three,
-                line="256² pictures, batches of 8; the rest chosen, nothing is published",
-                lengths=(0.25, 0.5, 1.0),
-                methods=methods,
-                wants=("train_data", "test_data"),
+            "smoke": size(smoke, 2, 1, "seconds, for tests"),
+            "quick": size(quick, 5, 1, "minutes on two CPU cores", methods=short),
+            "small-cpu": size(quick.lasting(2), 5, 3, reduced, methods=short, wants=wants),
+            "small": size(small, 11, 1, "half an hour on one GPU", methods=methods, wants=wants),
+            "paper": size(
+                paper, 15, 3, chosen, lengths=(0.25, 0.5, 1.0), methods=methods, wants=wants
             ),
         }
 
@@ -218,12 +156,11 @@ class Style(Task):
     def space(self) -> Space:
         names = ("content", *STYLE_TERMS)
         symbols = ("c", "s1", "s2", "s3", "s4")
-        return Space(
-            tuple(
-                Axis(name=name, low=self.low, high=self.high, symbol=symbol)
-                for name, symbol in zip(names, symbols, strict=True)
-            )
-        )
+        axes = [
+            Axis(name=name, low=self.low, high=self.high, symbol=symbol)
+            for name, symbol in zip(names, symbols, strict=True)
+        ]
+        return Space(tuple(axes))
 
     def settings(self, count: int) -> tuple[Setting, ...]:
         """The first `count` of: the centre, each coefficient alone down and up, random ones.
@@ -243,8 +180,8 @@ class Style(Task):
     def sites(self, model: nn.Module) -> list[str]:
         """Every normalisation, or else every convolution but the one whose output are pixels."""
         kind = nn.InstanceNorm2d if self.instance_norm else nn.Conv2d
-        found = [name for name, layer in model.named_modules() if isinstance(layer, kind)]
-        return [name for name in found if not name.startswith("pixels")]
+        names = [name for name, layer in model.named_modules() if isinstance(layer, kind)]
+        return [name for name in names if not name.startswith("pixels")]
 
     def entrances(self, model: nn.Module) -> list[str]:
         """None where norms follow: they take away what a constant input channel adds."""
@@ -254,10 +191,7 @@ class Style(Task):
         return replace(self, width=round(factor * self.width))
 
     def data(self, split: str) -> Pictures:
-        folders = {"train": self.train_data, "test": self.test_data}
-        folder = {**folders, "validation": self.validation_data}[split]
-        crop = self.crop * self.shrink if split == "train" else 0
-        return Pictures.folder(Path(folder), crop) if folder else photographs(split, crop)
+        return self.pictures(split, self.crop * self.shrink if split == "train" else 0)
 
     def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         pictures = F.avg_pool2d(batch, self.shrink)
@@ -303,88 +237,10 @@ class Style(Task):
     def fields(self) -> dict[str, Any]:
         """With the content of the painting and of VGG-16: their places are not the experiment."""
         digests = {
-            "style": content(self.style, PAINTING),
-            "vgg_weights": content(self.vgg_weights, "vgg16-convs"),
+            "style": downloads.content(self.style, PAINTING),
+            "vgg_weights": downloads.content(self.vgg_weights, "vgg16-convs"),
         }
         return super().fields() | digests
-
-
-def content(path: str, artefact: str) -> str:
-    """Hash of a user's file; of the artefact, which need not be there, where none is given."""
-    if not path:
-        return downloads.ARTEFACTS[artefact].content
-    try:
-        return downloads.content_digest(read_ordinary(Path(path), MOST_BYTES), path)
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read ({error.strerror}): check the path") from None
-    except Exception as error:  # safetensors' own, and those of `read_ordinary`
-        raise PictureError(f"{path} cannot be used ({error}): give another file") from None
-
-
-# The network
-
-
-class Painter(nn.Module):
-    """(B, 3, H, W) in [0, 1] to the same: down twice, residual blocks, up twice.
-
-    Up is nearest neighbour, then a convolution, since transposed convolutions leave a chequered
-    pattern. All borders are mirrored.
-    """
-
-    def __init__(self, width: int, blocks: int, norm: bool, residual: bool) -> None:
-        super().__init__()
-        self.residual = residual
-        self.body = nn.Sequential(
-            OrderedDict(
-                start=layer(3, width, 9, norm),
-                down1=layer(width, 2 * width, 3, norm, stride=2),
-                down2=layer(2 * width, 4 * width, 3, norm, stride=2),
-                **{f"block{i + 1}": Residual(4 * width, norm) for i in range(blocks)},
-                up1=layer(4 * width, 2 * width, 3, norm, up=True),
-                up2=layer(2 * width, width, 3, norm, up=True),
-            )
-        )
-        self.pixels = nn.Conv2d(width, 3, 9, padding=4, padding_mode="reflect")
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.pixels(self.body(x - 0.5))[..., : x.shape[-2], : x.shape[-1]].float()
-        if self.residual:
-            y = y + 4 * START_CONTRAST * (x - 0.5)  # a sigmoid's slope is 1/4 in the middle
-        return torch.sigmoid(y)
-
-
-class Residual(nn.Module):
-    """x plus two convolutions of it."""
-
-    def __init__(self, width: int, norm: bool) -> None:
-        super().__init__()
-        self.first = layer(width, width, 3, norm)
-        self.second = layer(width, width, 3, norm, relu=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
-
-
-def layer(
-    inside: int,
-    outside: int,
-    kernel: int,
-    norm: bool,
-    *,
-    stride: int = 1,
-    up: bool = False,
-    relu: bool = True,
-) -> nn.Sequential:
-    """A convolution with what goes before and after it."""
-    parts: dict[str, nn.Module] = {"up": nn.Upsample(scale_factor=2)} if up else {}
-    parts["conv"] = nn.Conv2d(
-        inside, outside, kernel, stride, padding=kernel // 2, padding_mode="reflect"
-    )
-    if norm:
-        parts["norm"] = nn.InstanceNorm2d(outside, affine=True)
-    if relu:
-        parts["relu"] = nn.ReLU()
-    return nn.Sequential(OrderedDict(parts))
 
 
 # The loss
@@ -419,8 +275,8 @@ def vgg(weights: str, layers: tuple[str, ...], device: torch.device) -> VGGFeatu
     """The one VGG-16 of this process for these layers; its input normalisation is its own."""
     try:
         return VGGFeatures(layers, Path(weights) if weights else None).to(device)
-    except Unavailable as error:
-        raise Unavailable(
+    except downloads.Unavailable as error:
+        raise downloads.Unavailable(
             "style transfer is measured by VGG-16, and a random network never stands in for it: "
             f"give torchvision's vgg16 file with --vgg-weights FILE. {error}"
         ) from None

@@ -26,8 +26,8 @@ from PIL import Image
 
 from bench.checkpoint import MAGIC, STATE, load_state
 from bench.files import SEAL, sealed
+from bench.pictures.archives import arrays_only, member
 from bench.pictures.data import Pictures
-from bench.pictures.downloads import arrays_only, member
 from bench.report.load import load_results
 from bench.run import folders, lease
 from bench.run.plan import experiment, experiment_from

