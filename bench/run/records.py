@@ -73,10 +73,9 @@ def loads(text: str, source: str) -> list[Record]:
     return records
 
 
-def picture_is_whole(record: Path, digest: str | None) -> bool:
-    """Whether the picture beside a record's JSON file is what was drawn. One that was deleted, to
-    save space, is no damage; nor is there any where its SHA-256 is not known."""
-    picture = record.with_suffix(".png")
+def picture_is_whole(picture: Path, digest: str | None) -> bool:
+    """Whether a record's picture is what was drawn. One that was deleted, to save space, is no
+    damage; nor is there any where its SHA-256 is not known."""
     if digest is None or not picture.exists():
         return True
     return hashlib.sha256(picture.read_bytes()).hexdigest() == digest

@@ -16,7 +16,7 @@ take; what is not named here is not read. Folders of older versions are read thr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +25,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from bench.files import printable, read_object, sealed
 from bench.registry import describe, revive
+from bench.space import parse_setting
 
 Text = Annotated[str, Meta(max_length=4000, pattern=r"^[^\0\ud800-\udfff]*$")]
 # Whole numbers stay whole: ids and tables tell 1 from 1.0.
@@ -101,7 +102,7 @@ class RunConfig(Struct, kw_only=True, tag_field="kind", tag="run"):
 # What came of it ----------------------------------------------------------------------------------
 
 
-class Provenance(Struct, kw_only=True):
+class Provenance(Struct, kw_only=True, omit_defaults=True):
     """Where and with what something was made; never part of an id."""
 
     commit: Text | None = None
@@ -193,6 +194,9 @@ class AxisStyle:
     high: Number
     symbol: Text = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "symbol", self.symbol or self.name)
+
 
 class Display(Struct, kw_only=True):
     """How a task writes what it measures."""
@@ -207,6 +211,10 @@ class Display(Struct, kw_only=True):
         names = {axis.name for axis in self.axes}
         if len(names) < len(self.axes) or not all(0 < axis.low < axis.high for axis in self.axes):
             raise ValueError("axes need different names and 0 < low < high")
+        for name, style in self.measures.items():  # older heads do not say what is an estimate
+            known = name.removesuffix("_estimated")
+            if not style.estimates and known != name and known in self.measures:
+                self.measures[name] = replace(style, estimates=known)
 
 
 class Tuning(Struct, kw_only=True):
@@ -253,6 +261,14 @@ class Head(Struct, kw_only=True):
     answering_flops: Amount | None = None
     provenance: Provenance = field(default_factory=Provenance)
     time: Moment = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "context":  # whose points are anything
+            return
+        setting = parse_setting(self.setting)
+        names = [axis.name for axis in self.display.axes]
+        if not all(math.isfinite(setting.get(name, math.nan)) for name in names):
+            raise ValueError(f"the setting {self.setting!r} does not give {names}")
 
 
 # Work: what is sent to a process, and what it says ------------------------------------------------
