@@ -59,6 +59,14 @@ def lease_of(head: Path) -> Path:
     return head.with_suffix(".lease")
 
 
+def is_lease(path: Path) -> bool:
+    return path.name == LEASE or path.suffix == ".lease"
+
+
+def is_left_behind(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in LEFT_BEHIND)
+
+
 def says_whole(place: str) -> bool:
     """Whether a file, by its place in a results folder, is one that is written last."""
     return any(PurePosixPath(place).match(pattern) for pattern in (FINISHED, HEADS))
