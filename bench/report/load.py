@@ -280,10 +280,10 @@ def _records(measured: Iterable[Measured]) -> tuple[pd.DataFrame, dict[str, str]
 
 
 def _rows(head_path: Path, head: Head) -> list[Record]:
-    path, picture = table_of(head_path), picture_of(head_path)
+    path = table_of(head_path)
     anew = "run again to measure it anew"
-    if not picture_is_whole(picture, head.picture_sha256):
-        raise Changed(f"{picture} is damaged: {anew}")
+    if not picture_is_whole(head_path, head.picture_sha256):
+        raise Changed(f"{picture_of(head_path)} is damaged: {anew}")
     if head.status != "done":
         return []
     if path.is_symlink() or (path.exists() and not path.is_file()):
