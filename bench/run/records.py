@@ -75,8 +75,8 @@ def loads(text: str, source: str) -> list[Record]:
 
 
 def picture_is_whole(head: Path, digest: str | None) -> bool:
-    """Whether the picture beside a record's head is what was drawn. One that was deleted, to save space, is no
-    damage; nor is there any where its SHA-256 is not known."""
+    """Whether the picture beside a record's head is what was drawn. One that was deleted, to save
+    space, is no damage; nor is there any where its SHA-256 is not known."""
     picture = picture_of(head)
     if digest is None or not picture.exists():
         return True
