@@ -21,9 +21,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.files import drawing_to_files, expanded, leading_out, printable, printable_lines
+
+if TYPE_CHECKING:
+    from bench.run.schema import CellConfig
 
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
@@ -304,7 +307,7 @@ def act_run(options: argparse.Namespace) -> int:
 
     from bench.registry import DEFAULT_TASKS, split_methods
     from bench.run import plan, runner
-    from bench.run.store import read_json
+    from bench.run.schema import CellConfig, RunConfig, read
 
     console = terminal()
     root = Path(options.out)
@@ -322,15 +325,10 @@ def act_run(options: argparse.Namespace) -> int:
         ]
         if given:
             raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
-        config = read_json(Path(options.config))
-        if config.get("kind") == "cell":
+        config: Any = read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
+        if isinstance(config, CellConfig):
             return _train_config(config, root, runner.choose_device(options.device))
-        if config.get("kind") != "run":
-            raise ValueError(f"{options.config} is neither a run's nor a cell's configuration")
-        listed = config.get("experiments")
-        experiments = [
-            plan.experiment_from(each) for each in (listed if isinstance(listed, list) else [])
-        ]
+        experiments = [plan.experiment_from(each) for each in config.experiments]
     else:
         locations = {name: getattr(options, name) for name in LOCATIONS}
         methods = split_methods(options.methods) if options.methods else None
@@ -614,16 +612,17 @@ def act_fetch(options: argparse.Namespace) -> int:
 
 def act_cell(options: argparse.Namespace) -> int:
     from bench.run.runner import choose_device
-    from bench.run.store import Store, read_json
+    from bench.run.schema import CellConfig, read
+    from bench.run.store import Store
 
     root = Path(options.out)
     _plain_warnings()
     _no_link_out(root)
-    config = read_json(Store(root).find(options.id) / "config.json")
+    config = read(Store(root).find(options.id) / "config.json", CellConfig)
     return _train_config(config, root, choose_device(options.device))
 
 
-def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
+def _train_config(config: CellConfig, root: Path, device: Any) -> int:
     from bench.run import runner
     from bench.run.store import Store, cell_from
 
@@ -635,7 +634,7 @@ def _train_config(config: dict[str, Any], root: Path, device: Any) -> int:
     jobs = []
     for each in cell.chain:  # what it starts from comes first, unless it is there
         if Store(root).result(each) is None:
-            what = each, config["preset"], config.get("snapshots", [])
+            what = each, config.preset, config.snapshots
             Store(root).prepare(*what)
             jobs.append(run.train_job(*what))
     with stopping() as stop:

@@ -22,11 +22,9 @@ from bench.registry import describe
 from bench.run import capacity, cluster, schedule
 from bench.run.board import Board
 from bench.run.plan import Experiment, Measurement, cell_label
-from bench.run.store import (
-    Store,
-    cell_config,
-    weights_digest,
-)
+from bench.run.schema import Head, RunConfig, from_plain
+from bench.run.schema import plain as to_builtins
+from bench.run.store import Store, cell_config
 from bench.run.work import perform, recorded
 from bench.space import format_setting
 from bench.task import Task
@@ -86,7 +84,8 @@ class Run:
 
     def save_config(self) -> Path:
         """Store what was asked for, so that `run --config` can replay it."""
-        content = {"kind": "run", "experiments": [each.config() for each in self.experiments]}
+        configs = tuple(each.config() for each in self.experiments)
+        content = to_builtins(RunConfig(experiments=configs))
         path = self.store.root / "configs" / f"{content_id(content)}.json"
         write_atomic(path, json.dumps(plain(content), indent=1) + "\n")
         return path
@@ -111,7 +110,7 @@ class Run:
     ) -> dict[str, Any]:
         return {
             **self._common(cell.id, "train", cell_label(cell, preset_name)),
-            "cell": plain(cell_config(cell, preset_name)),
+            "cell": to_builtins(cell_config(cell, preset_name)),
             "after": cell.after and cell.after.id,
             "uses": [self._place(each) for each in (cell, cell.after) if each],
             "snapshots": list(snapshots),
@@ -198,7 +197,7 @@ class Run:
                 self.store.note_failure(self.store.root / job["uses"][0], reason)
             else:
                 head = {**job["head"], "status": "failed", "reason": reason}
-                self.store.write_records(Path(job["path"]), head, [])
+                self.store.write_records(Path(job["path"]), from_plain(head, Head), [])
         except OSError as error:  # the run says what failed in any case, and goes on
             self.failures.append(f"noting this failure: {error}")
 
@@ -243,7 +242,7 @@ class Run:
                     "task": describe(task),
                     "method": describe(each_one.method),
                     "setting": list(each_one.setting),
-                    "cells": [plain(cell_config(c, each.preset)) for c in each_one.cells],
+                    "cells": [to_builtins(cell_config(c, each.preset)) for c in each_one.cells],
                     "uses": [self._place(cell) for cell in each_one.cells],
                     "kept_at": each_one.kept_at,
                     "head": {
@@ -284,7 +283,8 @@ class Run:
 
     def _kept(self, one: Measurement) -> bool:
         """Whether the snapshots it needs are there; cells of another run may have none."""
-        return all(weights_digest(self.store.result(c) or {}, one.kept_at) for c in one.cells)
+        results = map(self.store.result, one.cells)
+        return all(done and done.weights_sha256(one.kept_at) for done in results)
 
 
 def choose_device(name: str) -> torch.device:

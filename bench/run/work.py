@@ -26,15 +26,8 @@ from bench.run import schedule
 from bench.run.lease import Lease
 from bench.run.plan import cell_label
 from bench.run.records import WHOLE, Record, picture_is_whole
-from bench.run.store import (
-    Damaged,
-    Store,
-    cell_from,
-    packed,
-    read_json,
-    unpacked,
-    weights_digest,
-)
+from bench.run.schema import CellConfig, Damaged, Head, Ledger, from_plain, read
+from bench.run.store import Store, cell_from, packed, unpacked
 from bench.task import Task, weighted
 from bench.train import Diverged, fit
 
@@ -68,7 +61,8 @@ def _perform(
         def progress(event: dict[str, Any]) -> None:
             emit({"event": "step", "job": job["id"], **event})
 
-        cell, preset_name = cell_from(job["cell"]), job["cell"]["preset"]
+        cell = cell_from(from_plain(job["cell"], CellConfig))
+        preset_name = job["cell"]["preset"]
         train(
             store, cell, preset_name, device, job["shared"], progress, should_stop, job["snapshots"]
         )
@@ -121,7 +115,7 @@ def train(
                 snapshots=keep,
             )  # fmt: skip
         except Diverged as error:
-            store.give_up(cell, preset_name, str(error), {**error.ledger, "bytes": 0})
+            store.give_up(cell, preset_name, str(error), from_plain(error.ledger, Ledger))
             progress({"note": f"diverged: {error}"})
             return
         with torch.backends.cudnn.flags(**EXACT):
@@ -129,7 +123,7 @@ def train(
             faithful(cell, network, lambda: unpacked(cell, weights), device)
         ledger["constants"] = cell.task.constants()
         kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
-        store.finish(cell, preset_name, network, ledger, kept)
+        store.finish(cell, preset_name, network, from_plain(ledger, Ledger), kept)
 
 
 def _before(store: Store, cell: Cell) -> nn.Module | None:
@@ -142,9 +136,9 @@ def _before(store: Store, cell: Cell) -> nn.Module | None:
             f"it starts from {cell_label(cell.after)}, which is not trained yet: first run "
             f"python run_bench.py cell {cell.after.id}"
         )
-    if earlier["status"] == "diverged":
+    if earlier.status == "diverged":
         nothing = dict.fromkeys(("steps", "examples", "flops"), 0)
-        raise Diverged(f"what it starts from diverged: {earlier['reason']}", nothing)
+        raise Diverged(f"what it starts from diverged: {earlier.reason}", nothing)
     return store.network(cell.after).model
 
 
@@ -158,22 +152,23 @@ def measure(store: Store, job: dict[str, Any], device: torch.device, lease: Leas
     """Write the records of one method at one setting, on every test example; `lease` is held."""
     task = revive(job["task"], Task)  # type: ignore[type-abstract]
     path = Path(job["path"])
-    cells = [cell_from(config) for config in job["cells"]]
+    cells = [cell_from(from_plain(config, CellConfig)) for config in job["cells"]]
     results = [store.result(cell) for cell in cells]
     if any(result is None for result in results):
         raise RuntimeError("a network it needs is not trained; run again to train it")
     share = job["kept_at"]
-    head = {**job["head"], "models": models(store, cells, share)}
-    diverged = [r for r in results if r is not None and r["status"] == "diverged"]
+    head = from_plain(job["head"], Head)
+    head.models = models(store, cells, share)
+    diverged = [r for r in results if r is not None and r.status == "diverged"]
     if diverged:
-        head |= {"status": "diverged", "reason": diverged[0]["reason"]}
+        head.status, head.reason = "diverged", diverged[0].reason or ""
         store.write_records(path, head, [])
         return
     setting = tuple(job["setting"])
     plain_method = revive(job["method"], Method)  # type: ignore[type-abstract]
     networks = [store.network(cell, share).to(device) for cell in cells]
     answers: list[nn.Module] = []
-    head["answering_flops"] = count_flops(
+    head.answering_flops = count_flops(
         lambda: answers.append(plain_method.at(task, cells, networks, setting))
     )
     model = answers[0].eval()
@@ -186,19 +181,19 @@ def measure(store: Store, job: dict[str, Any], device: torch.device, lease: Leas
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
         rows += [(example, name, value.item()) for name, value in values.items()]
-        if picture is None and head["kind"] not in ("snapshot", "length"):
+        if picture is None and head.kind not in ("snapshot", "length"):
             picture = encode_png(task.sample(model, batch))
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
     records = [
         Record(
-            head["task"], head["preset"], head["experiment"], head["method"], head["seed"],
-            ",".join(head["cells"]), head["setting"], *row,
+            head.task, head.preset, head.experiment, head.method, head.seed,
+            ",".join(head.cells), head.setting, *row,
         )
         for row in rows
     ]  # fmt: skip
-    head |= {"status": "done", "missing": sorted(task.missing())}
+    head.missing = tuple(sorted(task.missing()))
     # What is coded on another kind of device may have other bytes.
-    head |= {"device": device.type, "device_name": device_name(device)}
+    head.device, head.device_name = device.type, device_name(device)
     lease.check()
     store.write_records(path, head, records, picture)
 
@@ -206,24 +201,24 @@ def measure(store: Store, job: dict[str, Any], device: torch.device, lease: Leas
 def context(store: Store, job: dict[str, Any], device: torch.device, lease: Lease) -> None:
     """Write the curves a task draws behind the methods, for the same test examples."""
     task = revive(job["task"], Task)  # type: ignore[type-abstract]
-    head = job["head"]
+    head = from_plain(job["head"], Head)
     records = [
-        Record(head["task"], head["preset"], head["experiment"], curve, 0, "", setting, example,
+        Record(head.task, head.preset, head.experiment, curve, 0, "", setting, example,
                name, value)
         for example, batch in task.data(job["split"]).examples()
         for curve, setting, values in task.context(batch)
         for name, value in values.items()
     ]  # fmt: skip
-    head |= {"status": "done", "missing": sorted(task.missing()), "models": []}
+    head.missing = tuple(sorted(task.missing()))
     _, first = next(iter(task.data(job["split"]).examples()))
     lease.check()
     store.write_records(Path(job["path"]), head, records, encode_png(task.original(first)))
 
 
-def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> list[str]:
+def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> tuple[str, ...]:
     """What the records depend on: the hash of each cell's weights, or its status."""
-    results = [store.result(cell) or {} for cell in cells]
-    return [weights_digest(result, share) or result.get("status", "") for result in results]
+    results = map(store.result, cells)
+    return tuple((done.weights_sha256(share) or done.status) if done else "" for done in results)
 
 
 def record_lease(path: Path) -> Path:
@@ -244,20 +239,21 @@ def recorded(
     if not path.exists() or not table.exists():
         return False
     try:
-        head = read_json(path)
+        head = read(path, Head)
     except Damaged:
         return False
     if (
-        head.get("status") not in ("done", "diverged")
-        or head.get("sha256") != hashlib.sha256(table.read_bytes()).hexdigest()
-        or not picture_is_whole(path, head)
+        head.status == "failed"
+        or head.sha256 != hashlib.sha256(table.read_bytes()).hexdigest()
+        or not picture_is_whole(path, head.picture_sha256)
     ):
         return False
     if missing is None:
         missing = revive(job["task"], Task).missing()  # type: ignore[type-abstract]
-    used = [cells[c["id"]] if cells is not None else cell_from(c) for c in job["cells"]]
-    same = head.get("models") == models(store, used, job.get("kept_at", 1.0))
-    return same and not set(head.get("missing", [])) - set(missing)
+    configs = [from_plain(config, CellConfig) for config in job["cells"]]
+    used = [cells[each.id] if cells is not None else cell_from(each) for each in configs]
+    same = head.models == models(store, used, job.get("kept_at", 1.0))
+    return same and not set(head.missing) - set(missing)
 
 
 def encode_png(picture: torch.Tensor | None) -> bytes | None:
