@@ -18,6 +18,7 @@ import math
 import os
 import select
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,10 @@ DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
 
+FIELDS = (
+    f'any field of a task can be changed, as in "{DEFAULT_TASKS[0]}[width=32,training.steps=4000,'
+    'training.milestones=0.5:0.8]": colons between the items of a tuple, quotes around commas'
+)
 BROKEN_PIPE = 141  # what a shell says of a program whose reader went away
 HELP = ("-h", "--help")
 
@@ -103,11 +108,11 @@ RUN: tuple[Option, ...] = (
 REPORT: tuple[Option, ...] = (
     FOLDERS,
     ("--out", "where to write (DIR/report, of the first)", DIR),
-    ("--explain", "what is behind a row, as compression-quick/yoto/0.018", {"metavar": "ROW"}),
+    ("--explain", "print what is behind TASK-PRESET/METHOD/SETTING", {"metavar": "ROW"}),
     CACHE,
 )
 TIME: tuple[Option, ...] = (
-    ("task", "a name or file (compression)", {"default": "compression", "metavar": "TASK", **MAY}),
+    ("task", "a name or file", {"default": DEFAULT_TASKS[0], "metavar": "TASK", **MAY}),
     PRESET,
     ("--steps", "steps per round (30)", {"type": int, "default": 30}),
     ("--rounds", "alternations (5)", {"type": int, "default": 5}),
@@ -143,9 +148,9 @@ LOCATED = (
     "Where data lies is told by flags of the tasks' own: name the tasks before --help to see them."
 )
 MORE = {  # below the options
-    "run": f"{commands.FIELDS}. {LOCATED}",
-    "list": commands.FIELDS,
-    "time": f"{commands.FIELDS}. {LOCATED}",
+    "run": f"{FIELDS}. {LOCATED}",
+    "list": FIELDS,
+    "time": f"{FIELDS}. {LOCATED}",
 }
 
 
@@ -165,7 +170,7 @@ def parser(locations: Mapping[str, str | None] | None = None) -> argparse.Argume
     subs = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, (line, act, options) in COMMANDS.items():
         sub = subs.add_parser(name, help=line, description=line, epilog=MORE.get(name))
-        sub.set_defaults(act=act)
+        sub.set_defaults(act=act, more=MORE.get(name))
         for flag, text, how in options:
             sub.add_argument(flag, help=text, **how)
         if name in WITH_TASKS and locations:
@@ -255,6 +260,7 @@ def _main(words: list[str]) -> int:
         options = parsed(words)
         if getattr(options, "cache", None):
             os.environ["YOTO_BENCH_CACHE"] = options.cache
+        _plain_warnings()
         return int(options.act(options))
     except KeyboardInterrupt:
         print("stopped; give the same command again to continue", file=sys.stderr)
@@ -308,3 +314,12 @@ def _reader_left(stream: Any) -> bool:
         return any(event & select.POLLERR for _, event in poll.poll(0))
     except (OSError, ValueError):  # no file
         return False
+
+
+def _plain_warnings() -> None:
+    """Our own warnings as one line each; libraries' deprecation notes are not for users."""
+    warnings.formatwarning = (  # type: ignore[assignment]
+        lambda message, *_, **__: f"note: {printable_lines(message)}\n"
+    )
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -5,15 +5,13 @@ Imports are late where a command can do without torch.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
-import signal
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,26 +20,19 @@ from bench.files import leading_out, printable, printable_lines
 if TYPE_CHECKING:
     from bench.run.schema import CellConfig
 
-FIELDS = (
-    'any field of a task can be changed, as in "compression[width=32,training.steps=4000,'
-    'training.milestones=0.5:0.8]": colons between the items of a tuple, quotes around commas'
-)
 # What `run --config` takes from the file and not from the command line.
 REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths")
 
 
-# run, cell ----------------------------------------------------------------------------------------
-
-
 def run(options: Namespace) -> int:
-    _plain_warnings()
     import torch
 
-    from bench.run import plan, runner
+    from bench.run import runner
+    from bench.run.plan import experiment_from
+    from bench.run.schedule import stopping
     from bench.run.schema import CellConfig
 
-    root = Path(options.out)
-    _writable(root)
+    root = _results(options)
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")
@@ -52,9 +43,7 @@ def run(options: Namespace) -> int:
     if isinstance(config, CellConfig):
         return _train(config, root, runner.choose_device(options.device))
     experiments = (
-        [plan.experiment_from(listed) for listed in config.experiments]
-        if config
-        else _experiments(options)
+        _experiments(options) if config is None else [*map(experiment_from, config.experiments)]
     )
     if not options.limit > 0:
         raise ValueError("--limit needs more than 0 seconds")
@@ -75,7 +64,11 @@ def run(options: Namespace) -> int:
             print(shlex.join([*program(), "cell", job.id, *_flags(options, "device")]))
         return 0
     _announce(run, len(jobs), where)
-    if not _executed(run):
+    if jobs or run.record_jobs():
+        run.open_data()
+    with stopping() as stop:
+        done = run.complete(stop)
+    if not done:
         print("stopped, everything done so far is kept; to continue:")
         print(f"  {_continuation(options, config_path)}")
         return 130
@@ -98,9 +91,8 @@ def _experiments(options: Namespace) -> list[Any]:
 
     methods = split_methods(options.methods) if options.methods else None
     seeds = _numbers(options.seeds, int, "--seeds {!r}: give whole numbers, as in 0,1,2")
-    lengths = _numbers(
-        options.lengths, float, "--lengths {!r}: give shares of the steps, as in 0.25,0.5,1"
-    )
+    refusal = "--lengths {!r}: give shares of the steps, as in 0.25,0.5,1"
+    lengths = _numbers(options.lengths, float, refusal)
     design, split, where = options.design, options.split, options.locations
     how = methods, options.settings, seeds, where, design, split, lengths
     experiments: list[Any] = []
@@ -135,15 +127,14 @@ def _announce(run: Any, missing: int, where: str) -> None:
 
     console = terminal()
     for planned in run.experiments:
-        task = planned.task
-        console.print(
-            f"[bold]{escape(printable(task.name))}[/bold] "
-            f"({escape(printable(planned.preset))}): {len(planned.settings)} settings, "
-            f"{_seeds(planned)}, methods {escape(printable(', '.join(planned.methods)))}; "
-            f"{task.training.steps} steps of {task.training.batch} per network; "
-            f"on {run.device}{where}",
-            highlight=False,
+        task, training = planned.task, planned.task.training
+        text = (
+            f"({printable(planned.preset)}): {len(planned.settings)} settings, {_seeds(planned)}, "
+            f"methods {printable(', '.join(planned.methods))}; {training.steps} steps of "
+            f"{training.batch} per network; on {run.device}{where}"
         )
+        name = escape(printable(task.name))
+        console.print(f"[bold]{name}[/bold] {escape(text)}", highlight=False)
         for measure, reason in task.missing().items():
             console.print(f"{measure} is not measured:", style="yellow", markup=False, end=" ")
             console.print(reason, markup=False, highlight=False, soft_wrap=True)
@@ -153,21 +144,6 @@ def _announce(run: Any, missing: int, where: str) -> None:
 
 def _seeds(planned: Any) -> str:
     return f"{len(planned.seeds)} seed{'s' * (len(planned.seeds) > 1)}"
-
-
-def _executed(run: Any) -> bool:
-    """Train and measure what is missing; False where a stop was asked for."""
-    if run.train_jobs() or run.record_jobs():
-        run.open_data()
-    with stopping() as stop:
-        if jobs := run.train_jobs():
-            run.execute(jobs, "training", stop)
-        if not stop():
-            if jobs := run.record_jobs():
-                run.execute(jobs, "measuring", stop)
-            else:
-                print("records: all stored, nothing to measure")
-        return not stop()
 
 
 def _ended(run: Any) -> int:
@@ -214,15 +190,14 @@ def cell(options: Namespace) -> int:
     from bench.run.schema import CellConfig, read
     from bench.run.store import Store
 
-    root = Path(options.out)
-    _plain_warnings()
-    _no_link_out(root)
+    root = _results(options)
     config = read(Store(root).find(options.id) / "config.json", CellConfig)
     return _train(config, root, choose_device(options.device))
 
 
 def _train(config: CellConfig, root: Path, device: Any) -> int:
     from bench.run import runner
+    from bench.run.schedule import stopping
     from bench.run.store import Store, cell_from
 
     cell = cell_from(config)
@@ -246,42 +221,7 @@ def _train(config: CellConfig, root: Path, device: Any) -> int:
     return 1 if run.failures else 0
 
 
-@contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once asks the work to finish its step and save; twice stops at once.
-
-    SIGTERM, which a batch system sends a while before it kills, always asks to save, however often
-    it comes: `timeout` sends it to the process and to its group.
-    """
-    asked, pressed = False, 0
-
-    def ask(sign: int, _: object) -> None:
-        nonlocal asked, pressed
-        pressed += sign == signal.SIGINT
-        if pressed > 1:
-            raise KeyboardInterrupt
-        if not asked or sign == signal.SIGINT:
-            how = "Ctrl-C again" if pressed else "Ctrl-C twice"
-            print(f"\nstopping after this step; {how} stops at once", file=sys.stderr)
-        asked = True
-
-    try:
-        before = {sign: signal.signal(sign, ask) for sign in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
-
-
-# What was made ------------------------------------------------------------------------------------
-
-
 def report(options: Namespace) -> int:
-    _plain_warnings()
     roots = [Path(folder) for folder in options.folders or ["results"]]
     for root in roots:
         if not root.is_dir():
@@ -314,10 +254,9 @@ def _report(
 
 
 def terminal() -> Any:
-    """A console; 100 columns wide where the output is no terminal."""
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=100)
+    return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def status(options: Namespace) -> int:
@@ -347,8 +286,7 @@ def status(options: Namespace) -> int:
 def merge(options: Namespace) -> int:
     from bench.run import folders
 
-    out = Path(options.out)
-    _writable(out)
+    out = _results(options)
     cells, records = folders.merge([Path(folder) for folder in options.folders], out)
     print(f"{cells} networks and {records} measurements copied into {out}")
     return 0
@@ -360,13 +298,10 @@ def clean(options: Namespace) -> int:
     root = Path(options.folder)
     if not root.is_dir():
         raise ValueError(f"there is no results folder {root}")
-    _writable(root, linked=True)
+    _writable(root)
     files, freed = folders.clean(root)
     print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
     return 0
-
-
-# What there is ------------------------------------------------------------------------------------
 
 
 def listing(options: Namespace) -> int:
@@ -378,11 +313,10 @@ def listing(options: Namespace) -> int:
         for size, chosen in task.presets().items():
             counts = f"{chosen.settings} settings, {_seeds(chosen)}"
             print(f"    {size:12} {counts:22} {chosen.line}")
-    print(f"\n{FIELDS}")
+    print(f"\n{options.more}")
     print("\nmethods (*: in a run that names none)")
     for name in METHODS:
-        star = "*" if name in DEFAULT_METHODS else " "
-        print(f"  {star} {name:15} {method(name).line}")
+        print(f"  {'*' if name in DEFAULT_METHODS else ' '} {name:15} {method(name).line}")
     print("\nwhich applies to which task, at its quick preset")
     quick = {name: preset(task_class(name), "quick").task for name in TASKS}
     print(f"    {'':15} {'  '.join(TASKS)}")
@@ -399,10 +333,9 @@ def timed(options: Namespace) -> int:
     from bench.registry import sized
     from bench.run import runner, timing
 
-    _plain_warnings()
     chosen, _ = sized(options.task, options.preset, options.locations)
-    device = runner.choose_device(options.device)
-    timing.compare(chosen.task, device, options.steps, options.rounds)
+    where = runner.choose_device(options.device)
+    timing.compare(chosen.task, where, options.steps, options.rounds)
     return 0
 
 
@@ -435,14 +368,23 @@ def fetch(options: Namespace) -> int:
     return 1 if failed else 0
 
 
-# Folders and warnings -----------------------------------------------------------------------------
+def _results(options: Namespace) -> Path:
+    """The folder `--out`, which can be written to. ValueError where a link inside it leads out of
+    it: what looks at the folder follows none, so that what is written through one would never be
+    seen again."""
+    root = Path(options.out)
+    link = leading_out(root)
+    if link is not None:
+        raise ValueError(
+            f"{printable(link)} is a link out of the results folder, and no command follows one: "
+            f"make {printable(root)} itself the link, or name the other disk with --out"
+        )
+    _writable(root)
+    return root
 
 
-def _writable(root: Path, linked: bool = False) -> None:
-    """OSError with the way out unless files can be written below `root`, and ValueError where it
-    has a link that leads out of it, unless it may be `linked`."""
-    if not linked:
-        _no_link_out(root)
+def _writable(root: Path) -> None:
+    """OSError with the way out unless files can be written below `root`."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe = root / f".write-{os.getpid()}"
@@ -454,26 +396,5 @@ def _writable(root: Path, linked: bool = False) -> None:
             "writable, or choose another with --out"
         ) from None
     if shutil.disk_usage(root).free < 50 * 2**20:
-        warnings.warn(
-            f"less than 50 MiB are free at {root}: a full disk stops the run", stacklevel=2
-        )
-
-
-def _no_link_out(root: Path) -> None:
-    """ValueError where a link inside a results folder leads out of it: what looks at the folder
-    follows none, so that what is written through one would never be seen again."""
-    link = leading_out(root)
-    if link is not None:
-        raise ValueError(
-            f"{printable(link)} is a link out of the results folder, and no command follows one: "
-            f"make {printable(root)} itself the link, or name the other disk with --out"
-        )
-
-
-def _plain_warnings() -> None:
-    """Our own warnings as one line each; libraries' deprecation notes are not for users."""
-    warnings.formatwarning = (  # type: ignore[assignment]
-        lambda message, *_, **__: f"note: {printable_lines(message)}\n"
-    )
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+        text = f"less than 50 MiB are free at {root}: a full disk stops the run"
+        warnings.warn(text, stacklevel=2)

@@ -203,6 +203,18 @@ class Run:
 
     # Running
 
+    def complete(self, stop: schedule.Stop) -> bool:
+        """Train and measure what is missing; False where a stop was asked for."""
+        jobs: Sequence[schema.Job] = self.train_jobs()
+        if jobs:
+            self.execute(jobs, "training", stop)
+        if not stop():
+            if jobs := self.record_jobs():
+                self.execute(jobs, "measuring", stop)
+            else:
+                print("records: all stored, nothing to measure")
+        return not stop()
+
     def execute(self, jobs: Sequence[schema.Job], title: str, stop: schedule.Stop) -> None:
         by_id = {job.id: job for job in jobs}
         with Board(title, jobs) as board:

@@ -15,11 +15,12 @@ import itertools
 import math
 import multiprocessing
 import signal
+import sys
 import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, Self
 
@@ -211,6 +212,37 @@ def timeout(limit: float) -> str:
         f"timeout: not done after {limit:g} seconds; run again to go on from its last checkpoint, "
         "with a larger --limit if it did not hang"
     )
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stop]:
+    """Ctrl-C once asks the work to finish its step and save; twice stops at once.
+
+    SIGTERM, which a batch system sends a while before it kills, always asks to save, however often
+    it comes: `timeout` sends it to the process and to its group.
+    """
+    asked, pressed = False, 0
+
+    def ask(sign: int, _: object) -> None:
+        nonlocal asked, pressed
+        pressed += sign == signal.SIGINT
+        if pressed > 1:
+            raise KeyboardInterrupt
+        if not asked or sign == signal.SIGINT:
+            how = "Ctrl-C again" if pressed else "Ctrl-C twice"
+            print(f"\nstopping after this step; {how} stops at once", file=sys.stderr)
+        asked = True
+
+    try:
+        before = {sign: signal.signal(sign, ask) for sign in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
 
 
 # Here ---------------------------------------------------------------------------------------------
