@@ -163,12 +163,13 @@ def networks(root: Path, count: int) -> Callable[[], object]:
 
 def stored(run: Any) -> None:
     from bench.method import build
+    from bench.run.schema import Ledger
 
-    ledger = {
-        "steps": 300, "examples": 9600, "flops_per_step": 5000, "flops": 1_500_000,
-        "seconds": {"train": 1.0}, "parameters": 20, "conditioner_parameters": 0,
-        "peak_memory_bytes": MEBI, "device": "cpu", "device_name": "stub",
-    }  # fmt: skip
+    ledger = Ledger(
+        steps=300, examples=9600, flops_per_step=5000, flops=1_500_000, seconds={"train": 1.0},
+        parameters=20, conditioner_parameters=0, peak_memory_bytes=MEBI, device="cpu",
+        device_name="stub",
+    )  # fmt: skip
     made: dict[str, Any] = {}
     for each in run.experiments:
         for cell in each.cells:
@@ -195,6 +196,7 @@ def measured(run: Any, jobs: list[dict[str, Any]], examples: int, measures: int)
     import numpy as np
 
     from bench.run.records import Record
+    from bench.run.schema import Head, from_plain
     from bench.run.work import models
     from bench.space import parse_setting
 
@@ -224,7 +226,7 @@ def measured(run: Any, jobs: list[dict[str, Any]], examples: int, measures: int)
             for name, value in zip(names, row, strict=True)
         ]
         found = models(run.store, [cells[name] for name in head["cells"]])
-        head = {**head, "status": "done", "missing": [], "models": found}
+        head = from_plain({**head, "models": found}, Head)
         run.store.write_records(Path(job["path"]), head, rows)
 
 

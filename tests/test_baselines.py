@@ -21,6 +21,7 @@ from bench.registry import METHODS, method, preset, split_methods, task_class, v
 from bench.run import plan
 from bench.run.plan import experiment
 from bench.run.runner import Run
+from bench.run.schema import CellConfig, ExperimentConfig, Ledger, from_plain, plain
 from bench.run.store import Store, cell_config, cell_from
 from bench.space import Axis, Space
 
@@ -203,7 +204,7 @@ def test_the_chain_goes_outwards_from_the_grids_middle() -> None:
         [settings[2], settings[1], settings[0]],
         [settings[2], settings[3], settings[4]],
     )
-    again = cell_from(json.loads(json.dumps(cell_config(cells[-1], "smoke"))))
+    again = cell_from(from_plain(plain(cell_config(cells[-1], "smoke")), CellConfig))
     assert again.id == cells[-1].id
     assert again.chain[0].id == cells[0].id
 
@@ -222,9 +223,8 @@ def test_a_child_starts_from_its_trained_parent(tmp_path: Path, on: str) -> None
     parent = Store(tmp_path).network(child.after)
     start = build(child, parent.model)
     torch.testing.assert_close(start.model[0].layer.weight, parent.model[0].weight)
-    ledger = Store(tmp_path).result(child)["ledger"]
-    assert ledger["steps"] == 150
-    assert Store(tmp_path).result(child.after)["ledger"]["steps"] == 30
+    ledgers = [Store(tmp_path).result(cell).ledger for cell in (child, child.after)]
+    assert [ledger.steps for ledger in ledgers] == [150, 30]
 
 
 def test_a_child_without_its_parent_says_what_to_run(tmp_path: Path) -> None:
@@ -249,14 +249,14 @@ def test_the_command_of_a_child_trains_what_it_starts_from(tmp_path: Path) -> No
 def test_a_diverged_parent_is_a_result_of_its_children(tmp_path: Path) -> None:
     found = experiment("toy", "smoke", ["warm_grid"])
     Store(tmp_path).prepare(found.cells[0], "smoke")
-    nothing = dict.fromkeys(("steps", "examples", "flops", "bytes"), 0)
+    nothing = Ledger(steps=0, examples=0, flops=0)
     Store(tmp_path).give_up(found.cells[0], "smoke", "the loss became non-finite", nothing)
     run = Run(tmp_path, [found], CPU)
     run.execute(run.train_jobs(), "training", lambda: False)
     assert run.failures == []
     last = Store(tmp_path).result(found.cells[-1])
-    assert last["status"] == "diverged"
-    assert "the loss became non-finite" in last["reason"]
+    assert last.status == "diverged"
+    assert "the loss became non-finite" in last.reason
 
 
 # Names, fields, and what applies where
@@ -332,7 +332,7 @@ def test_validation_is_another_experiment_on_the_same_networks(tmp_path: Path) -
     assert run.failures == []
     heads = [json.loads(path.read_text()) for path in tmp_path.glob("records/toy/yoto/*.json")]
     assert {head["split"] for head in heads} == {"test", "validation"}
-    replayed = plan.experiment_from(json.loads(json.dumps(validation.config())))
+    replayed = plan.experiment_from(from_plain(plain(validation.config()), ExperimentConfig))
     assert replayed.id == validation.id
     with pytest.raises(ValueError, match="--validation-data"):
         len(experiment("compression", "smoke", ["yoto"], split="validation").id)

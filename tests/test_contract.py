@@ -26,6 +26,7 @@ from bench.registry import METHODS, TASKS, describe, method, preset, task_class
 from bench.run.plan import Experiment
 from bench.run.records import loads
 from bench.run.runner import Run
+from bench.run.schema import CellConfig, from_plain, plain
 from bench.run.store import cell_config, cell_from
 from bench.task import weighted
 from bench.train import Interrupted, fit, optimiser
@@ -271,7 +272,9 @@ def elsewhere() -> Iterator[Callable[[dict], str]]:
     """Asks another process for the id of a configuration's cell."""
     code = (
         "import json, sys\nfrom bench.run.store import cell_from\n"
-        "for line in sys.stdin: print(cell_from(json.loads(line)).id, flush=True)"
+        "from bench.run.schema import CellConfig, from_plain\n"
+        "for line in sys.stdin:\n"
+        "    print(cell_from(from_plain(json.loads(line), CellConfig)).id, flush=True)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -292,12 +295,12 @@ def elsewhere() -> Iterator[Callable[[dict], str]]:
 
 @distinct
 def test_ids_are_stable_across_processes(pair: Pair, elsewhere: Callable[[dict], str]) -> None:
-    assert elsewhere(cell_config(pair.cell, "smoke")) == pair.cell.id
+    assert elsewhere(plain(cell_config(pair.cell, "smoke"))) == pair.cell.id
 
 
 @distinct
 def test_a_configuration_makes_the_cell_again(pair: Pair) -> None:
-    again = cell_from(json.loads(json.dumps(cell_config(pair.cell, "smoke"))))
+    again = cell_from(from_plain(plain(cell_config(pair.cell, "smoke")), CellConfig))
     assert again.task == pair.cell.task
     assert again.method == pair.cell.method
     assert describe(again.task) == describe(pair.cell.task)

@@ -36,7 +36,8 @@ from bench.run.folders import clean, merge, status
 from bench.run.plan import experiment
 from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
-from bench.run.store import Damaged, Store, cell_from, read_json
+from bench.run.schema import CellConfig, Damaged, Head, read
+from bench.run.store import Store, cell_from
 from bench.train import MAGIC, load_state
 from tests.faults import fuzz
 
@@ -143,7 +144,7 @@ def test_a_payload_is_run_nowhere(root: Path, tmp_path: Path, capsys) -> None:
                 digest = {"model_sha256": hashlib.sha256(data).hexdigest()}
                 done.write_text(sealed(json.loads(sound[done]) | digest))
                 with pytest.raises(Damaged):
-                    Store(root).network(cell_from(json.loads(sound[folder / "config.json"])))
+                    Store(root).network(cell_from(read(folder / "config.json", CellConfig)))
             if place.suffix == ".csv":
                 digest = {"sha256": hashlib.sha256(data).hexdigest()}
                 record.write_text(sealed(json.loads(sound[record]) | digest))
@@ -199,7 +200,7 @@ def test_a_class_named_in_a_foreign_folder_is_not_imported(root: Path, tmp_path:
     assert not [name for name in set(sys.modules) - before if name.startswith("plugin")]
     assert not mark.exists()
     with pytest.raises(ValueError, match="no Task"):
-        cell_from(read_json(next(root.glob("runs/*/*/*/config.json"))))
+        cell_from(read(next(root.glob("runs/*/*/*/config.json")), CellConfig))
     assert mark.exists()  # and so it would have been noticed
 
 
@@ -451,7 +452,7 @@ def test_deep_and_huge_json_fails_cleanly(
     with pytest.raises(ValueError, match="no JSON object"):
         read_object(path)
     with pytest.raises(Damaged, match="delete it"):
-        read_json(path)
+        read(path, Head)
     assert lease.read(path) == dict.fromkeys(lease.KEYS, "damaged")
 
 

@@ -22,6 +22,7 @@ from bench.report.load import Run as Loaded
 from bench.report.load import load_results
 from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
+from bench.run.schema import ExperimentConfig, from_plain
 from bench.run.store import Store
 
 CPU = torch.device("cpu")
@@ -64,7 +65,7 @@ def test_each_length_has_networks_of_its_own_with_their_whole_schedule() -> None
     assert len(set(ids)) == len(ids)
     same = {plain.measurement_id(m) for m in plain.measurements}
     assert same < set(ids)
-    assert experiment_from(json.loads(json.dumps(asked.config()))) == asked
+    assert experiment_from(from_plain(plain(asked.config()), ExperimentConfig)) == asked
 
 
 def test_lengths_are_asked_for_on_the_command_line_or_by_the_preset() -> None:
@@ -103,7 +104,7 @@ def test_a_run_trains_measures_and_loads_them(tmp_path: Path) -> None:
     assert (report.folder / "same_loss.csv").exists()
     assert "trained out" in report.sentence
     cell = next(iter(found.shorter.values()))[0]
-    assert Store(tmp_path).result(cell)["ledger"]["steps"] == 150  # type: ignore[index]
+    assert Store(tmp_path).result(cell).ledger.steps == 150  # type: ignore[union-attr]
 
 
 def test_the_crossing_is_where_the_drawn_curve_crosses() -> None:

@@ -17,6 +17,7 @@ from bench.identity import file_digest
 from bench.plugins import digest, load
 from bench.registry import UnknownName, describe, revive, task_class
 from bench.run.plan import experiment
+from bench.run.schema import CellConfig, from_plain, plain
 from bench.run.store import cell_config, cell_from
 from bench.task import Task, source_digest
 
@@ -183,10 +184,11 @@ def test_an_id_is_one_everywhere(tmp_path: Path) -> None:
         tmp_path / "p", mine=TASK, helper="NAME = 'mine'", late="def factor(): return 2."
     )
     (cell,) = experiment(str(folder / "mine.py"), "smoke", ["yoto"]).cells
-    config = json.dumps(cell_config(cell, "smoke"))
+    config = json.dumps(plain(cell_config(cell, "smoke")))
     code = (
         "import json, sys; {before}; from bench.run.store import cell_from; "
-        "print(cell_from(json.loads(sys.argv[1])).id)"
+        "from bench.run.schema import CellConfig, from_plain; "
+        "print(cell_from(from_plain(json.loads(sys.argv[1]), CellConfig)).id)"
     )
     for before, cwd in (
         ("pass", ROOT),
@@ -212,7 +214,7 @@ def test_a_plugins_objects_survive_a_description_and_a_pickle(tmp_path: Path) ->
         for name in ("mine", "helper", "late")
     ]
     (cell,) = experiment(f"{folder / 'mine.py'}", "smoke", ["yoto"]).cells
-    assert cell_from(json.loads(json.dumps(cell_config(cell, "smoke")))).id == cell.id
+    assert cell_from(from_plain(plain(cell_config(cell, "smoke")), CellConfig)).id == cell.id
 
 
 @pytest.mark.parametrize(

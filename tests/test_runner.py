@@ -18,7 +18,8 @@ from bench.report.load import load_results
 from bench.run.plan import experiment
 from bench.run.records import picture_is_whole
 from bench.run.runner import Run
-from bench.run.store import Damaged, Store, weights_digest
+from bench.run.schema import AxisStyle, Damaged, Display, Done, Head, read
+from bench.run.store import Store
 from bench.run.work import perform
 from bench.space import Axis, Space
 from bench.train import Interrupted, fit, out_of_memory
@@ -138,13 +139,25 @@ def test_a_changed_head_of_a_record_is_noticed(
 
 def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "records/toy/yoto/x.json"
-    Store(tmp_path).write_records(path, {"status": "done"}, [], b"picture")
-    head = read_object(path)
-    assert picture_is_whole(path, head)
+    axes = (AxisStyle(name="a", low=0.1, high=1.0),)
+    head = Head(
+        id="x",
+        task="toy",
+        preset="smoke",
+        experiment="e",
+        method="yoto",
+        seed=0,
+        setting="a=1",
+        cells=("c",),
+        display=Display(measures={}, axes=axes),
+    )
+    Store(tmp_path).write_records(path, head, [], b"picture")
+    digest = read(path, Head).picture_sha256
+    assert picture_is_whole(path, digest)
     path.with_suffix(".png").write_bytes(b"picturf")
-    assert not picture_is_whole(path, head)
+    assert not picture_is_whole(path, digest)
     path.with_suffix(".png").unlink()
-    assert picture_is_whole(path, head)
+    assert picture_is_whole(path, digest)
 
 
 def test_a_failure_that_cannot_be_noted_stops_nothing(tmp_path: Path, capsys) -> None:
@@ -183,7 +196,7 @@ def test_a_snapshot_damaged_before_its_network_was_done_is_not_taken_for_the_res
     path = Store(tmp_path).folder(found.cells[0]) / "model-0.5.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     perform(job, lambda event: None, lambda: False)
-    assert set((Store(tmp_path).result(found.cells[0]) or {})["snapshots"]) == {"0.5"}
+    assert set(read(path.with_name("done.json"), Done).snapshots) == {"0.5"}
     with pytest.raises(Damaged, match=r"model-0\.5\.safetensors is damaged"):
         Store(tmp_path).network(found.cells[0], 0.5)
 
@@ -233,9 +246,9 @@ def test_a_damaged_snapshot_is_noticed(done: Path, tmp_path: Path) -> None:
     root = shutil.copytree(done, tmp_path / "results")
     cell = experiment("toy", "smoke", ["yoto"]).cells[0]
     folder = Store(root).folder(cell)
-    digests = json.loads((folder / "done.json").read_text())["snapshots"]
-    assert set(digests) == {"0.25", "0.5"}
-    assert weights_digest({"snapshots": digests}, 0.25) == digests["0.25"]
+    done_json = read(folder / "done.json", Done)
+    assert set(done_json.snapshots) == {"0.25", "0.5"}
+    assert done_json.weights_sha256(0.25) == done_json.snapshots["0.25"] != done_json.model_sha256
     path = folder / "model-0.5.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(Damaged, match=r"model-0\.5\.safetensors is damaged"):

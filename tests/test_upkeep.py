@@ -17,6 +17,7 @@ from bench.run.folders import Conflict, clean, merge, status
 from bench.run.lease import Lease
 from bench.run.plan import experiment
 from bench.run.runner import Run
+from bench.run.schema import Ledger
 from bench.run.store import Store
 
 CPU = torch.device("cpu")
@@ -45,7 +46,7 @@ def test_status_counts_what_there_is(tmp_path: Path, capsys) -> None:
     (store.folder(left[0]) / "state.pt").write_bytes(b"x")
     log = {"step": 200, "loss": 1.0}
     (store.folder(left[0]) / "log.jsonl").write_text(json.dumps(log) + "\n{torn")
-    ledger = {"seconds": {"train": 3.0}, "steps": 300, "bytes": 0}
+    ledger = Ledger(seconds={"train": 3.0}, steps=300)
     store.give_up(left[1], "smoke", "the loss became non-finite", ledger)
     with Lease(store.folder(left[2]) / "lease.json").hold():
         rows = {row.method: row for row in status(tmp_path)}

@@ -458,7 +458,7 @@ def _entry(path: Path) -> dict[str, Any]:
     # Older heads have neither: what is not known is None, what costs nothing is 0 or {}.
     entry |= {"answering_flops": content.get("answering_flops")}
     entry |= {"tuning": content["tuning"] or {} if "tuning" in content else None}
-    entry |= {"picture_is_whole": picture_is_whole(path, content)}
+    entry |= {"picture_is_whole": picture_is_whole(path, content.get("picture_sha256"))}
     return entry | {"provenance": content.get("provenance") or {}}
 
 

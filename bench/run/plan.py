@@ -7,12 +7,12 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.identity import content_id
 from bench.method import Cell, Method
 from bench.naming import refuse_names
-from bench.registry import DEFAULT_METHODS, UNFIT, describe, revive, sized, variants
+from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
+from bench.run.schema import ExperimentConfig, Plugin, Split
 from bench.space import Setting, format_setting
 from bench.task import Preset, Task
 
@@ -57,7 +57,7 @@ class Experiment:
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
     methods: dict[str, Method]
-    split: str = "test"
+    split: Split = "test"
     snapshots: tuple[float, ...] = ()
     lengths: tuple[float, ...] = ()
 
@@ -158,35 +158,32 @@ class Experiment:
             }
         )
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ExperimentConfig:
         """The experiment as plain values; `experiment_from` makes it again."""
-        return {
-            "task": describe(self.task),
-            "preset": self.preset,
-            "settings": self.settings,
-            "seeds": self.seeds,
-            "methods": {label: describe(each) for label, each in self.methods.items()},
-            "split": self.split,
-            "snapshots": self.snapshots,
-            "lengths": self.lengths,
-        }
+        return ExperimentConfig(
+            task=Plugin.of(self.task),
+            preset=self.preset,
+            settings=self.settings,
+            seeds=self.seeds,
+            methods={label: Plugin.of(each) for label, each in self.methods.items()},
+            split=self.split,
+            snapshots=self.snapshots,
+            lengths=self.lengths,
+        )
 
 
-def experiment_from(config: dict[str, Any]) -> Experiment:
+def experiment_from(config: ExperimentConfig) -> Experiment:
     """The inverse of `Experiment.config`. ValueError where it is none, or of other code."""
     try:
         return Experiment(
-            task=revive(config["task"], Task),  # type: ignore[type-abstract]
-            preset=config["preset"],
-            settings=tuple(tuple(setting) for setting in config["settings"]),
-            seeds=tuple(config["seeds"]),
-            methods={
-                label: revive(each, Method)  # type: ignore[type-abstract]
-                for label, each in config["methods"].items()
-            },
-            split=config["split"],
-            snapshots=tuple(config["snapshots"]),
-            lengths=tuple(config.get("lengths", ())),
+            task=config.task.revive(Task),
+            preset=config.preset,
+            settings=config.settings,
+            seeds=config.seeds,
+            methods={label: each.revive(Method) for label, each in config.methods.items()},
+            split=config.split,
+            snapshots=config.snapshots,
+            lengths=config.lengths,
         )
     except UNFIT as error:
         raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
@@ -200,7 +197,7 @@ def experiment(
     seeds: Sequence[int] | None = None,
     locations: dict[str, str] | None = None,
     design: str | None = None,
-    split: str = "test",
+    split: Split = "test",
     lengths: Sequence[float] | None = None,
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.

@@ -16,7 +16,7 @@ import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.files import guarded, printable, unguarded
 
@@ -73,10 +73,10 @@ def loads(text: str, source: str) -> list[Record]:
     return records
 
 
-def picture_is_whole(record: Path, head: dict[str, Any]) -> bool:
+def picture_is_whole(record: Path, digest: str | None) -> bool:
     """Whether the picture beside a record's JSON file is what was drawn. One that was deleted, to
-    save space, is no damage; nor is there any where `head` does not know of one."""
-    digest, picture = head.get("picture_sha256"), record.with_suffix(".png")
+    save space, is no damage; nor is there any where its SHA-256 is not known."""
+    picture = record.with_suffix(".png")
     if digest is None or not picture.exists():
         return True
     return hashlib.sha256(picture.read_bytes()).hexdigest() == digest

@@ -2,6 +2,7 @@
 
     done = read(path, Done)            from a file; Damaged, which says where and why
     write_atomic(path, text(done))     the JSON of a record, with its own hash
+    copy = from_plain(job, Train)      from JSON's own types
 
     DIR/runs/<task>/<method>/<cell id>/   config.json: CellConfig, log.jsonl: LogLine a line,
                                           done.json: Done, failed.json: Failure, lease.json: Holder
@@ -14,27 +15,48 @@ take; what is not named here is not read. Folders of older versions are read thr
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
-from msgspec import Meta, Struct, field
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-Text = Annotated[str, Meta(max_length=4000, pattern=r"^[^\0]*$")]
-Number = Annotated[float, Meta(gt=-1e30, lt=1e30)]
-Amount = Annotated[float, Meta(ge=0, lt=1e30)]  # of no training any cost is larger
+from bench.files import printable, read_object, sealed
+from bench.registry import describe, revive
+
+Text = Annotated[str, Meta(max_length=4000, pattern=r"^[^\0\ud800-\udfff]*$")]
+# Whole numbers stay whole: ids and tables tell 1 from 1.0.
+Number = Annotated[int, Meta(gt=-(2**62), lt=2**62)] | Annotated[float, Meta(gt=-1e30, lt=1e30)]
+Amount = Annotated[int, Meta(ge=0, lt=2**62)] | Annotated[float, Meta(ge=0, lt=1e30)]
+Flops = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0, lt=1e30)]  # see `Ledger`
 Share = Annotated[float, Meta(gt=0, le=1)]
 Moment = Annotated[float, Meta(ge=0, lt=1e11)]  # seconds since 1970
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Values = tuple[Number, ...]  # a setting
+Split = Literal["test", "validation"]
+
+Kind = TypeVar("Kind")
 
 
 # What is trained and compared ---------------------------------------------------------------------
 
 
 class Plugin(Struct, kw_only=True):
-    """A task or method: where its class is, and its fields. `bench.registry.revive` makes it."""
+    """A task or method: where its class is, and its fields."""
 
     target: Text = field(name="class")
     fields: dict[str, Any]
+
+    @classmethod
+    def of(cls, task_or_method: Any) -> Plugin:
+        return from_plain(describe(task_or_method), cls)
+
+    def revive(self, base: type[Any]) -> Any:
+        """The task or method again. ValueError where it is none, or of other code."""
+        target = MOVED.get(self.target, self.target)
+        return revive({"class": target, "fields": self.fields}, base)
 
 
 class Earlier(Struct, kw_only=True):
@@ -67,7 +89,7 @@ class ExperimentConfig(Struct, kw_only=True):
     settings: tuple[Values, ...]
     seeds: tuple[Seed, ...]
     methods: dict[str, Plugin]
-    split: Literal["test", "validation"] = "test"
+    split: Split = "test"
     snapshots: tuple[Share, ...] = ()
     lengths: tuple[Share, ...] = ()
 
@@ -95,8 +117,8 @@ class Ledger(Struct, kw_only=True):
 
     steps: Amount | None = None
     examples: Amount | None = None
-    flops_per_step: Amount | None = None
-    flops: Amount | None = None
+    flops_per_step: Flops | None = None
+    flops: Flops | None = None
     seconds: dict[Text, Amount] = {}  # by phase
     processor_seconds: dict[Text, Amount] = {}
     peak_memory_bytes: Amount | None = None
@@ -108,6 +130,11 @@ class Ledger(Struct, kw_only=True):
     device_name: Text | None = None
     shared_device: bool | None = None
     bytes: Amount | None = None
+    constants: dict[str, Any] = {}  # of the task: numbers measured before any training
+
+    def __post_init__(self) -> None:
+        if max(self.flops or 0, self.flops_per_step or 0) >= 1e30:  # more than a bound can say
+            raise ValueError("FLOPs of 1e30 and more are none")
 
 
 class Done(Struct, kw_only=True):
@@ -127,6 +154,10 @@ class Done(Struct, kw_only=True):
     ledger: Ledger = field(default_factory=Ledger)
     provenance: Provenance = field(default_factory=Provenance)
 
+    def weights_sha256(self, share: float = 1.0) -> str | None:
+        """Of the network after a share of its training; None where it was not kept."""
+        return self.model_sha256 if share == 1 else self.snapshots.get(f"{share:g}")
+
 
 class Failure(Struct, kw_only=True):
     """The last try of a cell ended in an error; the next one takes it away."""
@@ -135,25 +166,31 @@ class Failure(Struct, kw_only=True):
     time: Moment
 
 
-class MeasureStyle(Struct, kw_only=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, kw_only=True)
+class MeasureStyle:
     """How one measure is written: `bench.task.Measure` as it is stored."""
 
     label: Text
     unit: Text = ""
     better: Literal["lower", "higher", ""] = ""
-    relative: bool = True
     digits: Annotated[int, Meta(ge=0, le=12)] = 3
-    margin: Annotated[str, Meta(pattern=r"^([0-9.eE+-]+%?)?$", max_length=40)] = ""
+    relative: bool = True
+    margin: Text = ""
     worst: Number | None = None
     estimates: Text = ""
 
+    def __post_init__(self) -> None:
+        if self.margin and not 0 < float(self.margin.removesuffix("%")) < math.inf:
+            raise ValueError("a margin is a positive number, or one of per cent")
 
-class AxisStyle(Struct, kw_only=True):
+
+@dataclass(frozen=True, kw_only=True)
+class AxisStyle:
     """One coefficient: `bench.space.Axis` as it is stored."""
 
     name: Text
-    low: Amount
-    high: Amount
+    low: Number
+    high: Number
     symbol: Text = ""
 
 
@@ -165,6 +202,11 @@ class Display(Struct, kw_only=True):
     fronts: tuple[tuple[Text, Text], ...] = ()
     sample_line: Text = ""
     margin_share: Share = 0.10
+
+    def __post_init__(self) -> None:
+        names = {axis.name for axis in self.axes}
+        if len(names) < len(self.axes) or not all(0 < axis.low < axis.high for axis in self.axes):
+            raise ValueError("axes need different names and 0 < low < high")
 
 
 class Tuning(Struct, kw_only=True):
@@ -178,7 +220,8 @@ class Head(Struct, kw_only=True):
     """What the rows beside it are: one method at one setting. Written last.
 
     kind, share: see `bench.run.plan.Measurement`; "context" for known curves. models: what the
-    cells were when it was measured. sha256: of the rows. tuning: None where it is not known.
+    cells were when it was measured. sha256: of the rows. tuning: UNSET where it is not known, None
+    where there was none.
     """
 
     id: Text
@@ -198,7 +241,7 @@ class Head(Struct, kw_only=True):
     tuned: bool = False
     label: Text = ""
     method_id: Text = ""
-    tuning: Tuning | None = None
+    tuning: Tuning | UnsetType | None = UNSET
     outside: tuple[Text, ...] = ()
     reason: Text = ""
     missing: tuple[Text, ...] = ()
@@ -288,3 +331,68 @@ class Ended(Event, kw_only=True):
     how: Literal["finished", "failed", "stopped", "busy", "lost"]
     reason: str = ""
     trace: str = ""
+
+
+# Files --------------------------------------------------------------------------------------------
+
+MOVED: dict[str, str] = {}  # classes that older configurations name: where they are now
+
+# Of the methods of heads that do not say so: role, whether tuned, label.
+ROLES = {
+    "fixed_grid": ("reference", False, "fixed grid"),
+    "fixed_grid_tuned": ("reference", True, "fixed grid tuned"),
+    "yoto": ("under test", False, "YOTO"),
+    "yoto_tuned": ("under test", True, "YOTO tuned"),
+    "single_model": ("floor", False, "single model"),
+    "warm_grid": ("warm start", False, "warm grid"),
+}
+
+
+class Damaged(ValueError):
+    """A stored file is not what was written; the message says which and what to do."""
+
+
+def read(path: Path, kind: type[Kind]) -> Kind:
+    """A record of this kind from a JSON file. Raises Damaged, and OSError as `open`."""
+    try:
+        content = read_object(path)
+    except ValueError as error:
+        raise Damaged(f"{path} is damaged ({printable(error)}): delete it and run again") from None
+    try:
+        return from_plain(upgraded(content), kind)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(
+            f"{path} is not what this version writes ({printable(error)}): delete it and run "
+            "again, or use the version of the suite that wrote it"
+        ) from None
+
+
+def from_plain(content: Any, kind: type[Kind]) -> Kind:
+    """A record from JSON's own types; ValueError says where it does not fit."""
+    return msgspec.convert(content, kind)
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """The inverse of `from_plain`."""
+    return msgspec.to_builtins(record)
+
+
+def text(record: Any) -> str:
+    """The JSON of a record, with its own hash."""
+    return sealed(plain(record))
+
+
+def upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """An object of an older version as this one writes it: what it lacks has a default above, but
+    for what follows. It may be anybody's, so nothing here relies on its types."""
+    if "before" not in content and isinstance(content.get("after"), dict):  # cells in one another
+        before, earlier = [], content["after"]
+        while isinstance(earlier, dict):
+            before.append(earlier)
+            earlier = earlier.get("after")
+        content = {**content, "before": before}
+    if "display" in content and "role" not in content:
+        name, bracket, changed = str(content.get("method")).partition("[")
+        role, tuned, label = ROLES.get(name, ("", False, name.replace("_", " ")))
+        content = {**content, "role": role, "tuned": tuned, "label": label + bracket + changed}
+    return content

@@ -24,31 +24,31 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.conditioners import Network
-from bench.files import read_object, sealed, write_atomic
+from bench.files import write_atomic
 from bench.identity import provenance
 from bench.method import Cell, Method, build
-from bench.registry import UNFIT, describe, revive
 from bench.run.records import Record, dumps
+from bench.run.schema import (
+    CellConfig,
+    Damaged,
+    Done,
+    Earlier,
+    Failure,
+    Head,
+    Ledger,
+    Plugin,
+    Provenance,
+    read,
+    text,
+)
 from bench.task import Task
-
-
-class Damaged(RuntimeError):
-    """A stored file is not what was written; the message says which and what to do."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; Damaged where it is none."""
-    try:
-        return read_object(path)
-    except ValueError as error:
-        raise Damaged(f"{path} is damaged ({error}): delete it and run again") from None
 
 
 class Store:
@@ -67,8 +67,7 @@ class Store:
         folder = self.folder(cell)
         config = folder / "config.json"
         if not config.exists():
-            content = {**cell_config(cell, preset), "snapshots": list(snapshots)}
-            write_atomic(config, sealed(content))
+            write_atomic(config, text(cell_config(cell, preset, snapshots)))
         return folder
 
     def tidy(self, cell: Cell) -> None:
@@ -83,11 +82,11 @@ class Store:
                 torn.unlink(missing_ok=True)
         config = self.folder(cell) / "config.json"
         try:
-            read_json(config)
+            read(config, CellConfig)
         except (Damaged, FileNotFoundError):
             config.unlink(missing_ok=True)
 
-    def result(self, cell: Cell) -> dict[str, Any] | None:
+    def result(self, cell: Cell) -> Done | None:
         """The content of `done.json`, or None while the cell is unfinished.
 
         A damaged one is put aside with a warning: what it said is lost, so the cell is trained
@@ -95,7 +94,7 @@ class Store:
         """
         path = self.folder(cell) / "done.json"
         try:
-            return read_json(path) if path.exists() else None
+            return read(path, Done) if path.exists() else None
         except Damaged:
             with contextlib.suppress(FileNotFoundError):  # another run was faster
                 path.replace(path.with_suffix(".damaged"))
@@ -110,7 +109,7 @@ class Store:
         cell: Cell,
         preset: str,
         network: Network,
-        ledger: dict[str, Any],
+        ledger: Ledger,
         snapshots: Mapping[float, str | None] = MappingProxyType({}),
     ) -> None:
         """Store a trained network and, last, `done.json`; the checkpoint is no longer needed.
@@ -118,15 +117,12 @@ class Store:
         `snapshots`: by share, what `keep` returned. The files are not read again, so that damage
         since then is no part of the result.
         """
-        folder = self.folder(cell)
         digest = self.keep(cell, network)
-        done = {
-            "status": "done",
-            "model_sha256": digest,
-            "snapshots": {f"{share:g}": snapshots[share] for share in sorted(snapshots)},
-            "ledger": {**ledger, "bytes": (folder / "model.safetensors").stat().st_size},
-        }
-        self._close(cell, preset, done)
+        ledger.bytes = (self.folder(cell) / "model.safetensors").stat().st_size
+        done = self._ended(cell, preset, "done", ledger)
+        done.model_sha256 = digest
+        done.snapshots = {f"{share:g}": snapshots[share] for share in sorted(snapshots)}
+        self._close(cell, done)
 
     def keep(self, cell: Cell, network: Network, share: float = 1.0) -> str:
         """Store the weights after a share of the training; return their SHA-256."""
@@ -136,24 +132,34 @@ class Store:
 
     def note_failure(self, folder: Path, reason: str) -> None:
         """Say in a cell's folder that its training ended in an error; the next one takes it out."""
-        write_atomic(folder / "failed.json", sealed({"reason": reason, "time": time.time()}))
+        write_atomic(folder / "failed.json", text(Failure(reason=reason, time=time.time())))
 
-    def give_up(self, cell: Cell, preset: str, reason: str, ledger: dict[str, Any]) -> None:
+    def give_up(self, cell: Cell, preset: str, reason: str, ledger: Ledger) -> None:
         """Record a diverged training: a result, shown in the report and not tried again."""
-        self._close(cell, preset, {"status": "diverged", "reason": reason, "ledger": ledger})
+        ledger.bytes = 0
+        done = self._ended(cell, preset, "diverged", ledger)
+        done.reason = reason
+        self._close(cell, done)
 
-    def _close(self, cell: Cell, preset: str, done: dict[str, Any]) -> None:
+    def _ended(
+        self, cell: Cell, preset: str, status: Literal["done", "diverged"], ledger: Ledger
+    ) -> Done:
+        return Done(
+            id=cell.id,
+            task=cell.task.name,
+            preset=preset,
+            method=cell.method.name,
+            seed=cell.seed,
+            trained_for=cell.trained_for,
+            after=cell.after.id if cell.after else None,
+            status=status,
+            ledger=ledger,
+            provenance=Provenance(**provenance()),
+        )
+
+    def _close(self, cell: Cell, done: Done) -> None:
         folder = self.folder(cell)
-        head = {
-            "id": cell.id,
-            "task": cell.task.name,
-            "preset": preset,
-            "method": cell.method.name,
-            "seed": cell.seed,
-            "trained_for": cell.trained_for,
-            "after": cell.after and cell.after.id,
-        }
-        write_atomic(folder / "done.json", sealed({**head, **done, "provenance": provenance()}))
+        write_atomic(folder / "done.json", text(done))
         (folder / "state.pt").unlink(missing_ok=True)
 
     def network(self, cell: Cell, share: float = 1.0) -> Network:
@@ -166,7 +172,7 @@ class Store:
         if done is None or not path.exists():
             raise Damaged(f"{path} is missing: {way_out}")
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != weights_digest(done, share):
+        if hashlib.sha256(data).hexdigest() != done.weights_sha256(share):
             raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
         try:
             return unpacked(cell, data)
@@ -205,17 +211,17 @@ class Store:
         return self.root / "records" / task / method / f"{identifier}.json"
 
     def write_records(
-        self, path: Path, head: dict[str, Any], records: list[Record], picture: bytes | None = None
+        self, path: Path, head: Head, records: list[Record], picture: bytes | None = None
     ) -> None:
         """The rows of one method at one setting, then, last, the file that says they are whole."""
-        text = dumps(records)
-        write_atomic(path.with_suffix(".csv"), text)
-        head = {**head, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        table = dumps(records)
+        write_atomic(path.with_suffix(".csv"), table)
+        head.sha256 = hashlib.sha256(table.encode()).hexdigest()
         if picture is not None:
             write_atomic(path.with_suffix(".png"), picture)
-            head["picture_sha256"] = hashlib.sha256(picture).hexdigest()
-        head |= {"provenance": provenance(), "time": time.time()}
-        write_atomic(path, sealed(head))
+            head.picture_sha256 = hashlib.sha256(picture).hexdigest()
+        head.provenance, head.time = Provenance(**provenance()), time.time()
+        write_atomic(path, text(head))
 
 
 PAIRS = " (real, imaginary)"  # behind the name of a tensor stored as pairs of numbers
@@ -247,66 +253,44 @@ def weights_file(share: float) -> str:
     return "model.safetensors" if share == 1 else f"model-{share:g}.safetensors"
 
 
-def weights_digest(done: dict[str, Any], share: float = 1.0) -> str | None:
-    """What `done.json` says of a network's weights, or of a snapshot's; None where it is not."""
-    if share == 1:
-        return done.get("model_sha256")
-    kept = done.get("snapshots")
-    return kept.get(f"{share:g}") if isinstance(kept, dict) else None
-
-
-def cell_config(cell: Cell, preset: str) -> dict[str, Any]:
-    """A cell as plain values: all a worker needs besides the results folder.
-
-    `before` goes back through the cells it starts from, and leaves out a task or method that is
-    the later one's: a long chain is a long list, neither deep nor large.
-    """
-    before = []
-    for later, one in itertools.pairwise(reversed(cell.chain)):
-        part = {"id": one.id, "seed": one.seed, "trained_for": one.trained_for}
-        if one.task is not later.task:
-            part["task"] = describe(one.task)
-        if one.method is not later.method:
-            part["method"] = describe(one.method)
-        before.append(part)
-    return {
-        "kind": "cell",
-        "id": cell.id,
-        "preset": preset,
-        "task": describe(cell.task),
-        "method": describe(cell.method),
-        "seed": cell.seed,
-        "trained_for": cell.trained_for,
-        "before": before,
-    }
-
-
-def cell_from(config: dict[str, Any]) -> Cell:
-    """The inverse of `cell_config`. ValueError where code or data changed since."""
-    try:
-        parts = [config]
-        for part in config["before"]:
-            parts.append({**parts[-1], **part})
-        made: dict[int, Any] = {}  # by the description, which cells of a chain share
-        cell: Cell | None = None
-        for part in reversed(parts):
-            for name, base in (("task", Task), ("method", Method)):
-                if id(part[name]) not in made:
-                    made[id(part[name])] = revive(part[name], base)
-            cell = Cell(
-                task=made[id(part["task"])],
-                method=made[id(part["method"])],
-                seed=part["seed"],
-                trained_for=tuple(tuple(setting) for setting in part["trained_for"]),
-                after=cell,
+def cell_config(cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> CellConfig:
+    """A cell as plain values: all a worker needs besides the results folder."""
+    return CellConfig(
+        id=cell.id,
+        preset=preset,
+        task=Plugin.of(cell.task),
+        method=Plugin.of(cell.method),
+        seed=cell.seed,
+        trained_for=cell.trained_for,
+        before=tuple(
+            Earlier(
+                id=each.id,
+                seed=each.seed,
+                trained_for=each.trained_for,
+                task=Plugin.of(each.task) if each.task is not later.task else None,
+                method=Plugin.of(each.method) if each.method is not later.method else None,
             )
-            expected, found = part["id"], cell.id
-            if found != expected:
-                raise ValueError(
-                    f"cell {expected} cannot be made again: its task, method or training data "
-                    f"changed since (they now give {found}); plan it anew with `run`"
-                )
-    except UNFIT as error:
-        raise ValueError(f"this is no cell's configuration: {error!r}") from error
+            for later, each in itertools.pairwise(reversed(cell.chain))
+        ),
+        snapshots=tuple(snapshots),
+    )
+
+
+def cell_from(config: CellConfig) -> Cell:
+    """The inverse of `cell_config`. ValueError where code or data changed since."""
+    task, method = config.task.revive(Task), config.method.revive(Method)
+    parts = [(config.id, config.seed, config.trained_for, task, method)]
+    for part in config.before:
+        task = part.task.revive(Task) if part.task else task
+        method = part.method.revive(Method) if part.method else method
+        parts.append((part.id, part.seed, part.trained_for, task, method))
+    cell: Cell | None = None
+    for identifier, seed, trained_for, task, method in reversed(parts):
+        cell = Cell(task=task, method=method, seed=seed, trained_for=trained_for, after=cell)
+        if cell.id != identifier:
+            raise ValueError(
+                f"cell {identifier} cannot be made again: its task, method or training data "
+                f"changed since (they now give {cell.id}); plan it anew with `run`"
+            )
     assert cell is not None
     return cell

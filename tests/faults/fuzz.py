@@ -63,7 +63,8 @@ with instrumented:
     from bench.run.plan import experiment, experiment_from
     from bench.run.records import Record, dumps, loads
     from bench.run.runner import Run
-    from bench.run.store import Store, cell_from, read_json
+    from bench.run.schema import CellConfig, RunConfig, read
+    from bench.run.store import Store, cell_from
     from bench.train import MAGIC, STATE, load_state
 
 HANG = 10  # seconds
@@ -182,13 +183,13 @@ def read_records(content: bytes, folder: Path) -> None:
 
 def read_cell(content: bytes, folder: Path) -> object:
     (folder / "config.json").write_bytes(content)
-    return cell_from(read_json(folder / "config.json"))
+    return cell_from(read(folder / "config.json", CellConfig))
 
 
 def read_run(content: bytes, folder: Path) -> object:
     (folder / "config.json").write_bytes(content)
-    found = read_json(folder / "config.json").get("experiments", [])
-    return [experiment_from(each) for each in found] if isinstance(found, list) else None
+    found = read(folder / "config.json", RunConfig)
+    return [experiment_from(each) for each in found.experiments]
 
 
 def look_after(name: str, content: bytes, folder: Path) -> None:
@@ -258,7 +259,7 @@ def read_weights(content: bytes, folder: Path) -> object:
     done = json.loads((cell / "done.json").read_bytes())
     done["model_sha256"] = hashlib.sha256(content).hexdigest()
     (cell / "done.json").write_text(sealed(done))
-    return Store(root).network(cell_from(read_json(cell / "config.json")))
+    return Store(root).network(cell_from(read(cell / "config.json", CellConfig)))
 
 
 def read_member(content: bytes, folder: Path) -> object:
