@@ -82,7 +82,7 @@ def _stored(options: Namespace) -> Any:
     given = [name for name in REPLAYED if vars(options)[name] != vars(options.usual)[name]]
     if given := [*given, *options.locations]:
         raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
-    return read(Path(options.config), CellConfig | RunConfig)
+    return read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
 
 
 def _experiments(options: Namespace) -> list[Any]:

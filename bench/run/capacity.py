@@ -69,8 +69,9 @@ def peaks(root: Path, kind: str) -> dict[str, int]:
     return largest
 
 
-def task_of(job: Train | Recording) -> str:
+def task_of(job: Job) -> str:
     """A job's task, as a key of `peaks`."""
+    assert isinstance(job, Train | Recording)
     return _key(job.cell.task if isinstance(job, Train) else job.task)
 
 

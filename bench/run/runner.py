@@ -103,7 +103,7 @@ class Run:
             root=str(self.store.root),
             device=str(self.device),
             uses=tuple(self._place(each) for each in (cell, cell.after) if each),
-            after=cell.after and cell.after.id,
+            after=cell.after.id if cell.after else None,
             cell=cell_config(cell, preset, snapshots),
         )
 

@@ -229,7 +229,7 @@ def recorded(
     if (
         head.status == "failed"
         or head.sha256 != hashlib.sha256(table.read_bytes()).hexdigest()
-        or not picture_is_whole(path, head)
+        or not picture_is_whole(path, head.picture_sha256)
     ):
         return False
     if missing is None:
