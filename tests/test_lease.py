@@ -172,7 +172,7 @@ def test_a_measurement_is_made_by_one_at_a_time_and_once(
     run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid"])], CPU)
     run.execute(run.train_jobs(), "training", lambda: False)
     job, *others = run.record_jobs()
-    record = Path(job["path"])
+    record = tmp_path / job.path
     record.parent.mkdir(parents=True)
     with Lease(record_lease(record)).hold():
         with pytest.raises(Busy, match=f"process {os.getpid()} on "):
@@ -192,7 +192,7 @@ def test_a_measurement_is_made_by_one_at_a_time_and_once(
     monkeypatch.setattr(Lease, "check", lost)
     with pytest.raises(Busy):
         perform(others[0], lambda event: None, lambda: False)
-    assert not Path(others[0]["path"]).exists()
+    assert not (tmp_path / others[0].path).exists()
 
 
 def test_leases_of_the_dead_are_cleaned_away(tmp_path: Path) -> None:

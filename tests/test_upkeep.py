@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from bench.cli import main
 from bench.files import read_object, sealed
@@ -74,7 +75,7 @@ def test_status_counts_what_failed_until_it_is_tried_again(tmp_path: Path) -> No
     found = experiment("toy", "smoke", ["yoto"])
     run = Run(tmp_path, [found], CPU)
     (job,) = run.train_jobs()
-    broken = {**job, "cell": {**job["cell"], "id": "another"}}
+    broken = replace(job, cell=replace(job.cell, id="another"))
     run.execute([broken], "training", lambda: False)
     assert len(run.failures) == 1
     (row,) = status(tmp_path)
