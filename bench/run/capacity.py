@@ -63,7 +63,7 @@ def peaks(root: Path, kind: str) -> dict[str, int]:
             if ledger.device != kind or not 0 < peak < MOST:
                 continue
             task = _key(read(path.parent / "config.json", CellConfig).task)
-        except (OSError, LookupError, TypeError, ValueError):  # damaged, or not of this version
+        except (OSError, ValueError, LookupError, AttributeError):  # damaged, or not ours
             continue
         largest[task] = max(peak, largest.get(task, 0))
     return largest
@@ -77,7 +77,7 @@ def task_of(job: Job) -> str:
 
 def _key(task: Plugin) -> str:
     """A described task with all its fields but the number of steps, which takes no memory."""
-    training = {k: v for k, v in dict(task.fields["training"]).items() if k != "steps"}
+    training = {k: v for k, v in task.fields["training"].items() if k != "steps"}
     return canonical({"class": task.target, "fields": {**task.fields, "training": training}})
 
 
