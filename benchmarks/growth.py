@@ -33,8 +33,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from bench.cost import peak_memory
+from bench.run.schema import Event, Job, Note
 
 # Prepares, and returns what is timed; that may return seconds to leave out.
 Step = Callable[[Path, int], Callable[[], object]]
@@ -71,9 +73,9 @@ def run_of(root: Path, methods: list[str], settings: int, seeds: int) -> Any:
     return Run(root, [found], torch.device("cpu"))
 
 
-def idle(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
+def idle(job: Job, emit: Any, should_stop: Any) -> None:
     """A worker whose training takes no time."""
-    emit({"event": "step", "job": job["id"], "note": "stub"})
+    emit(Note(job=job.id, note="stub"))
 
 
 def plan(root: Path, count: int) -> Callable[[], object]:
@@ -96,11 +98,11 @@ def dry(root: Path, count: int) -> Callable[[], object]:
     return call
 
 
-def chained(jobs: list[dict[str, Any]], length: int) -> list[dict[str, Any]]:
+def chained(jobs: list[Any], length: int) -> list[Any]:
     """The jobs in chains of `length`, generation by generation as a planner has them."""
     width = math.ceil(len(jobs) / length)
     return [
-        {**job, "after": jobs[place - width]["id"] if place >= width else None}
+        replace(job, after=jobs[place - width].id if place >= width else None)
         for place, job in enumerate(jobs)
     ]
 
@@ -117,7 +119,7 @@ def dispatch(root: Path, count: int, on: str = "here", length: int = 1) -> Calla
         begun: list[float] = []
         with Board("training", jobs, Console(file=io.StringIO())) as board:
 
-            def emit(event: dict[str, Any]) -> None:
+            def emit(event: Event) -> None:
                 begun.append(time.perf_counter())
                 board.handle(event)
 
@@ -191,12 +193,11 @@ def records(root: Path, count: int) -> Callable[[], object]:
     return lambda: measured(run, jobs, examples=2, measures=2)
 
 
-def measured(run: Any, jobs: list[dict[str, Any]], examples: int, measures: int) -> None:
+def measured(run: Any, jobs: list[Any], examples: int, measures: int) -> None:
     """Made-up records: `examples` x `measures` rows per job, the loss among them."""
     import numpy as np
 
     from bench.run.records import Record
-    from bench.run.schema import Head, from_plain
     from bench.run.work import models
     from bench.space import parse_setting
 
@@ -205,29 +206,19 @@ def measured(run: Any, jobs: list[dict[str, Any]], examples: int, measures: int)
     hardness = 1 + generator.random(examples)
     cells = {cell.id: cell for each in run.experiments for cell in each.cells}
     for job in jobs:
-        head = job["head"]
-        (place,) = parse_setting(head["setting"]).values() if head["setting"] else (1.0,)
+        head = job.head
+        (place,) = parse_setting(head.setting).values() if head.setting else (1.0,)
         values = hardness[:, None] * place / (1 + place)
         values = values * (1 + 0.1 * generator.random((examples, measures)))
+        common = head.task, head.preset, head.experiment, head.method, head.seed
+        key = *common, ",".join(head.cells), head.setting
         rows = [
-            Record(
-                head["task"],
-                head["preset"],
-                head["experiment"],
-                head["method"],
-                head["seed"],
-                ",".join(head["cells"]),
-                head["setting"],
-                f"{i}.png",
-                name,
-                value,
-            )
+            Record(*key, f"{i}.png", name, value)
             for i, row in enumerate(values.tolist())
             for name, value in zip(names, row, strict=True)
         ]
-        found = models(run.store, [cells[name] for name in head["cells"]])
-        head = from_plain({**head, "models": found}, Head)
-        run.store.write_records(Path(job["path"]), head, rows)
+        head.models = models(run.store, [cells[name] for name in head.cells])
+        run.store.write_records(run.store.root / job.path, head, rows)
 
 
 def nothing_to_do(root: Path, count: int) -> Callable[[], object]:
@@ -295,7 +286,7 @@ def results(root: Path, settings: int, seeds: int, examples: int) -> Any:
     methods = ["fixed_grid", "yoto", "single_model", "unconditioned", "concatenation"]
     run = run_of(root, methods, settings, seeds)
     stored(run)
-    jobs = [job for job in run.record_jobs() if job["head"]["kind"] == "method"]
+    jobs = [job for job in run.record_jobs() if job.head.kind == "method"]
     measured(run, jobs, examples, MEASURES)
     return run
 

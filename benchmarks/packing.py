@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,6 +28,7 @@ from bench.registry import method
 from bench.run import schedule
 from bench.run.plan import Experiment
 from bench.run.runner import Run, choose_device
+from bench.run.schema import Ended, Event, Job, Note
 from bench.run.timing import alternate, show, wait
 from bench.run.work import perform
 from bench.task import Task
@@ -39,28 +39,28 @@ PATIENCE = 180.0  # seconds that a process waits for the others to be ready
 FIRST = 3  # steps before the clock starts; with torch.compile, those that compile
 
 
-def together(job: dict[str, Any], emit: schedule.Emit, should_stop: Callable[[], bool]) -> None:
-    """One job of a pool: train, but wait after the `FIRST` steps until all have come so far."""
-    device, taken = torch.device(job["device"]), 0
+def together(count: int, job: Job, emit: schedule.Emit, should_stop: schedule.Stop) -> None:
+    """One job of a pool: train, but wait after the `FIRST` steps until `count` have come so far."""
+    device, taken = torch.device(job.device), 0
 
     def after_a_step() -> bool:
         nonlocal taken
         taken += 1
         if taken == FIRST:
             wait(device)
-            _meet(job, should_stop)
-            emit({"event": "ready", "job": job["id"]})
+            _meet(job, count, should_stop)
+            emit(Note(job=job.id, note="ready"))
         return should_stop()
 
     perform(job, emit, after_a_step)
 
 
-def _meet(job: dict[str, Any], should_stop: Callable[[], bool]) -> None:
+def _meet(job: Job, count: int, should_stop: schedule.Stop) -> None:
     """Wait until as many processes as are packed have come here."""
-    folder, until = Path(job["root"]) / "ready", time.monotonic() + PATIENCE
+    folder, until = Path(job.root) / "ready", time.monotonic() + PATIENCE
     folder.mkdir(exist_ok=True)
-    (folder / job["id"]).touch()
-    while len(os.listdir(folder)) < job["packed"]:
+    (folder / job.id).touch()
+    while len(os.listdir(folder)) < count:
         if time.monotonic() > until or should_stop():
             raise RuntimeError("another process of the pool did not get ready: run fewer at once")
         time.sleep(0.005)
@@ -71,16 +71,19 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
     then go to `starts`."""
     seen: dict[str, list[float]] = {"ready": [], "finished": []}
 
-    def note(event: dict[str, Any]) -> None:
-        if event["event"] == "failed":
-            raise SystemExit(f"{event['reason']}\n{event['trace']}")
-        seen.setdefault(event["event"], []).append(time.perf_counter())
+    def note(event: Event) -> None:
+        if isinstance(event, Ended) and event.how == "failed":
+            raise SystemExit(f"{event.reason}\n{event.trace}")
+        if isinstance(event, Ended | Note):
+            what = event.how if isinstance(event, Ended) else event.note
+            seen.setdefault(what, []).append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as root:
         run = Run(Path(root), [experiment], device, on="pool", per_device=count)
-        jobs = [{**job, "packed": count} for job in run.train_jobs()[:count]]
+        jobs = run.train_jobs()[:count]
         begin = time.perf_counter()
-        schedule.pool(jobs, together, note, lambda: False, count)
+        work = functools.partial(together, count)
+        schedule.pool(jobs, work, note, lambda: False, count)
     starts.append(min(seen["ready"]) - begin)
     return (max(seen["finished"]) - min(seen["ready"])) / count
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bench.cost import count_flops
+from bench.run.schema import Ended
 from bench.tasks import style as task_style
 from bench.tasks.style import STYLE_LAYERS, Style
 from benchmarks import packing, roofline, rows, style
@@ -157,7 +158,7 @@ def test_a_row_is_the_median_ratio_of_its_rounds() -> None:
 
 def test_a_failing_network_ends_packing_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(jobs, work, emit, should_stop, workers):  # type: ignore[no-untyped-def]
-        emit({"event": "failed", "job": jobs[0]["id"], "reason": "no memory", "trace": "there"})
+        emit(Ended(job=jobs[0].id, how="failed", reason="no memory", trace="there"))
 
     monkeypatch.setattr(packing.schedule, "pool", fails)
     with pytest.raises(SystemExit, match="no memory"):

@@ -1,4 +1,4 @@
-"""The pool: all jobs are done, a killed worker costs its job only, and a stop is a stop."""
+"""Here and in a pool: all jobs are done, a killed worker costs its job only, a stop is a stop."""
 
 from __future__ import annotations
 
@@ -6,84 +6,97 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from bench.run import schedule
 from bench.run.lease import Busy
+from bench.run.schema import Ended, Event, Job, Started, Step, Waiting
+from bench.train import Interrupted
 
 
-def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
-    emit({"event": "step", "job": job["id"], "process": os.getpid()})
-    if job["do"] == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job["do"] == "term":
-        os.kill(os.getpid(), signal.SIGTERM)
-    if job["do"] == "fail":
-        raise ValueError("as asked [/x]")
-    if job["do"] == "wait":
-        from bench.train import Interrupted
+class Stand(Job, kw_only=True):
+    """A stand-in for a network. `do`: what `work` does instead of training."""
 
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            if should_stop():
-                raise Interrupted("state saved")
-            time.sleep(0.02)
+    do: str = ""
+    label: str = ""
+    root: str = ""
+    device: str = "cpu"
 
 
-def outcomes(does: list[str], stop: Any = lambda events: False) -> dict[str, list[dict[str, Any]]]:
-    jobs = [{"id": f"{place} {do}", "do": do} for place, do in enumerate(does)]
-    events: list[dict[str, Any]] = []
-    schedule.pool(jobs, work, events.append, lambda: stop(events), workers=2)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for event in events:
-        found.setdefault(event["event"], []).append(event)
-    return found
+def jobs_of(does: list[str]) -> list[Stand]:
+    return [Stand(id=f"{place} {do}", do=do) for place, do in enumerate(does)]
+
+
+def wait(should_stop: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if should_stop():
+            raise Interrupted("state saved")
+        time.sleep(0.02)
+
+
+def work(job: Stand, emit: schedule.Emit, should_stop: Callable[[], bool]) -> None:
+    pid = os.getpid()
+    emit(Step(job=job.id, step=pid, steps=0, loss=0, examples_per_second=0, seconds_left=0))
+    match job.do:
+        case "die":
+            os.kill(pid, signal.SIGKILL)
+        case "term":
+            os.kill(pid, signal.SIGTERM)
+        case "fail":
+            raise ValueError("as asked [/x]")
+        case "wait":
+            wait(should_stop)
+        case "hang":
+            wait(lambda: False)
+
+
+def pooled(does: list[str], stop: Any = lambda events: False, **how: Any) -> list[Event]:
+    events: list[Event] = []
+    how = {"workers": 2, **how}
+    schedule.pool(jobs_of(does), work, events.append, lambda: stop(events), **how)
+    return events
+
+
+def ends(events: list[Event], how: str) -> dict[str, str]:
+    """Of the jobs that ended so, their reasons."""
+    return {e.job: e.reason for e in events if isinstance(e, Ended) and e.how == how}
 
 
 def test_a_killed_worker_loses_its_own_job_only() -> None:
-    found = outcomes(["die", "work", "fail", "work", "die", "work"])
-    assert [e["job"] for e in found["finished"]] == sorted(e["job"] for e in found["finished"])
-    assert {e["job"] for e in found["finished"]} == {"1 work", "3 work", "5 work"}
-    reasons = {e["job"]: e["reason"] for e in found["failed"]}
-    assert reasons["2 fail"] == "ValueError: as asked [/x]"
-    assert "exit code -9" in reasons["0 die"]
-    assert "exit code -9" in reasons["4 die"]
-    assert len({e["process"] for e in found["step"]} - {os.getpid()}) >= 3
+    events = pooled(["die", "work", "fail", "work", "die", "work"])
+    assert list(ends(events, "finished")) == ["1 work", "3 work", "5 work"]
+    failed = ends(events, "failed")
+    assert failed["2 fail"] == "ValueError: as asked [/x]"
+    for job in ("0 die", "4 die"):
+        assert failed[job] == "its process died (exit code -9); was memory short?"
+    assert len({e.step for e in events if isinstance(e, Step)} - {os.getpid()}) >= 3
 
 
 def test_a_stop_lets_jobs_save_and_starts_no_more() -> None:
-    begun = lambda events: sum(e["event"] == "step" for e in events) >= 2  # noqa: E731
-    found = outcomes(["wait", "wait", "work"], begun)
-    assert {e["job"] for e in found["stopped"]} == {"0 wait", "1 wait"}
-    assert "finished" not in found
+    events = pooled(
+        ["wait", "wait", "work"], lambda events: sum(isinstance(e, Step) for e in events) >= 2
+    )
+    assert set(ends(events, "stopped")) == {"0 wait", "1 wait"}
+    assert not ends(events, "finished")
 
 
-def hang(job, emit, should_stop) -> None:
-    from bench.train import Interrupted
-
-    while job["hangs"]:
-        time.sleep(0.05)
-        if job["listens"] and should_stop():
-            raise Interrupted("stopped")
+def test_a_batch_systems_signal_to_a_worker_leaves_the_decision_to_the_parent() -> None:
+    assert ends(pooled(["term"]), "finished")
 
 
-@pytest.mark.parametrize("on", ["here", "pool"])
-def test_a_job_that_hangs_times_out_and_the_others_go_on(on: str) -> None:
-    jobs = [
-        {"id": "a", "hangs": True, "listens": on == "here"},
-        {"id": "b", "hangs": False, "listens": True},
-    ]
-    events: list[dict] = []
+@pytest.mark.parametrize(("on", "does"), [("here", "wait"), ("pool", "hang")])
+def test_a_job_that_hangs_times_out_and_the_others_go_on(on: str, does: str) -> None:
     if on == "here":
-        schedule.here(jobs, hang, events.append, lambda: False, limit=0.3)
+        events: list[Event] = []
+        schedule.here(jobs_of([does, "work"]), work, events.append, lambda: False, limit=0.3)
     else:
-        schedule.pool(jobs, hang, events.append, lambda: False, workers=1, limit=1)
-    ends = {e["job"]: e for e in events if e["event"] != "started"}
-    assert ends["a"]["event"] == "failed"
-    assert "timeout: not done after" in ends["a"]["reason"]
-    assert ends["b"]["event"] == "finished"
+        events = pooled([does, "work"], workers=1, limit=1)
+    assert "timeout: not done after" in ends(events, "failed")[f"0 {does}"]
+    assert list(ends(events, "finished")) == ["1 work"]
 
 
 class Hanging:
@@ -95,49 +108,41 @@ class Hanging:
 
 def test_a_process_that_hangs_before_it_begins_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "STARTING", 0.5)
-    events: list[dict[str, Any]] = []
-    jobs = [{"id": "0", "do": "work"}]
-    schedule.pool(jobs, Hanging(), events.append, lambda: False, workers=1, limit=0.5)
-    assert [event["event"] for event in events] == ["failed"]
-    assert "timeout" in events[0]["reason"]
+    events: list[Any] = []
+    schedule.pool(jobs_of(["work"]), Hanging(), events.append, lambda: False, workers=1, limit=0.5)
+    (failed,) = events
+    assert "timeout" in failed.reason
 
 
 def test_asked_twice_a_pool_ends_at_once_though_a_worker_hangs() -> None:
-    begun: list[str] = []
-
-    def stop() -> bool:
-        if begun:
+    def stop(events: list[Event]) -> bool:
+        if events:
             raise KeyboardInterrupt
         return False
 
-    jobs = [{"id": "a", "hangs": True, "listens": False}]
+    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        schedule.pool(jobs, hang, lambda event: begun.append(event["event"]), stop, workers=1)
-    assert begun == ["started"]
+        pooled(["hang"], stop)
+    assert time.monotonic() - begin < schedule.GRACE
     assert multiprocessing.active_children() == []
-
-
-def test_a_batch_systems_signal_to_a_worker_leaves_the_decision_to_the_parent() -> None:
-    jobs = [{"id": "a", "do": "term"}]
-    events: list[dict] = []
-    schedule.pool(jobs, work, events.append, lambda: False, workers=1)
-    assert [e["event"] for e in events] == ["started", "step", "finished"]
-
-
-def busy_twice(job, emit, should_stop) -> None:
-    job["tried"].append(1)
-    if len(job["tried"]) < 3:
-        raise Busy("another run has it")
-    raise RuntimeError("then it fails")
 
 
 def test_a_busy_job_is_tried_again_after_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "RETRY", 0.01)
-    jobs = [{"id": "a", "tried": []}, {"id": "b", "tried": [1, 1]}]
-    events: list[dict] = []
+    tried = {"a": 0, "b": 2}
+
+    def busy_twice(job: Stand, *_: Any) -> None:
+        tried[job.id] += 1
+        if tried[job.id] < 3:
+            raise Busy("another run has it")
+        raise RuntimeError("then it fails")
+
+    events: list[Event] = []
+    jobs = [Stand(id="a"), Stand(id="b")]
     schedule.here(jobs, busy_twice, events.append, lambda: False)
-    ends = [(e["job"], e["event"]) for e in events if e["event"] != "started"]
-    assert ends == [("a", "busy"), ("b", "failed"), ("a", "busy"), ("a", "failed")]
+    told = [(e.job, type(e)) for e in events if not isinstance(e, Started)]
+    assert told == [("a", Waiting), ("b", Ended), ("a", Waiting), ("a", Ended)]
+    assert set(ends(events, "failed")) == {"a", "b"}
 
 
 def test_a_queue_keeps_its_order_and_children_behind_their_parents(
@@ -145,7 +150,7 @@ def test_a_queue_keeps_its_order_and_children_behind_their_parents(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
-    a, b, c = {"id": "a", "after": None}, {"id": "b", "after": "a"}, {"id": "c", "after": "gone"}
+    a, b, c = Stand(id="a"), Stand(id="b", after="a"), Stand(id="c", after="gone")
     queue = schedule.Queue([a, b, c])
     assert [queue.take(), queue.take(), queue.take()] == [a, c, None]
     assert len(queue) == 1  # b is still to come
@@ -153,7 +158,6 @@ def test_a_queue_keeps_its_order_and_children_behind_their_parents(
     assert queue.take() is None
     now[0] = schedule.RETRY
     assert queue.take() is a
-    assert queue.take() is None
     queue.ended(c)
     assert queue.take() is None
     queue.ended(a)

@@ -150,7 +150,7 @@ def test_a_varied_task_shares_nothing_with_the_plain_one_but_what_is_equal() -> 
 def test_several_variations_in_one_run_each_with_a_report_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.cli._report", lambda *_: None)  # figures take seconds
+    monkeypatch.setattr("bench.commands._report", lambda *_: None)  # figures take seconds
     words = ["toy", "toy[dimension=8,training.steps=9]", "toy[ training.steps=9, dimension = 8 ]"]
     out = ["--methods", "fixed_grid", "--settings", "1", "--out", str(tmp_path)]
     assert main(["run", *words, "--preset", "smoke", *out]) == 0

@@ -21,35 +21,44 @@ from bench.run.board import LONGEST, Board
 from bench.run.folders import merge
 from bench.run.lease import Busy
 from bench.run.records import Record, dumps, loads
-from bench.run.schema import CellConfig, from_plain, plain, read
+from bench.run.schema import (
+    CellConfig,
+    Ended,
+    Job,
+    Started,
+    Waiting,
+    from_plain,
+    plain,
+    read,
+)
 from bench.run.store import Store, cell_config, cell_from
 from benchmarks import growth
 
 TOY = preset(task_class("toy"), "smoke").task
 
 
-class Looked(dict):
+def stand(name: str, after: str | None = None, kind: type[Job] = Job) -> Job:
+    return kind(id=name, label=f"job {name}", root="", device="cpu", after=after)
+
+
+LOOKS = [0]
+
+
+class Looked(Job, kw_only=True):
     """A job that counts how often anybody looks at it."""
 
-    count = 0
-
-    def __getitem__(self, key: str) -> Any:
-        Looked.count += 1
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        Looked.count += 1
-        return super().get(key, default)
+    def __getattribute__(self, name: str) -> Any:
+        LOOKS[0] += 1
+        return super().__getattribute__(name)
 
 
 def looks(count: int, length: int) -> int:
     """How often jobs are looked at while `count` of them, in chains of `length`, are done."""
-    plain = [{"id": str(place), "label": ""} for place in range(count)]
-    jobs = [Looked(job) for job in growth.chained(plain, length)]
+    jobs = growth.chained([stand(str(place), kind=Looked) for place in range(count)], length)
     done: list[str] = []
-    Looked.count = 0
-    schedule.here(jobs, growth.idle, lambda e: done.append(e["job"]), lambda: False)
-    looked = Looked.count
+    LOOKS[0] = 0
+    schedule.here(jobs, growth.idle, lambda event: done.append(event.job), lambda: False)
+    looked = LOOKS[0]
     assert list(dict.fromkeys(done)) == [str(place) for place in range(count)]
     return looked
 
@@ -63,7 +72,7 @@ def test_a_queue_gives_children_after_their_parents_and_busy_ones_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(schedule, "RETRY", 0.0)
-    jobs = [{"id": n, "after": a} for n, a in [("a", None), ("b", "a"), ("c", "gone"), ("d", "b")]]
+    jobs = [stand("a"), stand("b", "a"), stand("c", "gone"), stand("d", "b")]
     queue = schedule.Queue(jobs)
     a = queue.take()
     assert a == jobs[0]
@@ -83,12 +92,12 @@ def test_a_busy_parent_holds_its_children_back(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(schedule, "RETRY", 0.01)
     tried: list[str] = []
 
-    def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
-        tried.append(job["id"])
-        if tried.count("parent") == 1 and job["id"] == "parent":
+    def work(job: Job, emit: Any, should_stop: Any) -> None:
+        tried.append(job.id)
+        if tried.count("parent") == 1 and job.id == "parent":
             raise Busy("another run has it")
 
-    jobs = [{"id": "parent"}, {"id": "child", "after": "parent"}, {"id": "other"}]
+    jobs = [stand("parent"), stand("child", "parent"), stand("other")]
     schedule.here(jobs, work, lambda event: None, lambda: False)
     assert tried == ["parent", "other", "parent", "child"]
 
@@ -106,7 +115,7 @@ class Rows(dict):
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_board_does_not_go_through_its_rows(terminal: bool) -> None:
-    jobs = [{"id": str(place), "label": f"job {place}"} for place in range(50)]
+    jobs = [stand(str(place)) for place in range(50)]
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
     board = Board("training", jobs, console)
     board.rows = Rows(board.rows)
@@ -123,15 +132,15 @@ def test_the_board_does_not_go_through_its_rows(terminal: bool) -> None:
 
 
 def test_the_board_shows_running_jobs_below_those_that_ended() -> None:
-    jobs = [{"id": str(place), "label": f"job {place}"} for place in range(30)]
+    jobs = [stand(str(place)) for place in range(30)]
     board = Board("training", jobs, Console(file=io.StringIO(), force_terminal=True))
     with board:
         for place in range(20):
-            board.handle({"event": "started", "job": str(place)})
+            board.handle(Started(job=str(place)))
         for place in range(1, 20):
-            board.handle({"event": "finished", "job": str(place)})
-        board.handle({"event": "started", "job": "20"})
-        board.handle({"event": "busy", "job": "20", "reason": "another run has it"})
+            board.handle(Ended(job=str(place), how="finished"))
+        board.handle(Started(job="20"))
+        board.handle(Waiting(job="20", reason="another run has it"))
         shown = [str(cell) for cell in board._table().columns[0].cells]
     assert shown[:-1] == [f"job {place}" for place in range(9, 20)] + ["job 0"]
     assert shown[-1] == "… 8 above, 10 waiting"

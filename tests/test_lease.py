@@ -198,11 +198,7 @@ def test_a_measurement_is_made_by_one_at_a_time_and_once(
     run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid"])], CPU)
     run.execute(run.train_jobs(), "training", lambda: False)
     job, other, *_ = run.record_jobs()
-    (planned,) = run.experiments
-    record, later = (
-        run.store.record_path("toy", "fixed_grid", planned.measurement_id(each))
-        for each in planned.measurements[:2]
-    )
+    record, later = (tmp_path / each.path for each in (job, other))
     record.parent.mkdir(parents=True)
     with Lease(lease_of(record)).hold():
         with pytest.raises(Busy, match=f"process {os.getpid()} on "):

@@ -16,7 +16,7 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from bench.cli import main, parser
+from bench.cli import main, parsed, parser
 from bench.files import drawing_to_files, expanded, leading_out
 from bench.pictures import downloads
 from bench.pictures.perceptual import lpips_missing
@@ -138,11 +138,11 @@ def test_a_home_that_cannot_be_written_to_names_the_variable(
 
 def test_every_path_of_a_command_line_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/somewhere")
-    flags = ["out", "train-data", "test-data", "validation-data", "style", "vgg-weights"]
-    words = [f"--{name}=~/x" for name in [*flags, "config", "cache"]]
-    options = vars(parser().parse_args(["run", *words]))
-    assert {options[name.replace("-", "_")] for name in flags} == {"/somewhere/x"}
-    assert (options["config"], options["cache"]) == ("/somewhere/x", "/somewhere/x")
+    flags = ["train-data", "test-data", "validation-data", "style", "vgg-weights"]
+    words = [f"--{name}=~/x" for name in [*flags, "out", "config", "cache"]]
+    options = parsed(["run", "style", *words])
+    places = [options.out, options.config, options.cache, *options.locations.values()]
+    assert places == ["/somewhere/x"] * 8
     for command in ("report", "merge"):
         assert parser().parse_args([command, "~/a", "~"]).folders == ["/somewhere/a", "/somewhere"]
     for command in ("status", "clean"):

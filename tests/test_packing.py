@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from bench.run import capacity, runner, schedule
+from bench.run import capacity, runner, schedule, schema
 from bench.run.capacity import CONTEXT, Room, fitting, peaks, task_of, unmeasured
 from bench.run.plan import experiment
 from bench.run.runner import Run
@@ -44,64 +44,85 @@ def test_the_smallest_room_decides_and_a_gpu_holds_contexts() -> None:
     assert fitting(0, [Room(free=3 * CONTEXT - 1, cores=9)], "cuda") == 2
 
 
-def stored(root: Path, name: str, task: dict[str, Any], ledger: dict[str, Any] | None) -> None:
-    folder = root / "runs" / "t" / "m" / name
+def described(steps: int = 10, batch: int = 8) -> schema.Plugin:
+    return schema.Plugin(target="bench.x:X", fields={"training": {"steps": steps, "batch": batch}})
+
+
+def training(name: str, task: schema.Plugin, after: str | None = None) -> schema.Train:
+    method = schema.Plugin(target="bench.x:Y", fields={})
+    cell = schema.CellConfig(
+        id=name, preset="smoke", task=task, method=method, seed=0, trained_for=()
+    )
+    return schema.Train(id=name, label=name, root="", device="cpu", cell=cell, after=after)
+
+
+class Measuring(schema.Recording, kw_only=True):
+    """A measurement, as far as its task counts."""
+
+    head: Any = None
+    path: str = ""
+
+
+def measuring(task: schema.Plugin) -> schema.Recording:
+    return Measuring(id="m", label="", root="", device="cpu", task=task)
+
+
+def stored(root: Path, job: schema.Train, ledger: dict[str, Any] | None) -> None:
+    folder = root / "runs" / "t" / "m" / job.id
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"task": task}))
-    (folder / "done.json").write_text(json.dumps({"ledger": ledger}) if ledger else "{")
-
-
-def described(**fields: Any) -> dict[str, Any]:
-    training = {"steps": fields.pop("steps", 10), "batch": fields.pop("batch", 8)}
-    return {"class": "bench.x:X", "fields": {"training": training, **fields}}
-
-
-def job(name: str, task: dict[str, Any], after: str | None = None) -> dict[str, Any]:
-    return {"id": name, "kind": "train", "cell": {"task": task}, "after": after}
+    (folder / "config.json").write_text(schema.text(job.cell))
+    head = {"id": job.id, "task": "t", "preset": "smoke", "method": "m", "seed": 0}
+    done = {**head, "trained_for": [], "status": "done", "ledger": ledger}
+    (folder / "done.json").write_text(json.dumps(done) if ledger else "{")
 
 
 def test_the_largest_finished_network_of_the_task_counts_on_its_kind_of_device(
     tmp_path: Path,
 ) -> None:
     cpu = {"device": "cpu", "peak_memory_bytes": 5}
-    stored(tmp_path, "a", described(), cpu)
-    stored(tmp_path, "b", described(steps=99), {**cpu, "peak_memory_bytes": 7})
-    stored(tmp_path, "c", described(batch=64), {**cpu, "peak_memory_bytes": 70})
-    stored(tmp_path, "d", described(), {"device": "cuda", "peak_memory_bytes": 700})
-    stored(tmp_path, "never trained", described(), {"steps": 0})
-    stored(tmp_path, "damaged", described(), None)
-    for place, peak in enumerate([math.inf, 0, -1, 10**400, "many", None, []]):
-        stored(tmp_path, f"odd {place}", described(), {**cpu, "peak_memory_bytes": peak})
-    stored(tmp_path, "odd task", {"class": "x", "fields": {"training": []}}, cpu)
-    same, other = job("x", described()), job("y", described(batch=64))
+    same, other = training("a", described()), training("c", described(batch=64))
+    stored(tmp_path, same, cpu)
+    stored(tmp_path, training("b", described(steps=99)), {**cpu, "peak_memory_bytes": 7})
+    stored(tmp_path, other, {**cpu, "peak_memory_bytes": 70})
+    on_gpu = {"device": "cuda", "peak_memory_bytes": 700}
+    stored(tmp_path, training("d", described()), on_gpu)
+    stored(tmp_path, training("never trained", described()), {"steps": 0})
+    stored(tmp_path, training("damaged", described()), None)
+    for place, peak in enumerate([1e29, 2**60, 0, -1, 10**400, "many", None, []]):
+        odd = training(f"odd {place}", described())
+        stored(tmp_path, odd, {**cpu, "peak_memory_bytes": peak})
+    for place, fields in enumerate([{"training": []}, {}]):
+        stored(tmp_path, training(f"x {place}", schema.Plugin(target="x", fields=fields)), cpu)
     assert peaks(tmp_path, "cpu") == {task_of(same): 7, task_of(other): 70}
     assert peaks(tmp_path, "cuda") == {task_of(same): 700}
-    assert task_of({"kind": "measure", "task": described(steps=3)}) == task_of(same)
+    assert task_of(measuring(described(steps=3))) == task_of(same)
 
 
 def test_the_first_of_each_unknown_task_runs_alone_after_what_it_starts_from() -> None:
-    jobs = [job("a", described()), job("b", described(batch=2), "a"), job("c", described(batch=2))]
-    jobs.append({"id": "m", "kind": "measure", "task": described(batch=3)})
-    known = {task_of(jobs[0]): 1}
-    assert unmeasured(jobs, {})["id"] == "a"
-    assert unmeasured(jobs, known)["id"] == "a"  # b waits for it
-    assert unmeasured(jobs[1:], known)["id"] == "b"
-    assert unmeasured(jobs, {**known, task_of(jobs[1]): 1}) is None
+    a, b = training("a", described()), training("b", described(batch=2), "a")
+    jobs = [a, b, training("c", described(batch=2)), measuring(described(batch=3))]
+    known = {task_of(a): 1}
+    assert unmeasured(jobs, {}) is a
+    assert unmeasured(jobs, known) is a  # b waits for it
+    assert unmeasured(jobs[1:], known) is b
+    assert unmeasured(jobs, {**known, task_of(b): 1}) is None
 
 
-def test_what_a_container_may_take_is_less_than_what_its_machine_has(tmp_path: Path) -> None:
-    meminfo, group = tmp_path / "meminfo", tmp_path / "group"
-    meminfo.write_text("MemTotal: 4000 kB\nMemFree: 1 kB\nMemAvailable:    3000 kB\n")
-    assert capacity._free_memory(meminfo, group) == 3000 * 1024
+def test_what_a_container_may_take_is_less_than_what_its_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = lambda: SimpleNamespace(available=3000 * 1024)  # noqa: E731
+    monkeypatch.setattr(capacity.psutil, "virtual_memory", machine)
+    group = tmp_path / "group"
+    assert capacity._free_memory(group) == 3000 * 1024
     group.mkdir()
     (group / "memory.current").write_text("500\n")
     (group / "memory.max").write_text("max\n")
-    assert capacity._free_memory(meminfo, group) == 3000 * 1024
+    assert capacity._free_memory(group) == 3000 * 1024
     (group / "memory.max").write_text("2500\n")
-    assert capacity._free_memory(meminfo, group) == 2000
+    assert capacity._free_memory(group) == 2000
     (group / "memory.stat").write_text("anon 100\ninactive_file 300\n")  # can be dropped
-    assert capacity._free_memory(meminfo, group) == 2300
-    assert capacity._free_memory(tmp_path / "none", group) > 2**20
+    assert capacity._free_memory(group) == 2300
     assert capacity.room("cpu").cores >= 1
     there = capacity.cores(tmp_path / "none")
     for text, cores in (("max 100000", there), ("100000 100000", 1), ("1000 100000", 1)):
@@ -117,7 +138,8 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str], set[boo
     asked = []
 
     def pool(jobs: Any, work: Any, emit: Any, stop: Any, workers: int, limit: float) -> None:
-        asked.append((workers, [each["id"] for each in jobs], {j.get("shared") for j in jobs}))
+        shared = {getattr(job, "shared", None) for job in jobs}
+        asked.append((workers, [job.id for job in jobs], shared))
         schedule.here(jobs, work, emit, stop, limit)
 
     monkeypatch.setattr(runner.schedule, "pool", pool)
@@ -132,8 +154,8 @@ def test_auto_measures_the_first_alone_and_packs_the_others(
     jobs = run.train_jobs()
     run.execute(jobs, "training", lambda: False)
     first, rest = pools
-    assert first == (1, [jobs[0]["id"]], {False})
-    assert rest == (5, [each["id"] for each in jobs[1:]], {True})
+    assert first == (1, [jobs[0].id], {False})
+    assert rest == (5, [job.id for job in jobs[1:]], {True})
     assert "training: 5 at once on a device" in capsys.readouterr().out
     assert run.failures == []
     shared = [

@@ -19,11 +19,14 @@ import pytest
 import torch
 
 from bench.cli import main
-from bench.run import cluster, runner
+from bench.run import cluster, nodes, runner
 from bench.run.lease import Lease
 from bench.run.plan import Experiment, experiment
 from bench.run.runner import Run
+from bench.run.schedule import Driver
+from bench.run.schema import Ended, Event, Job, Plugin, Started, Step, Train, Waiting
 from bench.run.work import perform
+from bench.train import Interrupted
 
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on the loopback
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -36,20 +39,20 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
+def head() -> Iterator[Any]:
     """A head that runs nothing but this process, and two nodes of one core."""
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    options = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PATH)  # nodes have what they were started with
-        found = Cluster(initialize_head=True, head_node_args=head)
+        several = Cluster(initialize_head=True, head_node_args=options)
         for _ in range(2):
-            found.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-        cluster.connect(found.address)
-        yield found
+            several.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        cluster.connect(several.address)
+        yield several
     ray.shutdown()
-    found.shutdown()
+    several.shutdown()
 
 
 def planned() -> Experiment:
@@ -59,19 +62,19 @@ def planned() -> Experiment:
     return replace(found, task=replace(found.task, training=training))
 
 
-def watched(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
+def watched(job: Job, emit: Any, should_stop: Any) -> None:
     """`perform` with frequent checkpoints, leaving word where it ran and from what it went on."""
     import bench.train
 
     bench.train.CHECKPOINT_SECONDS = 0.1
-    root = Path(job["root"])
+    root = Path(job.root)
     word = {
         "node": ray.get_runtime_context().get_node_id(),
         "pid": os.getpid(),
-        "root": job["root"],
-        "begun": any((root / place / "state.pt").exists() for place in job["uses"][:1]),
+        "root": job.root,
+        "begun": any((root / place / "state.pt").exists() for place in job.uses[:1]),
     }
-    note = root / "words" / job["id"] / f"{time.time_ns()}"
+    note = root / "words" / job.id / f"{time.time_ns()}"
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(word))
     perform(job, emit, should_stop)
@@ -93,8 +96,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def go(root: Path, on: str, stop: Callable[[], bool] = lambda: False) -> Run:
     run = Run(root, [planned()], CPU, on, per_device=1)
-    run.execute(run.train_jobs(), "training", stop)
-    run.execute(run.record_jobs(), "measuring", stop)
+    run.complete(stop)
     return run
 
 
@@ -114,7 +116,7 @@ def left_clean(root: Path) -> None:
 
 
 def test_a_node_lost_in_mid_training_changes_no_bit(
-    nodes: Any, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Any, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "perform", watched)
     lost: list[str] = []
@@ -125,9 +127,9 @@ def test_a_node_lost_in_mid_training_changes_no_bit(
             told = words(tmp_path).get(state.parent.name)
             if told and not (state.parent / "done.json").exists():
                 lost.append(state.parent.name)
-                (node,) = [n for n in nodes.worker_nodes if n.node_id == told[-1]["node"]]
-                nodes.remove_node(node)
-                nodes.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+                (node,) = [n for n in head.worker_nodes if n.node_id == told[-1]["node"]]
+                head.remove_node(node)
+                head.add_node(num_cpus=1, node_ip_address="127.0.0.1")
                 break
         return False
 
@@ -145,7 +147,7 @@ def test_a_node_lost_in_mid_training_changes_no_bit(
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs a path of two meanings")
 def test_without_a_shared_folder_the_bytes_come_back(
-    nodes: Any, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Any, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This path means another folder in every process that was started elsewhere."""
     (tmp_path / "results").mkdir()
@@ -189,14 +191,14 @@ def wait_for(there: Callable[[], Any], process: subprocess.Popen) -> None:
 
 
 def test_a_killed_driver_comes_back_and_goes_on(
-    nodes: Any, undisturbed: dict[str, bytes], tmp_path: Path
+    head: Any, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    first = driver(tmp_path, nodes.address)
+    first = driver(tmp_path, head.address)
     wait_for(lambda: list(tmp_path.glob("runs/*/*/*/state.pt")), first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert len(list(tmp_path.glob("runs/*/*/*/done.json"))) < 6
-    second = driver(tmp_path, nodes.address)
+    second = driver(tmp_path, head.address)
     output = second.communicate(timeout=300)[0].decode()
     assert second.returncode == 0, output
     assert contents(tmp_path) == undisturbed
@@ -211,70 +213,78 @@ def test_a_killed_driver_comes_back_and_goes_on(
 # Stand-ins for networks
 
 
-def work(job: dict[str, Any], emit: Any, should_stop: Any) -> None:
-    from bench.train import Interrupted
+class Stand(Job, kw_only=True):
+    """A stand-in for a network. `do`: what `work` does instead of training."""
 
-    mark = Path(job["root"]) / job["id"]
+    do: str
+    task: Plugin | None = None
+
+
+class Cell(Train, kw_only=True):
+    do: str = "work"
+    cell: Any = None
+
+
+def work(job: Any, emit: Any, should_stop: Any) -> None:
+    mark = Path(job.root) / job.id
     before = mark.exists()
     mark.touch()
-    emit({"event": "step", "job": job["id"], "process": os.getpid()})
-    if job["do"] == "die" or (job["do"] == "die once" and not before):
+    emit(Step(job=job.id, step=1, steps=0, loss=0, examples_per_second=0, seconds_left=0))
+    if job.do == "die" or (job.do == "die once" and not before):
         os.kill(os.getpid(), signal.SIGKILL)
-    if job["do"] == "fail":
+    if job.do == "fail":
         raise ValueError("as asked [/x]")
     until = time.monotonic() + 60
-    while job["do"] in ("wait", "hang") and time.monotonic() < until:
-        if job["do"] == "wait" and should_stop():
+    while job.do in ("wait", "hang") and time.monotonic() < until:
+        if job.do == "wait" and should_stop():
             raise Interrupted("state saved")
         time.sleep(0.02)
 
 
-def outcomes(
-    root: Path,
-    does: list[str],
-    stop: Callable[[list], bool] = lambda events: False,
-    limit: float = math.inf,
-    **more: Any,
-) -> dict[str, list[dict[str, Any]]]:
-    jobs = [
-        {"id": f"{place} {do}", "do": do, "root": str(root), **more}
-        for place, do in enumerate(does)
-    ]
-    events: list[dict[str, Any]] = []
+def events_of(
+    jobs: list[Any], stop: Callable[[list], bool] = lambda events: False, limit: float = math.inf
+) -> list[Event]:
+    events: list[Event] = []
     share = cluster.share(cluster.nodes(), "cpu", 1)
-    cluster.run(jobs, work, events.append, lambda: stop(events), share, limit)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for event in events:
-        found.setdefault(event["event"], []).append(event)
-    return found
+    nodes.run(jobs, work, events.append, lambda: stop(events), share, limit)
+    return events
+
+
+def stands(root: Path, does: list[str], **more: Any) -> list[Stand]:
+    common = {"label": "", "root": str(root), "device": "cpu", **more}
+    return [Stand(id=f"{place} {do}", do=do, **common) for place, do in enumerate(does)]
+
+
+def ends(events: list[Event], how: str) -> dict[str, str]:
+    """Of the jobs that ended so, their reasons."""
+    return {e.job: e.reason for e in events if isinstance(e, Ended) and e.how == how}
 
 
 def test_a_death_is_tried_again_a_failure_is_not(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "RETRIES", 1)
-    found = outcomes(tmp_path, ["die", "fail", "die once", "work"])
-    assert sorted(e["job"] for e in found["finished"]) == ["2 die once", "3 work"]
-    reasons = {e["job"]: e["reason"] for e in found["failed"]}
-    assert reasons["1 fail"] == "ValueError: as asked [/x]"
-    assert reasons["0 die"].startswith("its process died, 2 times")
-    tried = [e["job"] for e in found["busy"]]
-    assert tried.count("0 die") == 1
-    assert tried.count("2 die once") == 1
-    assert len([e for e in found["started"] if e["job"] == "1 fail"]) == 1
+    monkeypatch.setattr(nodes.Ray, "retries", 1)
+    events = events_of(stands(tmp_path, ["die", "fail", "die once", "work"]))
+    assert set(ends(events, "finished")) == {"2 die once", "3 work"}
+    failed = ends(events, "failed")
+    assert failed["1 fail"] == "ValueError: as asked [/x]"
+    assert failed["0 die"].startswith("its process died, 2 times")
+    waiting = [e.job for e in events if isinstance(e, Waiting)]
+    assert sorted(waiting) == ["0 die", "2 die once"]
+    assert len([e for e in events if isinstance(e, Started) and e.job == "1 fail"]) == 1
 
 
-def test_one_that_hangs_is_killed_and_the_others_go_on(nodes: Any, tmp_path: Path) -> None:
-    found = outcomes(tmp_path, ["hang", "work", "work"], limit=3)
-    (late,) = found["failed"]
-    assert late["job"] == "0 hang"
-    assert "timeout: not done after 3 seconds" in late["reason"]
-    assert len(found["finished"]) == 2
-    again = outcomes(tmp_path, ["work", "work"])  # and its place is free again
-    assert len(again["finished"]) == 2
+def test_one_that_hangs_is_killed_and_the_others_go_on(head: Any, tmp_path: Path) -> None:
+    events = events_of(stands(tmp_path, ["hang", "work", "work"]), limit=3)
+    (late,) = ends(events, "failed").items()
+    assert late[0] == "0 hang"
+    assert "timeout: not done after 3 seconds" in late[1]
+    assert len(ends(events, "finished")) == 2
+    again = events_of(stands(tmp_path, ["work", "work"]))  # and its place is free again
+    assert len(ends(again, "finished")) == 2
 
 
-class SlowAtFirst(cluster.Mailbox):
+class SlowAtFirst(nodes.Mailbox):
     posts = 0
 
     def post(self, events: list) -> bool:
@@ -284,68 +294,71 @@ class SlowAtFirst(cluster.Mailbox):
 
 
 def test_a_stop_lets_jobs_save_and_begins_no_more(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does a third begin beside the first two while these wait for an answer."""
-    monkeypatch.setattr(cluster, "Mailbox", SlowAtFirst)
-    begun = lambda events: sum(e["event"] == "step" for e in events) >= 2  # noqa: E731
-    found = outcomes(tmp_path, ["wait"] * 8, begun)
-    assert {e["job"] for e in found["stopped"]} == {"0 wait", "1 wait"}
-    assert len(found["started"]) == 2
-    assert "finished" not in found
+    monkeypatch.setattr(nodes, "Mailbox", SlowAtFirst)
+    begun = lambda events: sum(isinstance(e, Step) for e in events) >= 2  # noqa: E731
+    events = events_of(stands(tmp_path, ["wait"] * 8), begun)
+    assert set(ends(events, "stopped")) == {"0 wait", "1 wait"}
+    assert len([e for e in events if isinstance(e, Started)]) == 2
+    assert not ends(events, "finished")
 
 
 def test_few_of_many_jobs_are_handed_over_at_once(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most, submit = [0], cluster._Driver._submit
+    at_once, fill = [0], Driver._fill
 
-    def counted(self: Any, *what: Any) -> None:
-        submit(self, *what)
-        most.append(len(self.flying))
+    def counted(self: Driver) -> None:
+        fill(self)
+        at_once.append(len(self.at_work))
 
-    monkeypatch.setattr(cluster._Driver, "_submit", counted)
-    found = outcomes(tmp_path, ["work"] * 40)
-    assert len(found["finished"]) == 40
-    assert 2 <= max(most) <= 4
+    monkeypatch.setattr(Driver, "_fill", counted)
+    events = events_of(stands(tmp_path, ["work"] * 40))
+    assert len(ends(events, "finished")) == 40
+    assert 2 <= max(at_once) <= 4
 
 
 def test_another_runs_lease_is_kept_where_no_folder_is_shared(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.Path, "touch", lambda *_: None)  # nobody sees the token
+    monkeypatch.setattr(nodes.Path, "touch", lambda *_: None)  # nobody sees the token
     (tmp_path / "cell").mkdir()
     other = Lease(tmp_path / "cell" / "lease.json").hold()
     other.__enter__()
 
-    def released(events: list[dict[str, Any]]) -> bool:
-        if len([e for e in events if e["event"] == "busy"]) == 2:
+    def released(events: list[Event]) -> bool:
+        if len([e for e in events if isinstance(e, Waiting)]) == 2:
             other.__exit__(None, None, None)
-            events.append({"event": "released"})
+            events.append(Event(job="released"))
         return False
 
-    found = outcomes(tmp_path, ["work"], released, kind="train", uses=["cell"])
-    assert f"process {os.getpid()} on " in found["busy"][0]["reason"]
-    assert len(found["finished"]) == 1
+    job = Cell(id="a", label="", root=str(tmp_path), device="cpu", uses=("cell",))
+    events = events_of([job], released)
+    waiting = next(e for e in events if isinstance(e, Waiting))
+    assert f"process {os.getpid()} on " in waiting.reason
+    assert ends(events, "finished")
     assert not (tmp_path / "cell" / "lease.json").exists()
 
 
 def test_a_plug_in_runs_where_it_is_and_is_missed_where_it_is_not(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    found = outcomes(tmp_path, ["work"], task={"class": "/no/where/mine.py:Mine", "fields": {}})
-    assert "the plug-in /no/where/mine.py is not on the node" in found["failed"][0]["reason"]
+    nowhere = Plugin(target="/no/where/mine.py:Mine", fields={})
+    (reason,) = ends(events_of(stands(tmp_path, ["work"], task=nowhere)), "failed").values()
+    assert "the plug-in /no/where/mine.py is not on the node" in reason
     task = tmp_path / "mytask.py"
     assert main(["new", str(task)]) == 0
     monkeypatch.chdir(tmp_path)  # nodes are elsewhere, and see the folder all the same
-    monkeypatch.setattr(cluster._Driver, "_send_along", None)
+    monkeypatch.setattr(nodes.Ray, "_send_along", None)
     run = Run(Path("r"), [experiment(str(task), "smoke", ["fixed_grid"], 1)], CPU, "ray", 1)
     run.execute(run.train_jobs(), "training", lambda: False)
     assert run.failures == []
     assert len(list(tmp_path.glob("r/runs/mytask/fixed_grid/*/done.json"))) == 1
 
 
-def test_every_node_that_can_run_says_what_is_free(nodes: Any) -> None:
+def test_every_node_that_can_run_says_what_is_free(head: Any) -> None:
     found = cluster.rooms("cpu")
     assert [each.cores for each in found] == [1, 1]
     assert all(each.free > 2**20 for each in found)
@@ -358,20 +371,19 @@ def test_every_node_that_can_run_says_what_is_free(nodes: Any) -> None:
 
 
 def test_where_the_code_is_missing_that_is_said(
-    nodes: Any, tmp_path: Path, monkeypatch: Any
+    head: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     (tmp_path / "only_here.py").write_text("def work(job, emit, should_stop): pass")
     monkeypatch.syspath_prepend(str(tmp_path))
     import only_here
 
-    events: list[dict[str, Any]] = []
     share = cluster.share(cluster.nodes(), "cpu", 1)
-    jobs = [{"id": "a", "root": str(tmp_path)}]
-    cluster.run(jobs, only_here.work, events.append, lambda: False, share)
-    (failed,) = [e for e in events if e["event"] == "failed"]
-    assert "No module named 'only_here'" in failed["reason"]
-    assert "must be installed on every node" in failed["reason"]
-    assert "\n" not in failed["reason"]
+    events: list[Event] = []
+    nodes.run(stands(tmp_path, [""]), only_here.work, events.append, lambda: False, share)
+    (reason,) = ends(events, "failed").values()
+    assert "No module named 'only_here'" in reason
+    assert "must be installed on every node" in reason
+    assert "\n" not in reason
 
 
 # From the command line
@@ -470,14 +482,14 @@ def test_what_says_it_is_whole_is_written_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    monkeypatch.setattr(cluster, "write_atomic", lambda path, data: order.append(path.name))
+    monkeypatch.setattr(nodes, "write_atomic", lambda path, data: order.append(path.name))
     files = ["runs/t/m/c/done.json", "runs/t/m/c/model.safetensors", "runs/t/m/c/config.json"]
     records = ["records/t/m/i.json", "records/t/m/i.csv", "records/t/m/i.png"]
-    cluster.write_back(tmp_path, dict.fromkeys([*files, *records], b""), [])
+    nodes.write_back(tmp_path, dict.fromkeys([*files, *records], b""), [])
     assert set(order[-2:]) == {"done.json", "i.json"}
     for place in ("../x", "/x", "runs/../../x"):
         with pytest.raises(ValueError, match="no place in a results folder"):
-            cluster.write_back(tmp_path, {place: b""}, [])
+            nodes.write_back(tmp_path, {place: b""}, [])
 
 
 def test_leases_and_torn_files_are_not_carried(tmp_path: Path) -> None:
@@ -485,11 +497,11 @@ def test_leases_and_torn_files_are_not_carried(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     for name in ("done.json", ".done.json.7.tmp", "lease.json", "lease.json.a.new", "state.pt"):
         (folder / name).write_text(name)
-    assert set(cluster.pack(tmp_path, [folder, tmp_path / "none"])) == {
+    assert set(nodes.pack(tmp_path, [folder, tmp_path / "none"])) == {
         "runs/t/done.json",
         "runs/t/state.pt",
     }
     copy = shutil.copytree(folder, tmp_path / "copy" / "runs" / "t")
-    cluster.write_back(tmp_path / "copy", {}, ["runs/t/state.pt", "../runs/t/done.json"])
+    nodes.write_back(tmp_path / "copy", {}, ["runs/t/state.pt", "../runs/t/done.json"])
     assert not (copy / "state.pt").exists()
     assert (folder / "done.json").exists()

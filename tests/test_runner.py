@@ -94,7 +94,7 @@ def test_cells_without_snapshots_are_not_measured_at_them(tmp_path: Path) -> Non
     first.execute(first.train_jobs(), "training", lambda: False)
     asked = Run(tmp_path, [replace(plain, snapshots=(0.5,))], CPU)
     assert asked.train_jobs() == []
-    assert {job["head"]["kind"] for job in asked.record_jobs()} == {"method", "swept"}
+    assert {job.head.kind for job in asked.record_jobs()} == {"method", "swept"}
 
 
 def test_a_damaged_end_of_a_cell_is_put_aside_and_the_cell_trained_anew(
@@ -133,7 +133,7 @@ def test_a_changed_head_of_a_record_is_noticed(
     with pytest.raises(ValueError, match=rf"{path.name} is damaged.*delete it and run again"):
         load_results(root)
     (job,) = Run(root, [found], CPU).record_jobs()
-    assert job["path"] == str(path)
+    assert root / job.path == path
 
 
 def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: 
 def test_a_failure_that_cannot_be_noted_stops_nothing(tmp_path: Path, capsys) -> None:
     run = Run(tmp_path, [experiment("toy", "smoke", ["fixed_grid"])], CPU)
     jobs = run.train_jobs()
-    jobs[0] |= {"cell": {**jobs[0]["cell"], "id": "another"}}
+    jobs[0].cell.id = "another"
     (tmp_path / "failures.log").mkdir()  # a write to it fails
     run.execute(jobs, "training", lambda: False)
     assert len(run.missing_cells()) == 1

@@ -9,7 +9,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.live import Live
@@ -17,8 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.files import printable, printable_lines
+from bench.run.schema import Ended, Event, Job, Note, Started, Step, Waiting
 
 LONGEST = 12  # rows of the live table; jobs beyond are counted, not listed, the oldest first
+COLUMNS = ("job", "state", "step", "loss", "examples/s", "left")
 
 
 def clock(seconds: float) -> str:
@@ -28,31 +30,35 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+@dataclass(kw_only=True)
+class _Row:
+    label: str
+    state: str = "waiting"
+    note: str = ""
+    step: Step | None = None
+    begun: float = field(default_factory=time.monotonic)
+    printed: float = 0.0  # when its last step was
+
+    def cells(self) -> list[str]:
+        if self.step is None:
+            return ["", "", "", ""]
+        step, left = self.step, clock(self.step.seconds_left) if self.state == "running" else ""
+        pace = f"{step.examples_per_second:.0f}"
+        return [f"{step.step}/{step.steps}", f"{step.loss:.4g}", pace, left]
+
+
 class Board:
     """Shows the jobs of one phase. Use as a context manager and `handle` every event."""
 
-    def __init__(
-        self, title: str, jobs: Sequence[dict[str, Any]], console: Console | None = None
-    ) -> None:
+    def __init__(self, title: str, jobs: Sequence[Job], console: Console | None = None) -> None:
         self.title = title
         self.console = console or Console()
-        self.rows = {
-            job["id"]: {
-                "label": job["label"],
-                "state": "waiting",
-                "begun": time.monotonic(),
-                "said": 0.0,
-            }
-            for job in jobs
-        }
+        self.rows = {job.id: _Row(label=job.label) for job in jobs}
         # Looked after event by event, so that no event and no redrawing looks at all rows.
-        self._running: dict[str, dict[str, Any]] = {}
-        self._last: deque[dict[str, Any]] = deque(maxlen=LONGEST)  # those that ended
+        self._running: dict[str, _Row] = {}
+        self._last: deque[_Row] = deque(maxlen=LONGEST)  # those that ended
         self._ended = 0
         self._live: Live | None = None
-
-    def label(self, job: str) -> str:
-        return str(self.rows[job]["label"])
 
     def __enter__(self) -> Board:
         self.begun = time.monotonic()
@@ -69,88 +75,54 @@ class Board:
 
     def note(self, text: str) -> None:
         """A line on the whole phase, above the table."""
-        self.console.print(f"{self.title}: {text}", markup=False, highlight=False, soft_wrap=True)
+        self._print(f"{self.title}: {text}")
 
-    def handle(self, event: dict[str, Any]) -> None:
-        row = self.rows[event["job"]]
-        kind = event["event"]
-        if kind == "step" and "note" in event:
-            row["note"] = event["note"]
-        elif kind == "step":
-            row |= event
-        elif kind == "started":
-            row |= {"state": "running", "begun": time.monotonic()}
-            self._running[event["job"]] = row
-        elif kind == "busy":
-            told = row.get("note") == event["reason"]
-            row |= {"state": "waiting", "note": event["reason"]}
-            self._running.pop(event["job"], None)
-            if told:
-                return
-        else:
-            row |= {"state": kind, "took": time.monotonic() - row["begun"]}
-            if kind in ("failed", "stopped"):
-                row["note"] = event["reason"]
-            self._running.pop(event["job"], None)
-            self._last.append(row)
-            self._ended += 1
-        if self._live is None:
-            self._say(kind, row)
+    def handle(self, event: Event) -> None:
+        row = self.rows[event.job]
+        text = ""  # of the plain line
+        match event:
+            case Note():
+                row.note = event.note
+            case Started():
+                row.state, row.begun = "running", time.monotonic()
+                self._running[event.job] = row
+            case Step():
+                row.step = event
+                if time.monotonic() - row.printed >= 10:  # a sign of life
+                    row.printed = time.monotonic()
+                    step, loss, pace, left = row.cells()
+                    text = f"step {step}, loss {loss}, {pace} examples/s, {left} left"
+            case Waiting():
+                text = f"waiting, {event.reason}" if event.reason != row.note else ""
+                row.state, row.note = "waiting", event.reason
+                self._running.pop(event.job, None)
+            case Ended():
+                row.note = event.reason or row.note
+                self._running.pop(event.job, None)
+                self._last.append(row)
+                self._ended += 1
+                row.state = f"{event.how} {clock(time.monotonic() - row.begun)}"
+                text = row.state.replace(" ", " after ", 1) + (f" ({row.note})" if row.note else "")
+        if text and self._live is None:
+            self._print(f"{self.title} {self._ended}/{len(self.rows)} {row.label}: {text}")
 
-    def _say(self, kind: str, row: dict[str, Any]) -> None:
-        """Plain lines: every end, and a sign of life each ten seconds."""
-        head = f"{self.title} {self._ended}/{len(self.rows)} {row['label']}:"
-        if kind == "step":
-            if time.monotonic() - row["said"] < 10 or "step" not in row:
-                return
-            row["said"] = time.monotonic()
-            text = (
-                f"step {row['step']}/{row['steps']}, loss {row['loss']:.4g}, "
-                f"{row['examples_per_second']:.0f} examples/s, {clock(row['seconds_left'])} left"
-            )
-        elif kind == "started":
-            return
-        elif kind == "busy":
-            text = f"waiting, {row['note']}"
-        else:
-            text = f"{kind} after {clock(row['took'])}"
-            if "note" in row:
-                text += f" ({row['note']})"
-        line = printable_lines(f"{head} {text}")
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def _print(self, line: str) -> None:
+        self.console.print(printable_lines(line), markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
         elapsed = clock(time.monotonic() - self.begun)
-        table = Table(
-            title=f"{self.title}: {self._ended} of {len(self.rows)}, {elapsed}",
-            title_justify="left",
-            box=None,
-            pad_edge=False,
-        )
-        for name in ("job", "state", "step", "loss", "examples/s", "left"):
+        title = f"{self.title}: {self._ended} of {len(self.rows)}, {elapsed}"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for name in COLUMNS:
             table.add_column(name, justify="left" if name in ("job", "state") else "right")
         running = list(self._running.values())
         waiting = len(self.rows) - self._ended - len(running)
         if waiting == len(self.rows):
             running = list(itertools.islice(self.rows.values(), 1))
-        active = [*self._last, *running][-LONGEST:]
         hidden = max(0, self._ended + len(running) - LONGEST)
-        for row in active:
-            state = row["state"]
-            if state in ("finished", "failed", "stopped"):
-                state = f"{state} {clock(row['took'])}"
-            cells = ["", "", "", ""]
-            if "step" in row:
-                left = clock(row["seconds_left"]) if row["state"] == "running" else ""
-                cells = [
-                    f"{row['step']}/{row['steps']}",
-                    f"{row['loss']:.4g}",
-                    f"{row['examples_per_second']:.0f}",
-                    left,
-                ]
-            if "note" in row:
-                state += f" ({row['note'][:60]})"
-            table.add_row(Text(printable(row["label"])), Text(printable(state)), *cells)
+        for row in [*self._last, *running][-LONGEST:]:
+            state = row.state + (f" ({row.note[:60]})" if row.note else "")
+            table.add_row(Text(printable(row.label)), Text(printable(state)), *row.cells())
         if waiting or hidden:
             table.add_row(f"… {hidden} above, {waiting} waiting", "", "", "", "", "", style="dim")
         return table

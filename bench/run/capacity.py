@@ -15,10 +15,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench.files import files_in, read_object
+import psutil
+
+from bench.files import files_in
 from bench.identity import canonical
+from bench.run.schema import CellConfig, Done, Job, Plugin, Recording, Train, read
 
 MARGIN = 1.25  # over the measured peak: other methods, and what allocators waste between blocks
 # What a process holds on a GPU beside its tensors, CUDA's context and the libraries' kernels: 770
@@ -53,44 +55,39 @@ def need(peak: int, kind: str) -> int:
 def peaks(root: Path, kind: str) -> dict[str, int]:
     """The largest `peak_memory_bytes` of the finished networks of each task (see `task_of`) on a
     device of `kind`. On a CPU that is the peak size of the whole process."""
-    found: dict[str, int] = {}
+    largest: dict[str, int] = {}
     for path in files_in(root, "runs/*/*/*/done.json"):
         try:
-            ledger = read_object(path)["ledger"]
-            if ledger["device"] != kind:
+            ledger = read(path, Done).ledger
+            peak = int(ledger.peak_memory_bytes or 0)
+            if ledger.device != kind or not 0 < peak < MOST:
                 continue
-            peak = int(ledger["peak_memory_bytes"])
-            if not 0 < peak < MOST:
-                continue
-            task = _key(read_object(path.parent / "config.json")["task"])
-        except (OSError, LookupError, ValueError, TypeError, AttributeError, OverflowError):
-            # damaged, or a network never trained
+            task = _key(read(path.parent / "config.json", CellConfig).task)
+        except (OSError, ValueError, LookupError, AttributeError):  # damaged, or not ours
             continue
-        found[task] = max(peak, found.get(task, 0))
-    return found
+        largest[task] = max(peak, largest.get(task, 0))
+    return largest
 
 
-def task_of(job: dict[str, Any]) -> str:
+def task_of(job: Job) -> str:
     """A job's task, as a key of `peaks`."""
-    return _key(job["cell"]["task"] if job["kind"] == "train" else job["task"])
+    assert isinstance(job, Train | Recording)
+    return _key(job.cell.task if isinstance(job, Train) else job.task)
 
 
-def _key(task: dict[str, Any]) -> str:
+def _key(task: Plugin) -> str:
     """A described task with all its fields but the number of steps, which takes no memory."""
-    fields = dict(task["fields"])
-    fields["training"] = {k: v for k, v in fields["training"].items() if k != "steps"}
-    return canonical({**task, "fields": fields})
+    training = {k: v for k, v in task.fields["training"].items() if k != "steps"}
+    return canonical({"class": task.target, "fields": {**task.fields, "training": training}})
 
 
-def unmeasured(jobs: Sequence[dict[str, Any]], known: dict[str, int]) -> dict[str, Any] | None:
+def unmeasured(jobs: Sequence[Job], known: dict[str, int]) -> Train | None:
     """A training of a task of which no network is finished, or what it starts from; it is to run
     alone. None where all are known."""
-    first = next((j for j in jobs if j["kind"] == "train" and task_of(j) not in known), None)
-    if first is None:
-        return None
-    by_id = {job["id"]: job for job in jobs}
-    while (earlier := by_id.get(first["after"])) is not None:
-        first = earlier
+    trainings = {job.id: job for job in jobs if isinstance(job, Train)}
+    first = next((job for job in trainings.values() if task_of(job) not in known), None)
+    while first is not None and first.after in trainings:
+        first = trainings[first.after]
     return first
 
 
@@ -117,19 +114,15 @@ def cores(group: Path = GROUP) -> int:
         return there
 
 
-def _free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = GROUP) -> int:
-    """Bytes that processes may still take, also in a container (cgroup v2) that has fewer;
-    half of all memory where the system does not say."""
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+def _free_memory(group: Path = GROUP) -> int:
+    """Bytes that processes may still take, also in a container (cgroup v2) that has fewer, of which
+    psutil knows nothing."""
+    free = psutil.virtual_memory().available
     try:
         limit = int((group / "memory.max").read_text())  # "max" where there is none
         used = int((group / "memory.current").read_text())
     except (OSError, ValueError):
-        return max(0, free)
+        return free
     with contextlib.suppress(OSError, ValueError, KeyError):  # pages of files that can be dropped
         kinds = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         used -= int(kinds["inactive_file"])

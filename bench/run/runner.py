@@ -1,39 +1,31 @@
-"""From an experiment to its records: plan the cells, train the missing ones, measure, report.
+"""From an experiment to its records: plan the cells, train the missing ones, measure.
 
 Everything that was done before is found by its content id and left alone; whatever lacks its last
-file is done again. `perform` is one job, wherever it runs; a job is a dict of plain values.
+file is done again. `perform` is one job, wherever it runs.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
+from msgspec.structs import replace
 
 from bench import contract
 from bench.files import append_line, printable_lines, write_atomic
 from bench.identity import content_id, plain
 from bench.method import Cell
-from bench.registry import describe
-from bench.run import capacity, cluster, schedule
+from bench.run import capacity, cluster, nodes, schedule, schema
 from bench.run.board import Board
 from bench.run.plan import Experiment, Measurement, cell_label
-from bench.run.schema import Head, RunConfig, from_plain
-from bench.run.schema import plain as to_builtins
 from bench.run.store import Store, cell_config
 from bench.run.work import perform, recorded
 from bench.space import format_setting
 from bench.task import Task
-
-# Jobs
-
-
-# Running
-
 
 BEHIND = ("context", "original")  # what a task may have to show behind the methods
 
@@ -55,10 +47,7 @@ class Run:
         """
         self.store = Store(root)
         self.experiments = list(experiments)
-        self.device = device
-        self.on = on
-        self.per_device = per_device
-        self.limit = limit
+        self.device, self.on, self.per_device, self.limit = device, on, per_device, limit
         self.failures: list[str] = []
 
     def missing_cells(self) -> list[tuple[Experiment, Cell]]:
@@ -70,97 +59,189 @@ class Run:
         task measures beforehand, so that weights it cannot do without are missed now, and ask
         whether task and methods keep the contract."""
         device = self.device if self.on == "here" else torch.device("cpu")
-        for each in list(self.experiments):
+        for planned in list(self.experiments):
             try:
-                for split in ("train", each.split):
-                    each.task.data(split).to(device)
-                each.task.constants()
-                contract.check(each)
+                for split in ("train", planned.split):
+                    planned.task.data(split).to(device)
+                planned.task.constants()
+                contract.check(planned)
             except (RuntimeError, ValueError, OSError) as error:
                 if len(self.experiments) == 1:
                     raise
-                self.experiments.remove(each)  # the other tasks go on
-                self.failures.append(f"{each.task.name}: {error}")
+                self.experiments.remove(planned)  # the other tasks go on
+                self.failures.append(f"{planned.task.name}: {error}")
 
     def save_config(self) -> Path:
         """Store what was asked for, so that `run --config` can replay it."""
-        configs = tuple(each.config() for each in self.experiments)
-        content = to_builtins(RunConfig(experiments=configs))
+        configs = tuple(planned.config() for planned in self.experiments)
+        content = schema.plain(schema.RunConfig(experiments=configs))
         path = self.store.root / "configs" / f"{content_id(content)}.json"
         write_atomic(path, json.dumps(plain(content), indent=1) + "\n")
         return path
 
     def forget(self) -> None:
         """Delete everything this run would make, to make it again."""
-        for each in self.experiments:
-            self.store.forget(each.cells)
-            for job in self._record_jobs(each):
+        for planned in self.experiments:
+            self.store.forget(planned.cells)
+            for job in self._record_jobs(planned):
                 for ending in (".json", ".csv", ".png"):
-                    Path(job["path"]).with_suffix(ending).unlink(missing_ok=True)
+                    (self.store.root / job.path).with_suffix(ending).unlink(missing_ok=True)
 
-    def train_jobs(self) -> list[dict[str, Any]]:
+    # Jobs
+
+    def train_jobs(self) -> list[schema.Train]:
         jobs = []
-        for each, cell in self.missing_cells():
-            self.store.prepare(cell, each.preset, each.snapshots)
-            jobs.append(self.train_job(cell, each.preset, each.snapshots))
+        for planned, cell in self.missing_cells():
+            self.store.prepare(cell, planned.preset, planned.snapshots)
+            jobs.append(self.train_job(cell, planned.preset, planned.snapshots))
         return jobs
 
-    def train_job(
-        self, cell: Cell, preset_name: str, snapshots: Sequence[float] = ()
-    ) -> dict[str, Any]:
-        return {
-            **self._common(cell.id, "train", cell_label(cell, preset_name)),
-            "cell": to_builtins(cell_config(cell, preset_name)),
-            "after": cell.after and cell.after.id,
-            "uses": [self._place(each) for each in (cell, cell.after) if each],
-            "snapshots": list(snapshots),
-            "shared": False,  # as it is when it is trained; see `execute`
-        }
+    def train_job(self, cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> schema.Train:
+        return schema.Train(
+            id=cell.id,
+            label=cell_label(cell, preset),
+            root=str(self.store.root),
+            device=str(self.device),
+            uses=tuple(self._place(each) for each in (cell, cell.after) if each),
+            after=cell.after.id if cell.after else None,
+            cell=cell_config(cell, preset, snapshots),
+        )
 
-    def _place(self, cell: Cell) -> str:
-        """A cell's folder, as seen from the results folder."""
-        return self.store.folder(cell).relative_to(self.store.root).as_posix()
-
-    def record_jobs(self) -> list[dict[str, Any]]:
+    def record_jobs(self) -> list[schema.Recording]:
         """The measurements that are missing, damaged, or made from other weights."""
-        jobs = []
-        for each in self.experiments:
-            cells = {cell.id: cell for cell in each.cells}
-            missing = each.task.missing()
+        jobs: list[schema.Recording] = []
+        for planned in self.experiments:
+            cells = {cell.id: cell for cell in planned.cells}
+            missing = planned.task.missing()
             jobs += [
                 job
-                for job in self._record_jobs(each)
+                for job in self._record_jobs(planned)
                 if not recorded(self.store, job, cells, missing)
             ]
         return jobs
 
-    def execute(self, jobs: Sequence[dict[str, Any]], title: str, stop: Callable[[], bool]) -> None:
-        by_id = {job["id"]: job for job in jobs}
+    def _record_jobs(self, planned: Experiment) -> list[schema.Recording]:
+        task = planned.task
+        head = functools.partial(
+            schema.Head,
+            task=task.name,
+            preset=planned.preset,
+            experiment=planned.id,
+            split=planned.split,
+            display=display(task),
+        )
+        jobs: list[schema.Recording] = [
+            self._measure_job(planned, each, head)
+            for each in planned.measurements
+            if each.kept_at == 1 or self._kept(each)
+        ]
+        if any(getattr(type(task), hook) is not getattr(Task, hook) for hook in BEHIND):
+            name = content_id({"experiment": planned.id, "preset": planned.preset, "context": True})
+            place = self.store.record_path(task.name, "context", name)
+            jobs.append(
+                schema.Context(
+                    id=name,
+                    label="context curves",
+                    root=str(self.store.root),
+                    device=str(self.device),
+                    path=self._inside(place),
+                    task=schema.Plugin.of(task),
+                    head=head(
+                        id=name, kind="context", method="context", seed=0, setting="", cells=()
+                    ),
+                )
+            )
+        return jobs
+
+    def _measure_job(
+        self, planned: Experiment, measured: Measurement, head: Callable[..., schema.Head]
+    ) -> schema.Measure:
+        task, method, label = planned.task, measured.method, measured.label
+        name = planned.measurement_id(measured)
+        setting = format_setting(task.space.names, measured.setting)
+        tuning = method.tuning.get(task.name)
+        return schema.Measure(
+            id=name,
+            label=f"{label} at {setting}",
+            root=str(self.store.root),
+            device=str(self.device),
+            uses=tuple(self._place(cell) for cell in measured.cells),
+            path=self._inside(self.store.record_path(task.name, method.name, name)),
+            task=schema.Plugin.of(task),
+            method=schema.Plugin.of(method),
+            setting=measured.setting,
+            cells=tuple(cell_config(cell, planned.preset) for cell in measured.cells),
+            kept_at=measured.kept_at,
+            head=head(
+                id=name,
+                kind=measured.kind,
+                share=measured.share,
+                method=label,
+                role=method.role,
+                tuned=method.tuned,
+                label=method.written() + label[len(method.name) :],
+                method_id=content_id(method.identity),
+                tuning=tuning and schema.from_plain(plain(tuning), schema.Tuning),
+                seed=measured.seed,
+                setting=setting,
+                cells=tuple(cell.id for cell in measured.cells),
+                outside=tuple(task.space.outside(measured.setting)),
+            ),
+        )
+
+    def _kept(self, measured: Measurement) -> bool:
+        """Whether the snapshots it needs are there; cells of another run may have none."""
+        results = map(self.store.result, measured.cells)
+        return all(done and done.weights_sha256(measured.kept_at) for done in results)
+
+    def _place(self, cell: Cell) -> str:
+        return self._inside(self.store.folder(cell))
+
+    def _inside(self, path: Path) -> str:
+        """A path as seen from the results folder."""
+        return path.relative_to(self.store.root).as_posix()
+
+    # Running
+
+    def complete(self, stop: schedule.Stop) -> bool:
+        """Train and measure what is missing; False where a stop was asked for."""
+        jobs: Sequence[schema.Job] = self.train_jobs()
+        if jobs:
+            self.execute(jobs, "training", stop)
+        if not stop():
+            if jobs := self.record_jobs():
+                self.execute(jobs, "measuring", stop)
+            else:
+                print("records: all stored, nothing to measure")
+        return not stop()
+
+    def execute(self, jobs: Sequence[schema.Job], title: str, stop: schedule.Stop) -> None:
+        by_id = {job.id: job for job in jobs}
         with Board(title, jobs) as board:
 
-            def emit(event: dict[str, Any]) -> None:
+            def emit(event: schema.Event) -> None:
                 board.handle(event)
-                if event["event"] == "failed":
-                    self.failures.append(f"{board.label(event['job'])}: {event['reason']}")
-                    self._log_failure(event, by_id[event["job"]])
+                if isinstance(event, schema.Ended) and event.how == "failed":
+                    self._note_failure(event, by_id[event.job])
 
             if self.on == "here":
                 schedule.here(jobs, perform, emit, stop, self.limit)
                 return
             left, count, memory = list(jobs), self.per_device, 0
             if count is None:
-                peaks = capacity.peaks(self.store.root, self.device.type)
+                kind = self.device.type
+                peaks = capacity.peaks(self.store.root, kind)
                 while (first := capacity.unmeasured(left, peaks)) and not stop():
                     self._together([first], 1, emit, stop)  # alone, to be measured
                     left.remove(first)
-                    peaks = capacity.peaks(self.store.root, self.device.type)
+                    peaks = capacity.peaks(self.store.root, kind)
             if left and not stop():
                 if count is None:
                     count, memory = self._fitting(left, peaks)
                     board.note(f"{count} at once on a device, by its memory and cores")
                 self._together(left, count, emit, stop, memory)
 
-    def _fitting(self, jobs: Sequence[dict[str, Any]], peaks: dict[str, int]) -> tuple[int, int]:
+    def _fitting(self, jobs: Sequence[schema.Job], peaks: dict[str, int]) -> tuple[int, int]:
         """How many of these jobs fit a device at once, and the bytes that each is to have; one, and
         0 for unknown, where nothing like them was measured."""
         tasks = {capacity.task_of(job) for job in jobs}
@@ -172,119 +253,51 @@ class Run:
 
     def _together(
         self,
-        jobs: Sequence[dict[str, Any]],
+        jobs: Sequence[schema.Job],
         count: int,
         emit: schedule.Emit,
-        stop: Callable[[], bool],
+        stop: schedule.Stop,
         memory: int = 0,
     ) -> None:
         """Do the jobs, `count` at once on a device, each with `memory` bytes, where that is known.
         Those that train know whether they share it."""
+        crowded = min(count, len(jobs)) > 1
         if self.on == "ray":
             share = cluster.share(cluster.nodes(), self.device.type, count, memory)
-            jobs = [{**job, "shared": share.crowded and len(jobs) > 1} for job in jobs]
-            cluster.run(jobs, perform, emit, stop, share, self.limit)
+            crowded = share.crowded and len(jobs) > 1
+        jobs = [
+            replace(job, shared=crowded) if isinstance(job, schema.Train) else job for job in jobs
+        ]
+        if self.on == "ray":
+            nodes.run(jobs, perform, emit, stop, share, self.limit)
         else:
-            jobs = [{**job, "shared": min(count, len(jobs)) > 1} for job in jobs]
             schedule.pool(jobs, perform, emit, stop, count, self.limit)
 
-    def _log_failure(self, event: dict[str, Any], job: dict[str, Any]) -> None:
+    def _note_failure(self, failed: schema.Ended, job: schema.Job) -> None:
         """Keep the trace, and let `status` and the report show what failed."""
-        reason, trace = (printable_lines(event[name]) for name in ("reason", "trace"))
+        reason, trace = printable_lines(failed.reason), printable_lines(failed.trace)
+        self.failures.append(f"{job.label}: {failed.reason}")
         try:
-            append_line(self.store.root / "failures.log", f"{job['label']}: {reason}\n{trace}")
-            if job["kind"] == "train":
-                self.store.note_failure(self.store.root / job["uses"][0], reason)
-            else:
-                head = {**job["head"], "status": "failed", "reason": reason}
-                self.store.write_records(Path(job["path"]), from_plain(head, Head), [])
+            append_line(self.store.root / "failures.log", f"{job.label}: {reason}\n{trace}")
+            if isinstance(job, schema.Train):
+                self.store.note_failure(self.store.root / job.uses[0], reason)
+            elif isinstance(job, schema.Recording):
+                head = replace(job.head, status="failed", reason=reason)
+                self.store.write_records(self.store.root / job.path, head, [])
         except OSError as error:  # the run says what failed in any case, and goes on
             self.failures.append(f"noting this failure: {error}")
 
-    def _common(self, identifier: str, kind: str, label: str) -> dict[str, Any]:
-        return {
-            "id": identifier,
-            "kind": kind,
-            "label": label,
-            "root": str(self.store.root),
-            "device": str(self.device),
-        }
 
-    def _record_jobs(self, each: Experiment) -> list[dict[str, Any]]:
-        task = each.task
-        head = {
-            "task": task.name,
-            "preset": each.preset,
-            "experiment": each.id,
-            "split": each.split,
-            "display": {
-                "measures": plain({"loss": task.loss, **task.measures}),
-                "fronts": plain(task.fronts),
-                "axes": plain(task.space.axes),
-                "sample_line": task.sample_line,
-                "margin_share": task.margin_share,
-            },
-        }
-        jobs = []
-        for each_one in each.measurements:
-            if each_one.kept_at < 1 and not self._kept(each_one):
-                continue
-            identifier = each.measurement_id(each_one)
-            setting = format_setting(task.space.names, each_one.setting)
-            label = each_one.label
-            jobs.append(
-                {
-                    **self._common(identifier, "measure", f"{label} at {setting}"),
-                    "path": str(
-                        self.store.record_path(task.name, each_one.method.name, identifier)
-                    ),
-                    "split": each.split,
-                    "task": describe(task),
-                    "method": describe(each_one.method),
-                    "setting": list(each_one.setting),
-                    "cells": [to_builtins(cell_config(c, each.preset)) for c in each_one.cells],
-                    "uses": [self._place(cell) for cell in each_one.cells],
-                    "kept_at": each_one.kept_at,
-                    "head": {
-                        **head,
-                        "kind": each_one.kind,
-                        "share": each_one.share,
-                        "id": identifier,
-                        "method": label,
-                        "role": each_one.method.role,
-                        "tuned": each_one.method.tuned,
-                        "label": each_one.method.written() + label[len(each_one.method.name) :],
-                        "method_id": content_id(each_one.method.identity),
-                        "tuning": plain(each_one.method.tuning.get(task.name)),
-                        "seed": each_one.seed,
-                        "setting": setting,
-                        "cells": [cell.id for cell in each_one.cells],
-                        "outside": task.space.outside(each_one.setting),
-                    },
-                }
-            )
-        if any(getattr(type(task), hook) is not getattr(Task, hook) for hook in BEHIND):
-            identifier = content_id({"experiment": each.id, "preset": each.preset, "context": True})
-            jobs.append(
-                {
-                    **self._common(identifier, "context", "context curves"),
-                    "path": str(self.store.record_path(task.name, "context", identifier)),
-                    "task": describe(task),
-                    "split": each.split,
-                    "cells": [],
-                    "uses": [],
-                    "head": {
-                        **head, "kind": "context", "id": identifier, "method": "context",
-                        "seed": 0, "setting": "", "cells": [], "outside": [],
-                    },
-                }
-            )  # fmt: skip
-        return jobs
-
-    def _kept(self, one: Measurement) -> bool:
-        """Whether the snapshots it needs are there; cells of another run may have none."""
-        results = map(self.store.result, one.cells)
-        return all(done and done.weights_sha256(one.kept_at) for done in results)
+def display(task: Task) -> schema.Display:
+    """How a task writes what it measures."""
+    written = {
+        "measures": {"loss": task.loss, **task.measures},
+        "fronts": task.fronts,
+        "axes": task.space.axes,
+        "sample_line": task.sample_line,
+        "margin_share": task.margin_share,
+    }
+    return schema.from_plain(plain(written), schema.Display)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,9 +1,10 @@
-"""Where jobs run: here, one after another, or in a pool of spawned processes (and see `cluster`).
+"""Where jobs run: one loop for all, and two of the places: here, one after another, or in a pool of
+spawned processes. `bench/run/nodes.py` has the third, a Ray cluster.
 
-A job is a dict of plain values; `work(job, emit, should_stop)` does it and is importable by name.
-A job that fails, or whose process dies, is reported as a `failed` event and the others go on. A
-job with the id of another under `after` waits for that one; `jobs` has it earlier. A job that
-another run has (`Busy`) is tried again later.
+A job is a record of `bench/run/schema.py`; `work(job, emit, should_stop)` does it and is importable
+by name. One that fails, or whose process dies, is told by an event and the others go on. A job with
+the id of another under `after` waits for that one; `jobs` has it earlier. A job that another run
+has (`Busy`) is tried again later.
 """
 
 from __future__ import annotations
@@ -14,51 +15,44 @@ import itertools
 import math
 import multiprocessing
 import signal
+import sys
 import time
 import traceback
-from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from typing import Any
+from typing import Any, Self
 
 from bench.run.capacity import cores
 from bench.run.lease import Busy
+from bench.run.schema import Ended, Event, Job, Started, Waiting
 
-Job = dict[str, Any]
-Event = dict[str, Any]
 Emit = Callable[[Event], None]
-Work = Callable[[Job, Emit, Callable[[], bool]], None]
+Stop = Callable[[], bool]
+Work = Callable[[Any, Emit, Stop], None]
 
 RETRY = 1.0  # seconds before a job that another run has is tried again
+POLL = 0.2  # seconds until a driver looks for a stop and for jobs that hang
 STARTING = 120.0  # seconds that a process may take to begin a job before its limit counts
-ENDS = ("finished", "failed", "stopped", "busy")
+GRACE = 30.0  # seconds in which stopped jobs finish their step and save
 
 
-def attempt(work: Work, job: Job, emit: Emit, should_stop: Callable[[], bool]) -> str:
-    """Do one job; its outcome is returned and an event: finished, failed, stopped or busy."""
+def attempt(work: Work, job: Job, emit: Emit, should_stop: Stop) -> Ended:
+    """Do one job, and say how it ended."""
     from bench.train import Interrupted
 
-    outcome = "finished"
-
-    def tell(event: dict[str, Any]) -> None:
-        nonlocal outcome
-        outcome = event["event"]
-        emit(event)
-
-    emit({"event": "started", "job": job["id"]})
+    emit(Started(job=job.id))
     try:
         work(job, emit, should_stop)
     except Busy as busy:
-        tell({"event": "busy", "job": job["id"], "reason": str(busy)})
+        return Ended(job=job.id, how="busy", reason=str(busy))
     except Interrupted as stop:
-        tell({"event": "stopped", "job": job["id"], "reason": str(stop)})
+        return Ended(job=job.id, how="stopped", reason=str(stop))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()
-        tell({"event": "failed", "job": job["id"], "reason": reason, "trace": trace})
-    else:
-        tell({"event": "finished", "job": job["id"]})
-    return outcome
+        return Ended(job=job.id, how="failed", reason=reason, trace=traceback.format_exc())
+    return Ended(job=job.id, how="finished")
 
 
 class Queue:
@@ -71,14 +65,13 @@ class Queue:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._places = itertools.count()
         self._ready: list[tuple[int, Job]] = []  # a heap by place, which no two share
-        self._held: dict[str, list[tuple[int, Job]]] = defaultdict(list)  # by their parent's id
+        self._held: dict[str | None, list[tuple[int, Job]]] = defaultdict(list)  # by parent's id
         self._later: deque[tuple[float, Job]] = deque()  # by the time, as each waits equally long
         self._left = len(jobs)
-        known = {job["id"] for job in jobs}
+        known = {job.id for job in jobs}
         for job in jobs:
             entry = next(self._places), job
-            parent: Any = job.get("after")
-            (self._held[parent] if parent in known else self._ready).append(entry)
+            (self._held[job.after] if job.after in known else self._ready).append(entry)
 
     def __len__(self) -> int:
         """How many are still to be begun, or begun again."""
@@ -96,7 +89,7 @@ class Queue:
 
     def ended(self, job: Job) -> None:
         """What waited for the job can be begun, however it ended."""
-        for entry in self._held.pop(job["id"], []):
+        for entry in self._held.pop(job.id, []):
             heapq.heappush(self._ready, entry)
 
     def postpone(self, job: Job) -> None:
@@ -104,37 +97,114 @@ class Queue:
         self._later.append((time.monotonic() + RETRY, job))
 
 
-def here(
-    jobs: Sequence[Job],
-    work: Work,
-    emit: Emit,
-    should_stop: Callable[[], bool],
-    limit: float = math.inf,
-) -> None:
-    """Run the jobs in this process, in order, those that are busy elsewhere at the end.
+class Executor(ABC):
+    """Where jobs are done, for `Driver`, which enters it, and leaves it by what ended the run: a
+    KeyboardInterrupt asks for an end at once, anything else lets what is at work save before."""
 
-    A job that is still stepping after `limit` seconds is stopped, and fails with `timeout`.
-    """
-    queue = Queue(jobs)
-    while queue and not should_stop():
-        job = queue.take()
-        if job is None:  # other runs have all that is left
-            time.sleep(min(RETRY, 0.2))
-            continue
-        until = time.monotonic() + limit
+    retries = 0  # times a job is done again whose process or machine was lost
+    starting = math.inf  # seconds a job that was started may take to begin before its limit counts
+    grace = math.inf  # seconds until what does not end after a stop is left behind
 
-        def late(until: float = until) -> bool:
-            return time.monotonic() > until
+    def __enter__(self) -> Self:
+        return self
 
-        def tell(event: Event, late: Callable[[], bool] = late) -> None:
-            if event["event"] == "stopped" and late() and not should_stop():
-                event = {**event, "event": "failed", "trace": "", "reason": timeout(limit)}
-            emit(event)
+    @abstractmethod
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None: ...
 
-        if attempt(work, job, tell, lambda: should_stop() or late()) == "busy":
-            queue.postpone(job)
-        else:
-            queue.ended(job)
+    @abstractmethod
+    def places(self) -> int:
+        """How many jobs it takes at once."""
+
+    @abstractmethod
+    def start(self, job: Job) -> None: ...
+
+    @abstractmethod
+    def wait(self, tell: Emit, should_stop: Stop) -> None:
+        """Tell what happened meanwhile, of each job its `Started` and at last its `Ended`; return
+        after `POLL` seconds at the latest, but where a job is done in this very call."""
+
+    def ask_to_stop(self) -> None:
+        """What is at work shall finish its step, save, and end as stopped."""
+
+    def kill(self, job: Job) -> None:
+        """Take a job its process; nothing that is told of it later counts."""
+
+
+class Driver:
+    """Brings jobs to an executor and their events to `emit`; see `run`."""
+
+    def __init__(self, jobs: Sequence[Job], executor: Executor, emit: Emit, stop: Stop) -> None:
+        self.queue, self.executor = Queue(jobs), executor
+        self.emit, self.should_stop = emit, stop
+        self.at_work: dict[str, Job] = {}
+        self.since: dict[str, float] = {}  # by the id: when it began, or is to have begun
+        self.lost: Counter[str] = Counter()
+        self.stopped = math.inf  # when a stop was asked for
+
+    def run(self, limit: float = math.inf) -> None:
+        """Do the jobs. One that has not ended `limit` seconds after it began is killed, and fails
+        with `timeout`; after a stop those at work save, and no other begins."""
+        with self.executor:
+            while self.at_work or (self.queue and not self.stopping()):
+                if time.monotonic() - self.stopped > self.executor.grace:
+                    return
+                self._fill()
+                if self.at_work:
+                    self.executor.wait(self.tell, self.stopping)
+                    self._end_late(limit)
+                else:  # other runs have all that is left
+                    time.sleep(min(POLL, RETRY))
+
+    def stopping(self) -> bool:
+        if self.stopped == math.inf and self.should_stop():
+            self.stopped = time.monotonic()
+            self.executor.ask_to_stop()
+        return self.stopped < math.inf
+
+    def tell(self, event: Event) -> None:
+        if event.job not in self.at_work:  # one that was given up
+            return
+        if isinstance(event, Started):
+            self.since[event.job] = time.monotonic()
+        self.emit(event) if not isinstance(event, Ended) else self._end(event)
+
+    def _fill(self) -> None:
+        while not self.stopping() and len(self.at_work) < self.executor.places():
+            job = self.queue.take()
+            if job is None:
+                return
+            self.at_work[job.id] = job
+            self.since[job.id] = time.monotonic() + self.executor.starting
+            self.executor.start(job)
+
+    def _end(self, event: Ended) -> None:
+        job = self.at_work.pop(event.job)
+        if event.how == "lost":
+            event = self._after_loss(event)
+        if event.how != "busy":
+            self.queue.ended(job)
+            self.emit(event)
+            return
+        self.queue.postpone(job)
+        if not self.stopping():
+            self.emit(Waiting(job=event.job, reason=event.reason))
+
+    def _after_loss(self, event: Ended) -> Ended:
+        """It is tried again, but not for ever."""
+        self.lost[event.job] += 1
+        count, retries = self.lost[event.job], self.executor.retries
+        if count <= retries:
+            reason = f"{event.reason}; tried again, {count} of {retries} times"
+            return Ended(job=event.job, how="busy", reason=reason)
+        times = f", {count} times" if retries else ""
+        reason = f"{event.reason}{times}; was memory short?"
+        return Ended(job=event.job, how="failed", reason=reason, trace=event.trace)
+
+    def _end_late(self, limit: float) -> None:
+        now = time.monotonic()
+        for job in [job for name, job in self.at_work.items() if now - self.since[name] > limit]:
+            self.executor.kill(job)
+            self._end(Ended(job=job.id, how="failed", reason=timeout(limit)))
 
 
 def timeout(limit: float) -> str:
@@ -144,13 +214,83 @@ def timeout(limit: float) -> str:
     )
 
 
+@contextlib.contextmanager
+def stopping() -> Iterator[Stop]:
+    """Ctrl-C once asks the work to finish its step and save; twice stops at once.
+
+    SIGTERM, which a batch system sends a while before it kills, always asks to save, however often
+    it comes: `timeout` sends it to the process and to its group.
+    """
+    asked, pressed = False, 0
+
+    def ask(sign: int, _: object) -> None:
+        nonlocal asked, pressed
+        pressed += sign == signal.SIGINT
+        if pressed > 1:
+            raise KeyboardInterrupt
+        if not asked or sign == signal.SIGINT:
+            how = "Ctrl-C again" if pressed else "Ctrl-C twice"
+            print(f"\nstopping after this step; {how} stops at once", file=sys.stderr)
+        asked = True
+
+    try:
+        before = {sign: signal.signal(sign, ask) for sign in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+# Here ---------------------------------------------------------------------------------------------
+
+
+class Here(Executor):
+    """This process. A job that is still stepping after `limit` seconds is stopped, and fails."""
+
+    def __init__(self, work: Work, limit: float) -> None:
+        self.work, self.limit = work, limit
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def places(self) -> int:
+        return 1
+
+    def start(self, job: Job) -> None:
+        self.job = job
+
+    def wait(self, tell: Emit, should_stop: Stop) -> None:
+        until = time.monotonic() + self.limit
+
+        def late() -> bool:
+            return time.monotonic() > until
+
+        ended = attempt(self.work, self.job, tell, lambda: should_stop() or late())
+        if ended.how == "stopped" and late() and not should_stop():
+            ended = Ended(job=ended.job, how="failed", reason=timeout(self.limit))
+        tell(ended)
+
+
+def here(
+    jobs: Sequence[Job], work: Work, emit: Emit, should_stop: Stop, limit: float = math.inf
+) -> None:
+    """Run the jobs in this process, in order, those that are busy elsewhere at the end."""
+    Driver(jobs, Here(work, limit), emit, should_stop).run()
+
+
+# A pool -------------------------------------------------------------------------------------------
+
+
 class _Worker:
     """A spawned process with a pipe of its own: no lock is shared that a killed one could hold."""
 
-    def __init__(self, context: Any, work: Work, stop: Any, threads: int) -> None:
+    def __init__(self, context: Any, *arguments: Any) -> None:
         self.pipe, theirs = context.Pipe()
-        arguments = (work, theirs, stop, threads)
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
         # Ctrl-C reaches every process of the terminal, and SIGTERM of a batch job every process of
         # it; workers inherit that the parent decides.
         before = {}
@@ -165,104 +305,89 @@ class _Worker:
         theirs.close()
         self.job: Job | None = None
 
-    def give(self, job: Job) -> None:
-        self.job, self.since = job, time.monotonic() + STARTING  # until it says that it began
-        self.pipe.send(job)
+    def receive(self) -> Event:
+        assert self.job is not None
+        try:
+            return self.pipe.recv()  # type: ignore[no-any-return]
+        except (EOFError, OSError):  # it is gone, and so is its end of the pipe
+            self.process.join()
+            reason = f"its process died (exit code {self.process.exitcode})"
+            return Ended(job=self.job.id, how="lost", reason=reason)
+
+
+class Pool(Executor):
+    """Spawned processes, each with its share of the CPU's threads."""
+
+    def __init__(self, work: Work, workers: int) -> None:
+        self.starting = STARTING
+        self.workers, self.crew = workers, dict[Any, _Worker]()  # by its pipe
+        self.context = multiprocessing.get_context("spawn")
+        self.stop = self.context.RawValue("b", 0)
+        self.arguments = work, self.stop, max(1, cores() // max(1, workers))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.ask_to_stop()
+        for worker in self.crew.values():
+            if kind is KeyboardInterrupt:  # asked twice: at once, without saving
+                worker.process.kill()
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+        until = time.monotonic() + GRACE
+        for worker in self.crew.values():
+            worker.process.join(timeout=max(0.0, until - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+
+    def places(self) -> int:
+        return self.workers
+
+    def ask_to_stop(self) -> None:
+        self.stop.value = 1
+
+    def start(self, job: Job) -> None:
+        worker = next((worker for worker in self.crew.values() if worker.job is None), None)
+        if worker is None:
+            worker = _Worker(self.context, *self.arguments)
+            self.crew[worker.pipe] = worker
+        worker.job = job
+        worker.pipe.send(job)
+
+    def wait(self, tell: Emit, should_stop: Stop) -> None:
+        at_work = [pipe for pipe, worker in self.crew.items() if worker.job]
+        for pipe in connection.wait(at_work, timeout=POLL):
+            worker = self.crew[pipe]
+            event = worker.receive()
+            if isinstance(event, Ended):
+                worker.job = None
+                if event.how == "lost":
+                    del self.crew[pipe]
+            tell(event)
+
+    def kill(self, job: Job) -> None:
+        worker = next(worker for worker in self.crew.values() if worker.job is job)
+        worker.process.kill()
+        worker.process.join()
+        del self.crew[worker.pipe]
 
 
 def pool(
     jobs: Sequence[Job],
     work: Work,
     emit: Emit,
-    should_stop: Callable[[], bool],
+    should_stop: Stop,
     workers: int,
     limit: float = math.inf,
 ) -> None:
-    """Run the jobs in `workers` spawned processes, each with its share of the CPU's threads.
-
-    A process that has not done its job after `limit` seconds is killed, and the job fails with
-    `timeout`. They are counted from `STARTING` seconds after it was given the job at the latest.
-    """
-    context = multiprocessing.get_context("spawn")
-    stop = context.RawValue("b", 0)
-    queue = Queue(jobs)
-    workers = min(workers, len(queue))
-    threads = max(1, cores() // max(1, workers))
-    crew: list[_Worker] = []
-
-    def employ() -> None:
-        """Give waiting jobs to idle workers, and new workers to the empty places."""
-        while not stop.value:
-            idle = next((worker for worker in crew if worker.job is None), None)
-            if idle is None and len(crew) == workers:
-                return
-            job = queue.take()
-            if job is None:
-                return
-            if idle is None:
-                idle = _Worker(context, work, stop, threads)
-                crew.append(idle)
-            idle.give(job)
-
-    try:
-        employ()
-        while any(worker.job for worker in crew) or (queue and not stop.value):
-            if should_stop():
-                stop.value = 1
-            at_work = {worker.pipe: worker for worker in crew if worker.job is not None}
-            if not at_work:
-                time.sleep(0.2)
-            for pipe in connection.wait(list(at_work), timeout=0.2):
-                worker = at_work[pipe]  # type: ignore[index]
-                assert worker.job is not None
-                try:
-                    event = worker.pipe.recv()
-                except (EOFError, OSError):  # it is gone, and so is its end of the pipe
-                    worker.process.join()
-                    crew.remove(worker)
-                    code = worker.process.exitcode
-                    reason = f"its process died (exit code {code}); was memory short?"
-                    event = {"event": "failed", "job": worker.job["id"], "reason": reason}
-                    event["trace"] = ""
-                if event["event"] == "started":
-                    worker.since = time.monotonic()
-                elif event["event"] == "busy":
-                    queue.postpone(worker.job)
-                elif event["event"] in ENDS:
-                    queue.ended(worker.job)
-                if event["event"] in ENDS:
-                    worker.job = None
-                emit(event)
-            for worker in [w for w in crew if w.job and time.monotonic() - w.since > limit]:
-                assert worker.job is not None
-                worker.process.kill()
-                worker.process.join()
-                crew.remove(worker)
-                queue.ended(worker.job)
-                event = {"event": "failed", "job": worker.job["id"], "trace": ""}
-                emit({**event, "reason": timeout(limit)})
-            employ()
-    except KeyboardInterrupt:  # asked twice: at once, without saving
-        for worker in crew:
-            worker.process.kill()
-        raise
-    finally:
-        stop.value = 1
-        for worker in crew:
-            with contextlib.suppress(OSError):
-                worker.pipe.send(None)
-        until = time.monotonic() + 30  # enough to finish a step and save
-        for worker in crew:
-            worker.process.join(timeout=max(0.0, until - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
+    """Run the jobs in `workers` spawned processes, the limit counted from `STARTING` seconds after
+    a process was given a job at the latest."""
+    Driver(jobs, Pool(work, min(workers, len(jobs))), emit, should_stop).run(limit)
 
 
-def _serve(work: Work, pipe: Any, stop: Any, threads: int) -> None:
+def _serve(pipe: Any, work: Work, stop: Any, threads: int) -> None:
     """A pool process: do the jobs that come in until None comes, or until the parent is gone."""
     import torch
 
     torch.set_num_threads(threads)
     with contextlib.suppress(EOFError, OSError):
         while (job := pipe.recv()) is not None:
-            attempt(work, job, pipe.send, lambda: bool(stop.value))
+            pipe.send(attempt(work, job, pipe.send, lambda: bool(stop.value)))

@@ -294,41 +294,42 @@ class Job(Struct, kw_only=True):
     """One thing to do. root: the results folder. uses: the folders in it that are needed, the one
     written to first. after: the job that comes before it."""
 
-    id: Text
-    label: Text
+    id: str
+    label: str
     root: str
     device: str
     uses: tuple[str, ...] = ()
-    after: Text | None = None
+    after: str | None = None
 
 
-class Train(Job, kw_only=True, tag="train"):
+class Train(Job, kw_only=True):
     cell: CellConfig
     shared: bool = False  # others use the device meanwhile
 
 
-class Measure(Job, kw_only=True, tag="measure"):
-    """path: of the head to write. kept_at: after which share of its training the network is."""
+class Recording(Job, kw_only=True):
+    """Something to write into the records. path: of the head, as seen from `root`."""
 
     path: str
     task: Plugin
+    head: Head
+
+
+class Measure(Recording, kw_only=True):
+    """kept_at: after which share of its training the network is."""
+
     method: Plugin
     setting: Values
     cells: tuple[CellConfig, ...]
-    head: Head
     kept_at: float = 1.0
 
 
-class Context(Job, kw_only=True, tag="context"):
+class Context(Recording, kw_only=True):
     """Known curves, and the original of the sample."""
-
-    path: str
-    task: Plugin
-    head: Head
 
 
 class Event(Struct, kw_only=True):
-    """What the process that has a job says of it; `job` is its id."""
+    """What is told of a job while it is at work; `job` is its id."""
 
     job: str
 
@@ -349,10 +350,17 @@ class Note(Event, kw_only=True):
     note: str
 
 
-class Ended(Event, kw_only=True):
-    """finished, failed, stopped: over for this run. busy: another run has it, to be tried again."""
+class Waiting(Event, kw_only=True):
+    """It is to be tried again, or cannot begin."""
 
-    how: Literal["finished", "failed", "stopped", "busy"]
+    reason: str
+
+
+class Ended(Event, kw_only=True):
+    """finished, failed, stopped: over for this run. Only between a process and `schedule.Driver`:
+    busy, another run has it; lost, the process or its machine is gone."""
+
+    how: Literal["finished", "failed", "stopped", "busy", "lost"]
     reason: str = ""
     trace: str = ""
 

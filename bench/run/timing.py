@@ -7,6 +7,7 @@ one, in one process and in alternation, so that a busy machine slows all three.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import tempfile
 import time
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from bench.cost import keep_freed_memory, stepping
 from bench.method import Cell, build
-from bench.registry import method
+from bench.registry import DEFAULT_METHODS, method
 from bench.space import Setting
 from bench.task import Task
 from bench.train import fit
@@ -35,26 +36,22 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
     short = dataclasses.replace(task.training, steps=steps, compile=False)
     task = dataclasses.replace(task, training=short)  # type: ignore[type-var]
     (setting,) = task.space.grid(1)
-    grid, conditioned = method("fixed_grid"), method("yoto")
-    fixed_cell = Cell(task=task, method=grid, seed=0, trained_for=(setting,))
-    yoto_cell = Cell(task=task, method=conditioned, seed=0)
+    methods = {each.role: each for each in map(method, DEFAULT_METHODS) if not each.tuned}
+    fixed = Cell(task=task, method=methods["reference"], seed=0, trained_for=(setting,))
+    conditioned = Cell(task=task, method=methods["under test"], seed=0)
     data_share: list[float] = []
 
     def harness(cell: Cell) -> float:
         with tempfile.TemporaryDirectory() as folder:
-            network = build(cell)
-
-            def draw(count: int, generator: torch.Generator) -> torch.Tensor:
-                return cell.method.draw(cell, count, generator)
-
-            ledger = fit(task, network, draw, 0, device, Path(folder), log_every=log_every)
+            draw = functools.partial(cell.method.draw, cell)
+            ledger = fit(task, build(cell), draw, 0, device, Path(folder), log_every=log_every)
         data_share.append(ledger["seconds"]["data"] / stepping(ledger))
         return stepping(ledger) / steps
 
     loops: dict[str, Callable[[], float]] = {
-        "bare loop": lambda: bare(task, fixed_cell, setting, device),
-        "harness, fixed": lambda: harness(fixed_cell),
-        "harness, conditioned": lambda: harness(yoto_cell),
+        "bare loop": lambda: bare(task, fixed, setting, device),
+        "harness, fixed": lambda: harness(fixed),
+        "harness, conditioned": lambda: harness(conditioned),
     }
     for loop in loops.values():
         loop()  # warm up

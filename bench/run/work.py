@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,24 @@ from bench.cost import (
 )
 from bench.faithful import faithful
 from bench.method import Cell, Method, build
-from bench.registry import revive
-from bench.run import schedule
+from bench.run import schema
 from bench.run.lease import Lease
 from bench.run.plan import cell_label
 from bench.run.records import WHOLE, Record, picture_is_whole
-from bench.run.schema import CellConfig, Damaged, Head, Ledger, from_plain, read
+from bench.run.schedule import Emit, Stop
 from bench.run.store import Store, cell_from, packed, unpacked
 from bench.task import Task, weighted
 from bench.train import Diverged, fit
 
 
-def perform(job: dict[str, Any], emit: schedule.Emit, should_stop: Callable[[], bool]) -> None:
+def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
     keep_freed_memory()
-    store, device = Store(Path(job["root"])), torch.device(job["device"])
     try:
-        _perform(job, store, device, emit, should_stop)
+        if isinstance(job, schema.Train):
+            train(job, emit, should_stop)
+        elif isinstance(job, schema.Recording):
+            record(job)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -49,81 +50,66 @@ def perform(job: dict[str, Any], emit: schedule.Emit, should_stop: Callable[[], 
         give_back_memory()
 
 
-def _perform(
-    job: dict[str, Any],
-    store: Store,
-    device: torch.device,
-    emit: schedule.Emit,
-    should_stop: Callable[[], bool],
-) -> None:
-    if job["kind"] == "train":
-
-        def progress(event: dict[str, Any]) -> None:
-            emit({"event": "step", "job": job["id"], **event})
-
-        cell = cell_from(from_plain(job["cell"], CellConfig))
-        preset_name = job["cell"]["preset"]
-        train(
-            store, cell, preset_name, device, job["shared"], progress, should_stop, job["snapshots"]
-        )
-        return
-    path = Path(job["path"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lease = Lease(record_lease(path))
-    with lease.hold():
-        if recorded(store, job):  # another run did meanwhile
-            return
-        (measure if job["kind"] == "measure" else context)(store, job, device, lease)
+def lease_of(job: schema.Job) -> Lease | None:
+    """Of the cell that a job trains, or of the record it writes."""
+    if isinstance(job, schema.Train):
+        return Lease(Path(job.root) / job.uses[0] / "lease.json")
+    if isinstance(job, schema.Recording):
+        return Lease(record_lease(Path(job.root) / job.path))
+    return None
 
 
-def train(
-    store: Store,
-    cell: Cell,
-    preset_name: str,
-    device: torch.device,
-    shared: bool,
-    progress: Callable[[dict[str, Any]], None],
-    should_stop: Callable[[], bool],
-    snapshots: Sequence[float] = (),
-) -> None:
+def record_lease(path: Path) -> Path:
+    """The lease of whoever makes the record whose JSON file is `path`; no JSON file itself."""
+    return path.with_suffix(".lease")
+
+
+# Training -----------------------------------------------------------------------------------------
+
+
+def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
     """Train one cell and store it; a diverged one is stored as such, a finished one left alone.
 
     Raises Busy where another run trains it, and what `fit` raises.
     """
+    store, device = Store(Path(job.root)), torch.device(job.device)
+    cell, preset, shares = cell_from(job.cell), job.cell.preset, job.cell.snapshots
     if store.result(cell) is not None:
         return
-    folder = store.prepare(cell, preset_name, snapshots)
+    folder = store.prepare(cell, preset, shares)
     lease = Lease(folder / "lease.json")
 
     def stop() -> bool:
         lease.check()  # before anything is saved: it would be over the new holder's
         return should_stop()
 
+    def progress(line: dict[str, Any]) -> None:
+        emit(schema.from_plain({"job": job.id, **line}, schema.Step))
+
     draw = functools.partial(cell.method.draw, cell)
-    steps = cell.task.training.steps
-    shares = {max(1, round(share * steps)): share for share in snapshots}
-    keep = {step: functools.partial(store.keep, cell, share=shares[step]) for step in shares}
+    at = {max(1, round(share * cell.task.training.steps)): share for share in shares}
+    keep = {step: functools.partial(store.keep, cell, share=share) for step, share in at.items()}
     with lease.hold():
         if store.result(cell) is not None:  # somebody finished it meanwhile
             return
         store.tidy(cell)
-        store.prepare(cell, preset_name, snapshots)
+        store.prepare(cell, preset, shares)
         try:
             network = build(cell, _before(store, cell))
             ledger = fit(
-                cell.task, network, draw, cell.seed, device, folder, progress, stop, shared,
+                cell.task, network, draw, cell.seed, device, folder, progress, stop, job.shared,
                 snapshots=keep,
             )  # fmt: skip
         except Diverged as error:
-            store.give_up(cell, preset_name, str(error), from_plain(error.ledger, Ledger))
-            progress({"note": f"diverged: {error}"})
+            store.give_up(cell, preset, str(error), schema.from_plain(error.ledger, schema.Ledger))
+            emit(schema.Note(job=job.id, note=f"diverged: {error}"))
             return
         with torch.backends.cudnn.flags(**EXACT):
             weights = packed(network)
             faithful(cell, network, lambda: unpacked(cell, weights), device)
         ledger["constants"] = cell.task.constants()
-        kept = {shares[step]: digest for step, digest in ledger.pop("snapshots").items()}
-        store.finish(cell, preset_name, network, from_plain(ledger, Ledger), kept)
+        kept = {at[step]: digest for step, digest in ledger.pop("snapshots").items()}
+        store.finish(cell, preset, network, schema.from_plain(ledger, schema.Ledger), kept)
 
 
 def _before(store: Store, cell: Cell) -> nn.Module | None:
@@ -142,40 +128,57 @@ def _before(store: Store, cell: Cell) -> nn.Module | None:
     return store.network(cell.after).model
 
 
+# Measuring ----------------------------------------------------------------------------------------
+
+
 # Real coding needs the same bits in encoder and decoder, and a reference needs fp32 to be fp32.
 EXACT = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
 
 
 @torch.no_grad()
-@torch.backends.cudnn.flags(**EXACT)
-def measure(store: Store, job: dict[str, Any], device: torch.device, lease: Lease) -> None:
-    """Write the records of one method at one setting, on every test example; `lease` is held."""
-    task = revive(job["task"], Task)  # type: ignore[type-abstract]
-    path = Path(job["path"])
-    cells = [cell_from(from_plain(config, CellConfig)) for config in job["cells"]]
+def record(job: schema.Recording) -> None:
+    """Write the records of one method at one setting, or of known curves, on every test example."""
+    store, path = Store(Path(job.root)), Path(job.root) / job.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lease = Lease(record_lease(path))
+    with lease.hold(), torch.backends.cudnn.flags(**EXACT):
+        if recorded(store, job):  # another run did meanwhile
+            return
+        task = job.task.revive(Task)
+        if isinstance(job, schema.Measure):
+            records, picture = measured(store, job, task)
+        else:
+            records, picture = context(job, task)
+        lease.check()
+        store.write_records(path, job.head, records, picture)
+
+
+Rows = tuple[list[Record], bytes | None]  # and a picture
+
+
+def measured(store: Store, job: schema.Measure, task: Task) -> Rows:
+    """One method at one setting; `job.head` is filled in."""
+    device, head = torch.device(job.device), job.head
+    cells = [cell_from(config) for config in job.cells]
     results = [store.result(cell) for cell in cells]
-    if any(result is None for result in results):
+    if None in results:
         raise RuntimeError("a network it needs is not trained; run again to train it")
-    share = job["kept_at"]
-    head = from_plain(job["head"], Head)
-    head.models = models(store, cells, share)
-    diverged = [r for r in results if r is not None and r.status == "diverged"]
-    if diverged:
-        head.status, head.reason = "diverged", diverged[0].reason or ""
-        store.write_records(path, head, [])
-        return
-    setting = tuple(job["setting"])
-    plain_method = revive(job["method"], Method)  # type: ignore[type-abstract]
-    networks = [store.network(cell, share).to(device) for cell in cells]
+    head.models = models(store, cells, job.kept_at)
+    for result in results:
+        if result is not None and result.status == "diverged":
+            head.status, head.reason = "diverged", result.reason or ""
+            return [], None
+    method = job.method.revive(Method)
+    networks = [store.network(cell, job.kept_at).to(device) for cell in cells]
     answers: list[nn.Module] = []
     head.answering_flops = count_flops(
-        lambda: answers.append(plain_method.at(task, cells, networks, setting))
+        lambda: answers.append(method.at(task, cells, networks, job.setting))
     )
     model = answers[0].eval()
     task.ready(model)
-    coefficients = torch.tensor([setting], device=device)
+    coefficients = torch.tensor([job.setting], device=device)
     rows: list[tuple[str, str, float]] = []
-    picture, data = None, task.data(job["split"]).to(device)
+    picture, data = None, task.data(head.split).to(device)
     for example, batch in data.examples():
         values = task.measure(model, batch)
         terms = {name: values[name].to(device) for name in task.terms}
@@ -184,35 +187,26 @@ def measure(store: Store, job: dict[str, Any], device: torch.device, lease: Leas
         if picture is None and head.kind not in ("snapshot", "length"):
             picture = encode_png(task.sample(model, batch))
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
-    records = [
-        Record(
-            head.task, head.preset, head.experiment, head.method, head.seed,
-            ",".join(head.cells), head.setting, *row,
-        )
-        for row in rows
-    ]  # fmt: skip
+    used = ",".join(head.cells)
+    common = head.task, head.preset, head.experiment, head.method, head.seed, used, head.setting
     head.missing = tuple(sorted(task.missing()))
     # What is coded on another kind of device may have other bytes.
     head.device, head.device_name = device.type, device_name(device)
-    lease.check()
-    store.write_records(path, head, records, picture)
+    return [Record(*common, *row) for row in rows], picture
 
 
-def context(store: Store, job: dict[str, Any], device: torch.device, lease: Lease) -> None:
-    """Write the curves a task draws behind the methods, for the same test examples."""
-    task = revive(job["task"], Task)  # type: ignore[type-abstract]
-    head = from_plain(job["head"], Head)
+def context(job: schema.Recording, task: Task) -> Rows:
+    """The curves a task draws behind the methods, for the same test examples."""
+    head, data = job.head, task.data(job.head.split)
     records = [
-        Record(head.task, head.preset, head.experiment, curve, 0, "", setting, example,
-               name, value)
-        for example, batch in task.data(job["split"]).examples()
+        Record(head.task, head.preset, head.experiment, curve, 0, "", setting, example, name, value)
+        for example, batch in data.examples()
         for curve, setting, values in task.context(batch)
         for name, value in values.items()
-    ]  # fmt: skip
+    ]
+    _, first = next(iter(data.examples()))
     head.missing = tuple(sorted(task.missing()))
-    _, first = next(iter(task.data(job["split"]).examples()))
-    lease.check()
-    store.write_records(Path(job["path"]), head, records, encode_png(task.original(first)))
+    return records, encode_png(task.original(first))
 
 
 def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> tuple[str, ...]:
@@ -221,26 +215,21 @@ def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> tuple[str
     return tuple((done.weights_sha256(share) or done.status) if done else "" for done in results)
 
 
-def record_lease(path: Path) -> Path:
-    """The lease of whoever makes the record whose JSON file is `path`; no JSON file itself."""
-    return path.with_suffix(".lease")
-
-
 def recorded(
     store: Store,
-    job: dict[str, Any],
+    job: schema.Recording,
     cells: Mapping[str, Cell] | None = None,
     missing: Iterable[str] | None = None,
 ) -> bool:
     """Whether a measurement is there, whole, and made from the weights that are stored now, on all
     measures that can be had. cells: by id, and missing: of the task, where they are at hand."""
-    path = Path(job["path"])
+    path = store.root / job.path
     table = path.with_suffix(".csv")
     if not path.exists() or not table.exists():
         return False
     try:
-        head = read(path, Head)
-    except Damaged:
+        head = schema.read(path, schema.Head)
+    except schema.Damaged:
         return False
     if (
         head.status == "failed"
@@ -249,11 +238,12 @@ def recorded(
     ):
         return False
     if missing is None:
-        missing = revive(job["task"], Task).missing()  # type: ignore[type-abstract]
-    configs = [from_plain(config, CellConfig) for config in job["cells"]]
-    used = [cells[each.id] if cells is not None else cell_from(each) for each in configs]
-    same = head.models == models(store, used, job.get("kept_at", 1.0))
-    return same and not set(head.missing) - set(missing)
+        missing = job.task.revive(Task).missing()
+    if isinstance(job, schema.Measure):
+        used = [cells[each.id] if cells is not None else cell_from(each) for each in job.cells]
+        if head.models != models(store, used, job.kept_at):
+            return False
+    return not set(head.missing) - set(missing)
 
 
 def encode_png(picture: torch.Tensor | None) -> bytes | None:

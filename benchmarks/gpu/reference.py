@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.commands import stopping
-
 from bench.run.capacity import cores
 from bench.run.plan import Experiment, experiment
 from bench.run.runner import Run, choose_device

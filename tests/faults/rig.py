@@ -84,11 +84,12 @@ class Child:
             sys.stderr = os.fdopen(2, "w", buffering=1)
             os.environ.update(environment)
             import bench.cli
+            import bench.commands
             import bench.train
 
             bench.train.CHECKPOINT_SECONDS = 0.01
             if not report:
-                bench.cli._report = lambda *_, **__: None
+                bench.commands._report = lambda *_, **__: None
             prepare()
             code = bench.cli.main(words)
         except BaseException:

@@ -1,0 +1,400 @@
+"""What each command does, from the options of `bench/cli.py`: check, call, print.
+
+Imports are late where a command can do without torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import warnings
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.files import leading_out, printable, printable_lines
+
+if TYPE_CHECKING:
+    from bench.run.schema import CellConfig
+
+# What `run --config` takes from the file and not from the command line.
+REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths")
+
+
+def run(options: Namespace) -> int:
+    import torch
+
+    from bench.run import runner
+    from bench.run.plan import experiment_from
+    from bench.run.schedule import stopping
+    from bench.run.schema import CellConfig
+
+    root = _results(options)
+    per_device = _per_device(options.per_device, options.on)
+    if options.address and options.on != "ray":
+        raise ValueError("--address names a Ray cluster and needs --on ray")
+    device = torch.device("cpu") if options.on == "ray" else runner.choose_device(options.device)
+    if options.settings is not None and options.settings < 1:
+        raise ValueError("--settings needs 1 or more")
+    config = _stored(options) if options.config else None
+    if isinstance(config, CellConfig):
+        return _train(config, root, runner.choose_device(options.device))
+    experiments = (
+        _experiments(options) if config is None else [*map(experiment_from, config.experiments)]
+    )
+    if not options.limit > 0:
+        raise ValueError("--limit needs more than 0 seconds")
+    where = ""
+    if options.on == "ray" and not options.dry:  # last: no cluster is started for a misspelt name
+        from bench.run import cluster
+
+        where = f", Ray at {cluster.connect(options.address)}"
+        device = torch.device(cluster.device(options.device))
+    run = runner.Run(root, experiments, device, options.on, per_device, options.limit)
+    if options.again and not options.dry:
+        run.open_data()  # first: results are not deleted for what cannot be made again
+        run.forget()
+    config_path = run.save_config()
+    jobs = run.train_jobs()
+    if options.dry:
+        for job in jobs:
+            print(shlex.join([*program(), "cell", job.id, *_flags(options, "device")]))
+        return 0
+    _announce(run, len(jobs), where)
+    if jobs or run.record_jobs():
+        run.open_data()
+    with stopping() as stop:
+        done = run.complete(stop)
+    if not done:
+        print("stopped, everything done so far is kept; to continue:")
+        print(f"  {_continuation(options, config_path)}")
+        return 130
+    return _ended(run)
+
+
+def _stored(options: Namespace) -> Any:
+    """The configuration of a run or cell that is to be replayed."""
+    from bench.run.schema import CellConfig, RunConfig, read
+
+    given = [name for name in REPLAYED if vars(options)[name] != vars(options.usual)[name]]
+    if given := [*given, *options.locations]:
+        raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
+    return read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
+
+
+def _experiments(options: Namespace) -> list[Any]:
+    from bench.registry import DEFAULT_TASKS, split_methods
+    from bench.run import plan
+
+    methods = split_methods(options.methods) if options.methods else None
+    seeds = _numbers(options.seeds, int, "--seeds {!r}: give whole numbers, as in 0,1,2")
+    refusal = "--lengths {!r}: give shares of the steps, as in 0.25,0.5,1"
+    lengths = _numbers(options.lengths, float, refusal)
+    design, split, where = options.design, options.split, options.locations
+    how = methods, options.settings, seeds, where, design, split, lengths
+    experiments: list[Any] = []
+    for task in dict.fromkeys(options.tasks or DEFAULT_TASKS):
+        planned = plan.experiment(task, options.preset, *how)
+        if planned not in experiments:  # "toy[dimension=8]" and "toy[ dimension = 8 ]" are one
+            experiments.append(planned)
+    return experiments
+
+
+def _numbers(text: str | None, kind: type, refusal: str) -> list[Any] | None:
+    try:
+        return [kind(part) for part in text.split(",")] if text else None
+    except ValueError:
+        raise ValueError(refusal.format(text)) from None
+
+
+def _per_device(text: str, on: str) -> int | None:
+    """A number, or None for auto."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1 or (int(text) > 1 and on == "here"):
+        raise ValueError(
+            f"--per-device {text}: give auto, or how many cells run at once, which needs "
+            "--on pool or --on ray"
+        )
+    return int(text)
+
+
+def _announce(run: Any, missing: int, where: str) -> None:
+    from rich.markup import escape
+
+    console = terminal()
+    for planned in run.experiments:
+        task, training = planned.task, planned.task.training
+        text = (
+            f"({printable(planned.preset)}): {len(planned.settings)} settings, {_seeds(planned)}, "
+            f"methods {printable(', '.join(planned.methods))}; {training.steps} steps of "
+            f"{training.batch} per network; on {run.device}{where}"
+        )
+        name = escape(printable(task.name))
+        console.print(f"[bold]{name}[/bold] {escape(text)}", highlight=False)
+        for measure, reason in task.missing().items():
+            console.print(f"{measure} is not measured:", style="yellow", markup=False, end=" ")
+            console.print(reason, markup=False, highlight=False, soft_wrap=True)
+    count = sum(len(planned.cells) for planned in run.experiments)
+    print(f"networks: {count} planned, {count - missing} stored, {missing} to train")
+
+
+def _seeds(planned: Any) -> str:
+    return f"{len(planned.seeds)} seed{'s' * (len(planned.seeds) > 1)}"
+
+
+def _ended(run: Any) -> int:
+    """Say what failed, and write the report."""
+    console, root = terminal(), run.store.root
+    for failure in run.failures:
+        console.print("failed:", style="red", end=" ")
+        console.print(printable_lines(failure), markup=False, highlight=False, soft_wrap=True)
+    if run.failures:
+        log = root / "failures.log"
+        details = f"details are in {log}; " if log.exists() else ""
+        print(f"{details}run again to try these once more")
+    _report([root], {(each.task.name, each.preset, each.id) for each in run.experiments})
+    return 1 if run.failures else 0
+
+
+def program() -> list[str]:
+    """The words before a command, as they work in any folder."""
+    usual = shutil.which("python")
+    same = usual and os.path.dirname(usual) == os.path.dirname(sys.executable)
+    python = "python" if same else sys.executable
+    script = Path(__file__).resolve().parent.parent / "run_bench.py"
+    return [python, str(script)] if script.is_file() else [python, "-m", "run_bench"]
+
+
+def _continuation(options: Namespace, config: Path) -> str:
+    """The command that continues a run where and as it was running."""
+    flags = _flags(options, "device", "on", "address", "per_device", "limit")
+    return shlex.join([*program(), "run", "--config", str(config.absolute()), *flags])
+
+
+def _flags(options: Namespace, *names: str) -> list[str]:
+    """Where things lie, and the options of these names that are not as usual, as words."""
+    words = ["--out", os.path.abspath(options.out)]
+    words += ["--cache", os.path.abspath(options.cache)] if options.cache else []
+    for name in names:
+        if (value := vars(options)[name]) != vars(options.usual)[name]:
+            words += ["--" + name.replace("_", "-"), str(value)]
+    return words
+
+
+def cell(options: Namespace) -> int:
+    from bench.run.runner import choose_device
+    from bench.run.schema import CellConfig, read
+    from bench.run.store import Store
+
+    root = _results(options)
+    config = read(Store(root).find(options.id) / "config.json", CellConfig)
+    return _train(config, root, choose_device(options.device))
+
+
+def _train(config: CellConfig, root: Path, device: Any) -> int:
+    from bench.run import runner
+    from bench.run.schedule import stopping
+    from bench.run.store import Store, cell_from
+
+    cell = cell_from(config)
+    if Store(root).result(cell) is not None:
+        print(f"{cell.id} is done already")
+        return 0
+    run = runner.Run(root, [], device)
+    jobs = []
+    for link in cell.chain:  # what it starts from comes first, unless it is there
+        if Store(root).result(link) is None:
+            what = link, config.preset, config.snapshots
+            Store(root).prepare(*what)
+            jobs.append(run.train_job(*what))
+    with stopping() as stop:
+        run.execute(jobs, "training", stop)
+        if stop():
+            print("stopped, its state is saved; give the same command again to continue")
+            return 130
+    for failure in run.failures:
+        print(f"failed: {printable_lines(failure)}", file=sys.stderr)
+    return 1 if run.failures else 0
+
+
+def report(options: Namespace) -> int:
+    roots = [Path(folder) for folder in options.folders or ["results"]]
+    for root in roots:
+        if not root.is_dir():
+            raise ValueError(f"there is no results folder {root}: name one, or `run` first")
+    if options.explain:
+        from bench.report.explain import explain
+        from bench.report.load import load_results
+
+        print(printable_lines(explain(load_results(*roots), options.explain)))
+        return 0
+    _report(roots, None, Path(options.out) if options.out else None)
+    return 0
+
+
+def _report(
+    roots: Sequence[Path], only: set[tuple[str, str, str]] | None, out: Path | None = None
+) -> None:
+    from bench import report
+
+    console = terminal()
+    reports = report.build(*roots, out=out, only=only)
+    for built in reports:
+        for table in report.terminal_tables([built]):
+            console.print()
+            console.print(table)
+        print(f"\nreport: {printable(built.folder / 'report.md')}")
+    if reports:
+        page = reports[0].folder.parent / "index.html"
+        print(f"\nto look at: {printable(page)}")
+
+
+def terminal() -> Any:
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100)
+
+
+def status(options: Namespace) -> int:
+    from bench.run import folders
+    from bench.run.board import clock
+
+    rows = folders.status(Path(options.folder))
+    names = ("done", "running", "begun", "missing", "failed", "diverged")
+    table = [["task", "method", *names, "trained", "left"]]
+    for row in rows:
+        left = "?" if row.left is None else clock(row.left)
+        counts = [str(getattr(row, name)) for name in names]
+        table.append(
+            [printable(row.task), printable(row.method), *counts, clock(row.seconds), left]
+        )
+    task, method = (max(len(line[place]) for line in table) for place in (0, 1))
+    for line in table:
+        cells = [line[0].ljust(task), line[1].ljust(method), *(cell.rjust(8) for cell in line[2:])]
+        print("  ".join(cells))
+    totals = {name: sum(getattr(row, name) for row in rows) for name in names}
+    listed = ", ".join(f"{count} {name}" for name, count in totals.items())
+    print(f"\n{sum(totals.values())} networks: {listed}")
+    print("left: training seconds of one network after another, at the pace of the finished ones")
+    return 0
+
+
+def merge(options: Namespace) -> int:
+    from bench.run import folders
+
+    out = _results(options)
+    cells, records = folders.merge([Path(folder) for folder in options.folders], out)
+    print(f"{cells} networks and {records} measurements copied into {out}")
+    return 0
+
+
+def clean(options: Namespace) -> int:
+    from bench.run import folders
+
+    root = Path(options.folder)
+    if not root.is_dir():
+        raise ValueError(f"there is no results folder {root}")
+    _writable(root)
+    files, freed = folders.clean(root)
+    print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
+    return 0
+
+
+def listing(options: Namespace) -> int:
+    from bench.registry import DEFAULT_METHODS, METHODS, TASKS, method, preset, task_class
+
+    for name in TASKS:
+        task: Any = task_class(name)
+        print(f"{name}: {task.line}")
+        for size, chosen in task.presets().items():
+            counts = f"{chosen.settings} settings, {_seeds(chosen)}"
+            print(f"    {size:12} {counts:22} {chosen.line}")
+    print(f"\n{options.more}")
+    print("\nmethods (*: in a run that names none)")
+    for name in METHODS:
+        print(f"  {'*' if name in DEFAULT_METHODS else ' '} {name:15} {method(name).line}")
+    print("\nwhich applies to which task, at its quick preset")
+    quick = {name: preset(task_class(name), "quick").task for name in TASKS}
+    print(f"    {'':15} {'  '.join(TASKS)}")
+    for name in METHODS:
+        marks = [
+            ("-" if method(name).refuses(task) else "yes").center(len(where))
+            for where, task in quick.items()
+        ]
+        print(f"    {name:15} {'  '.join(marks)}".rstrip())
+    return 0
+
+
+def timed(options: Namespace) -> int:
+    from bench.registry import sized
+    from bench.run import runner, timing
+
+    chosen, _ = sized(options.task, options.preset, options.locations)
+    where = runner.choose_device(options.device)
+    timing.compare(chosen.task, where, options.steps, options.rounds)
+    return 0
+
+
+def new(options: Namespace) -> int:
+    target = Path(options.file)
+    if target.suffix != ".py":
+        raise ValueError(f"a task is a Python file: name it {target.with_suffix('.py')}")
+    if target.exists():
+        raise ValueError(f"{target} exists already: choose another name")
+    text = (Path(__file__).parent / "tasks" / "toy.py").read_text(encoding="utf-8")
+    kind = "".join(part.capitalize() for part in target.stem.replace("-", "_").split("_"))
+    text = text.replace("class Toy(", f"class {kind}(").replace('= "toy"', f'= "{target.stem}"')
+    text = text.replace("run toy --preset", f"run ./{target.name} --preset")
+    target.write_text(text, encoding="utf-8", errors="surrogateescape")  # a name is in it
+    print(f"{target} is a whole task: change it, then\n  python run_bench.py run {target}")
+    return 0
+
+
+def fetch(options: Namespace) -> int:
+    from bench.pictures import downloads
+    from bench.registry import near
+
+    for name in options.names:
+        if name not in downloads.ARTEFACTS:
+            raise near(name, downloads.ARTEFACTS, "artefact")
+    failed = 0
+    for name, result in downloads.fetch_all(options.names or None):
+        failed += isinstance(result, Exception)
+        print(f"{name}: {result}")
+    return 1 if failed else 0
+
+
+def _results(options: Namespace) -> Path:
+    """The folder `--out`, which can be written to. ValueError where a link inside it leads out of
+    it: what looks at the folder follows none, so that what is written through one would never be
+    seen again."""
+    root = Path(options.out)
+    link = leading_out(root)
+    if link is not None:
+        raise ValueError(
+            f"{printable(link)} is a link out of the results folder, and no command follows one: "
+            f"make {printable(root)} itself the link, or name the other disk with --out"
+        )
+    _writable(root)
+    return root
+
+
+def _writable(root: Path) -> None:
+    """OSError with the way out unless files can be written below `root`."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the results folder {root} ({error.strerror}): make it "
+            "writable, or choose another with --out"
+        ) from None
+    if shutil.disk_usage(root).free < 50 * 2**20:
+        text = f"less than 50 MiB are free at {root}: a full disk stops the run"
+        warnings.warn(text, stacklevel=2)
