@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.identity import content_id
 from bench.method import Cell, Method
-from bench.naming import refuse_names
+from bench.names import refuse_names
 from bench.registry import DEFAULT_METHODS, UNFIT, describe, revive, sized, variants
 from bench.space import Setting, format_setting
 from bench.task import Preset, Task

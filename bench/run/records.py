@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.files import guarded, printable, unguarded
-
-WHOLE = "(all)"  # the `example` of a measure of the whole test set
+from bench.names import WHOLE as WHOLE
 
 
 class Record(NamedTuple):
