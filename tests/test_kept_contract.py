@@ -250,8 +250,10 @@ class Built(Toy):
         return {"nearness": (y - batch).square().mean(1), "size": y.square().mean(1)}
 
 
-def of(kind: str, *methods: str, task: type[Built] = Built) -> Experiment:
-    small = task(kind=kind, training=replace(preset(Toy, "smoke").task.training, steps=20, batch=4))
+def of(kind: str, *methods: str) -> Experiment:
+    small = Built(
+        kind=kind, training=replace(preset(Toy, "smoke").task.training, steps=20, batch=4)
+    )
     return Experiment(
         task=small, preset="smoke", settings=small.space.grid(2), seeds=(0,),
         methods={name: method(name) for name in methods},
@@ -308,84 +310,48 @@ def test_checking_disturbs_no_random_numbers() -> None:
 # What losses() and measure() return
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scalars(Built):
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return {name: term.mean() for name, term in super().losses(model, batch).items()}
+Values = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Doubles(Built):
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return {name: term.double() for name, term in super().losses(model, batch).items()}
+def each(change: Callable[[Tensor], Any]) -> Callable[[Values], Values]:
+    return lambda values: {name: change(value) for name, value in values.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns(Built):
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return {name: term[:, None] for name, term in super().losses(model, batch).items()}
+def also(**further: Any) -> Callable[[Values], Values]:
+    return lambda values: values | further
 
 
-@dataclass(frozen=True, kw_only=True)
-class Infinite(Built):
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return super().losses(model, batch) | {"size": torch.full((len(batch),), torch.inf)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Further(Built):
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return super().losses(model, batch) | {"penalty": torch.zeros(len(batch))}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fewer(Built):
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return {"size": super().losses(model, batch)["size"]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoTerm(Built):
-    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return {"nearness": super().measure(model, batch)["nearness"]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalarMeasure(Built):
-    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return {name: value.mean() for name, value in super().measure(model, batch).items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Misspelt(Built):
-    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
-        return super().measure(model, batch) | {"sise": torch.zeros(1)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Numbers(Built):
-    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
-        return {name: value.item() for name, value in super().measure(model, batch).items()}
+def only(name: str) -> Callable[[Values], Values]:
+    return lambda values: {name: values[name]}
 
 
 @pytest.mark.parametrize(
-    ("task", "says"),
+    ("hook", "change", "says"),
     [
-        (Scalars, r"losses\(\) of .* shape \(\) for the term 'nearness' .* \(3,\)"),
-        (Doubles, r"losses\(\) .* the term 'nearness' as torch\.float64: add \.float\(\)"),
-        (Columns, r"losses\(\) .* shape \(3, 1\) for the term 'nearness'"),
-        (Infinite, r"losses\(\) .* the term 'size' as \[inf, inf, inf\]"),
-        (Further, r"losses\(\) .* returns 'penalty', which `terms` does not name"),
-        (Fewer, r"losses\(\) .* does not return the term 'nearness'"),
-        (NoTerm, r"measure\(\) .* does not return the loss term 'size'"),
-        (ScalarMeasure, r"measure\(\) .* shape \(\) for 'nearness' of a batch of one"),
-        (Misspelt, r"measure\(\) .*'sise': did you mean size"),
-        (Numbers, r"measure\(\) .* returns a float for 'nearness'"),
+        ("losses", each(Tensor.mean), r"shape \(\) for 'nearness' .* \(3,\)"),
+        ("losses", each(Tensor.double), r"the term 'nearness' as torch\.float64: add \.float\(\)"),
+        ("losses", each(lambda term: term[:, None]), r"shape \(3, 1\) for 'nearness'"),
+        ("losses", also(size=torch.full((3,), torch.inf)), r"the term 'size' as \[inf, inf, inf\]"),
+        ("losses", also(penalty=torch.zeros(3)), "returns 'penalty', which `terms` does not name"),
+        ("losses", only("size"), "does not return the loss term 'nearness'"),
+        ("losses", tuple, "returns a tuple, not its numbers by name"),
+        ("measure", only("nearness"), "does not return the loss term 'size'"),
+        ("measure", each(Tensor.mean), r"shape \(\) for 'nearness' of a batch of 1"),
+        ("measure", also(sise=torch.zeros(1)), "'sise': did you mean size"),
+        ("measure", each(Tensor.item), "returns a float for 'nearness'"),
     ],
 )
-def test_what_a_task_returns_is_asked(task: type[Built], says: str, tmp_path: Path) -> None:
-    run = Run(tmp_path, [of("called twice", "fixed_grid", task=task)], CPU)
-    with pytest.raises(ContractError, match=says):
+def test_what_a_task_returns_is_asked(
+    hook: str,
+    change: Callable[[Values], Any],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sound = getattr(Built, hook)
+    monkeypatch.setattr(Built, hook, lambda *words: change(sound(*words)))
+    run = Run(tmp_path, [of("called twice", "fixed_grid")], CPU)
+    with pytest.raises(ContractError, match=rf"{hook}\(\) of .*{says}"):
         run.open_data()
 
 
