@@ -231,34 +231,32 @@ class _Loader(machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: ModuleType) -> None:
-        space = module.__name__.partition(".")[0]
-        importing = {"__import__": _importing(space, Path(self.path))}
-        vars(module)["__builtins__"] = {**vars(builtins), **importing}  # its functions keep them
+        importing = functools.partial(_import, module.__name__.partition(".")[0], Path(self.path))
+        # Functions defined in it keep them.
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": importing}
         super().exec_module(module)
 
 
-def _importing(space: str, file: Path) -> Any:
-    """`__import__` for one file of a plug-in."""
+def _import(
+    space: str,
+    file: Path,
+    name: str,
+    globals: Mapping[str, object] | None = None,
+    locals: Mapping[str, object] | None = None,
+    fromlist: Sequence[str] | None = (),
+    level: int = 0,
+) -> ModuleType:
+    """`__import__` for one file of the plug-ins of a private package."""
+    wanted = tuple(fromlist or ())
+    if level == 0 and name.partition(".")[0] in SUITE:
+        return _of_the_suite(name, wanted, file)
     roots = tuple(Path(root) for root in sys.modules[space].__path__)
-
-    def plugin_import(
-        name: str,
-        globals: Mapping[str, object] | None = None,
-        locals: Mapping[str, object] | None = None,
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> ModuleType:
-        wanted = tuple(fromlist or ())
-        if level == 0 and name.partition(".")[0] in SUITE:
-            return _of_the_suite(name, wanted, file)
-        if level or not _beside(roots, name, wanted, file):
-            return builtins.__import__(name, globals, locals, wanted, level)
-        if wanted:
-            return builtins.__import__(f"{space}.{name}", globals, locals, wanted, 0)
-        importlib.import_module(f"{space}.{name}")
-        return sys.modules[f"{space}.{name.partition('.')[0]}"]
-
-    return plugin_import
+    if level or not _beside(roots, name, wanted, file):
+        return builtins.__import__(name, globals, locals, wanted, level)
+    if wanted:
+        return builtins.__import__(f"{space}.{name}", globals, locals, wanted, 0)
+    importlib.import_module(f"{space}.{name}")
+    return sys.modules[f"{space}.{name.partition('.')[0]}"]
 
 
 def _of_the_suite(name: str, wanted: tuple[str, ...], file: Path) -> ModuleType:
@@ -273,5 +271,5 @@ def _of_the_suite(name: str, wanted: tuple[str, ...], file: Path) -> ModuleType:
         if str(error.name).partition(".")[0] not in SUITE:  # a library that is not installed
             raise
         missing = error
-    line = sys._getframe(2).f_lineno  # of the statement, past `plugin_import`
+    line = sys._getframe(2).f_lineno  # of the statement, past `_import`
     raise ImportError(moved.rewritten(file, line)) from missing

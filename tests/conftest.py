@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 
 from bench.pictures import downloads
+from bench.pictures.data import photographs
+from bench.run.plan import Experiment
+from bench.run.runner import Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,14 +38,27 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _the_cache_stays() -> Iterator[None]:
     """A test that leaves another cache folder behind would have the next ones fetch all anew."""
-    before = os.environ.get(downloads.CACHE_VARIABLE)
+    name = downloads.CACHE_VARIABLE
+    before = os.environ.get(name)
     yield
-    after = os.environ.get(downloads.CACHE_VARIABLE)
-    if before is None:
-        os.environ.pop(downloads.CACHE_VARIABLE, None)
-    else:
-        os.environ[downloads.CACHE_VARIABLE] = before
-    assert after == before, f"{downloads.CACHE_VARIABLE} was {before} and is {after} afterwards"
+    after = os.environ.pop(name, None)
+    os.environ |= {} if before is None else {name: before}
+    assert after == before, f"{name} was {before} and is {after} afterwards"
+
+
+@pytest.fixture(scope="session")
+def completed() -> Callable[..., Run]:
+    """Trains and measures experiments in a results folder; a failure fails the test."""
+
+    def run(root: Path, *experiments: Experiment, device: str = "cpu") -> Run:
+        whole = Run(root, list(experiments), torch.device(device))
+        whole.open_data()
+        whole.execute(whole.train_jobs(), "training", lambda: False)
+        whole.execute(whole.record_jobs(), "measuring", lambda: False)
+        assert whole.failures == []
+        return whole
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +99,6 @@ def fetched(artefact: Callable[[str], Path]) -> Callable[[str], None]:
 def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two parts of a photograph to test on, hardly larger than MS-SSIM needs: measuring whole ones
     takes ten times as long as all else in the life of a small codec."""
-    from bench.pictures.data import photographs
-
     folder = tmp_path_factory.mktemp("pictures")
     (_, picture), *_ = photographs("test").examples()
     for name, corner in (("one", picture[0, :, :176, :184]), ("two", picture[0, :, 99:275, :177])):
@@ -93,24 +107,19 @@ def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def _small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def shapes3d(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""
     import h5py
 
-    path = tmp_path_factory.mktemp("shapes3d") / "3dshapes.h5"
-    pictures = torch.randint(
-        256, (600, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    with h5py.File(path, "w") as file:
-        file["images"] = pictures.numpy()
-    return path
-
-
-@pytest.fixture
-def shapes3d(_small_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""
     from bench.tasks import beta_vae
 
     monkeypatch.setattr(beta_vae, "SHAPES3D", 600)
     monkeypatch.setattr(beta_vae, "SHAPES3D_COUNTS", (5, 5, 3, 2, 2, 2))
-    return _small_file
+    path = tmp_path_factory.getbasetemp() / "3dshapes.h5"
+    if not path.exists():
+        seeded = torch.Generator().manual_seed(0)
+        pictures = torch.randint(256, (600, 64, 64, 3), dtype=torch.uint8, generator=seeded)
+        with h5py.File(path, "w") as file:
+            file["images"] = pictures.numpy()
+    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -57,13 +58,9 @@ class Payload:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, completed: Callable[..., Run]) -> Path:
     root = tmp_path_factory.mktemp("hostile") / "results"
-    run = Run(root, [experiment("toy", "smoke", ["fixed_grid", "yoto"])], CPU)
-    run.execute(run.train_jobs(), "training", lambda: False)
-    run.execute(run.record_jobs(), "measuring", lambda: False)
-    run.save_config()
-    assert run.failures == []
+    completed(root, experiment("toy", "smoke", ["fixed_grid", "yoto"])).save_config()
     return root
 
 
@@ -77,7 +74,7 @@ def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
 
 
-# ------------------------------------------------------------------ fuzzing, a little
+# fuzzing, a little
 
 
 @pytest.mark.parametrize("name", list(fuzz.READERS))
@@ -98,7 +95,7 @@ def test_the_fuzzer_notices(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("KeyError" in each.trace or "TypeError" in each.trace for each in findings)
 
 
-# ------------------------------------------------------------------ nothing is run
+# nothing is run
 
 
 def as_checkpoint(data: bytes) -> bytes:
@@ -120,45 +117,42 @@ def test_a_payload_is_run_nowhere(root: Path, tmp_path: Path, capsys) -> None:
     every command that reads it."""
     mark = tmp_path / "ran"
     sound = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    folder = next(root.glob("runs/toy/yoto/*"))
-    record = next(root.glob("records/toy/yoto/*.json"))
-    done = folder / "done.json"
-    places = [
-        *(folder / name for name in ("config.json", "done.json", "model.safetensors", "log.jsonl")),
-        *(record, record.with_suffix(".csv"), record.with_suffix(".png"), folder / "lease.json"),
-        *(folder / "state.pt", next(root.glob("configs/*.json"))),
-    ]
-    config = next(root.glob("configs/*.json"))
+    folder, config = next(root.glob("runs/toy/yoto/*")), next(root.glob("configs/*.json"))
+    done, record = folder / "done.json", next(root.glob("records/toy/yoto/*.json"))
+    in_cell = "config.json done.json model.safetensors log.jsonl state.pt lease.json"
+    places = [*(folder / name for name in in_cell.split()), record, config]
+    places += [record.with_suffix(end) for end in (".csv", ".png")]
     commands = [
         ["status", str(root)],
         ["merge", str(root), "--out", str(tmp_path / "out")],
         ["run", "--config", str(config), "--dry", "--out", str(root)],
     ]
     forms = list(payloads(mark))[:3]
+
+    def seal(head: Path, **digest: str) -> None:
+        head.write_text(sealed(json.loads(sound[head]) | digest))
+
     for place in places:
         by_torch = place.name in ("state.pt", "model.safetensors")
         for data in forms if by_torch else forms[:1]:
             place.write_bytes(as_checkpoint(data) if place.name == "state.pt" else data)
             if place.name == "model.safetensors":
-                digest = {"model_sha256": hashlib.sha256(data).hexdigest()}
-                done.write_text(sealed(json.loads(sound[done]) | digest))
+                seal(done, model_sha256=hashlib.sha256(data).hexdigest())
                 with pytest.raises(Damaged):
                     Store(root).network(cell_from(json.loads(sound[folder / "config.json"])))
             if place.suffix == ".csv":
-                digest = {"sha256": hashlib.sha256(data).hexdigest()}
-                record.write_text(sealed(json.loads(sound[record]) | digest))
-            for words in commands:
-                assert main(words) in (0, 2)
+                seal(record, sha256=hashlib.sha256(data).hexdigest())
+            assert {main(words) for words in commands} <= {0, 2}
             if not by_torch:
                 with contextlib.suppress(ValueError):
                     build(root)
             if place.name == "state.pt":
                 with pytest.warns(UserWarning, match="is damaged"):
                     load_state(place, CPU)
+            for path in {*folder.iterdir(), place} - sound.keys():
+                path.unlink(missing_ok=True)
             for path, content in sound.items():
                 path.write_bytes(content)
-            for extra in ("state.pt", "state.damaged", "lease.json"):
-                (folder / extra).unlink(missing_ok=True)
             shutil.rmtree(tmp_path / "out", ignore_errors=True)
     capsys.readouterr()
     assert not mark.exists()
@@ -215,16 +209,25 @@ def test_a_pickle_that_asks_for_gigabytes_is_refused() -> None:
             downloads.arrays_only(bytes(data[:cut]))
 
 
-# ------------------------------------------------------------------ archives
+# archives
 
 
-def tar_with(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for entry in (tarfile.TarInfo("package/wanted"), tarfile.TarInfo(name)):
-            if entry.name == name:
-                entry.type, entry.linkname = kind, link
-            archive.addfile(entry, io.BytesIO())
-    return path
+def archives(
+    folder: Path, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE
+) -> tuple[Path, Path]:
+    """One of either kind, in which something lies beside what is wanted; any special file is a link
+    in a zip."""
+    paths = folder / "a.tgz", folder / "a.zip"
+    with tarfile.open(paths[0], "w:gz") as tar, zipfile.ZipFile(paths[1], "w", 8) as archive:
+        entry, info = tarfile.TarInfo(name), zipfile.ZipInfo(name)
+        entry.type, entry.size, entry.linkname = kind, len(data), "/etc/passwd"
+        info.external_attr = 0 if kind == tarfile.REGTYPE else 0o120777 << 16
+        info.compress_type = 8
+        tar.addfile(tarfile.TarInfo("package/wanted"))
+        tar.addfile(entry, io.BytesIO(data))
+        archive.writestr("package/wanted", b"")
+        archive.writestr(info, data)
+    return paths
 
 
 @pytest.mark.parametrize(
@@ -232,50 +235,34 @@ def tar_with(path: Path, name: str, kind: bytes = tarfile.REGTYPE, link: str = "
     ["../x", "a/../../x", "/etc/x", "C:\\x", "c:/x", "..\\x", "\\\\host\\x", "a/b/../../../x"],
 )
 def test_members_outside_an_archive_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="outside its folder"):
-        downloads.member(tar_with(tmp_path / "a.tgz", name), "package/wanted")
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("package/wanted", b"")
-        archive.writestr(name, b"")
-    with pytest.raises(ValueError, match="outside its folder"):
-        downloads.member(tmp_path / "a.zip", "package/wanted")
+    for path in archives(tmp_path, name):
+        with pytest.raises(ValueError, match="outside its folder"):
+            downloads.member(path, "package/wanted")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "a.zip"]
 
 
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
 )
-def test_links_and_devices_in_an_archive_are_refused(tmp_path: Path, kind: bytes) -> None:
-    path = tar_with(tmp_path / "a.tgz", "package/x", kind, "/etc/passwd")
-    for wanted in ("package/wanted", "package/x"):
+@pytest.mark.parametrize("wanted", ["package/wanted", "package/x"])
+def test_links_and_devices_in_an_archive_are_refused(
+    tmp_path: Path, kind: bytes, wanted: str
+) -> None:
+    for path in archives(tmp_path, "package/x", kind=kind):
         with pytest.raises(ValueError, match="a link or a device"):
             downloads.member(path, wanted)
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        info = zipfile.ZipInfo("package/x")
-        info.external_attr = 0o120777 << 16
-        archive.writestr(info, "/etc/passwd")
-    with pytest.raises(ValueError, match="a link or a device"):
-        downloads.member(tmp_path / "a.zip", "package/x")
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downloads, "MEMBER_BYTES", 1000)
-    for size, fits in ((1000, True), (1001, False)):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("x", bytes(size))
-        with tarfile.open(tmp_path / "a.tgz", "w:gz") as archive:
-            entry = tarfile.TarInfo("x")
-            entry.size = size
-            archive.addfile(entry, io.BytesIO(bytes(size)))
-        for name in ("a.zip", "a.tgz"):
-            if fits:
-                assert len(downloads.member(tmp_path / name, "x")) == size
-            else:
-                with pytest.raises(ValueError, match="more than 1,000 bytes"):
-                    downloads.member(tmp_path / name, "x")
+    for path in archives(tmp_path, "x", bytes(1000)):
+        assert len(downloads.member(path, "x")) == 1000
+    for path in archives(tmp_path, "x", bytes(1001)):
+        with pytest.raises(ValueError, match="more than 1,000 bytes"):
+            downloads.member(path, "x")
 
 
-# ------------------------------------------------------------------ nothing leaves the folder
+# nothing leaves the folder
 
 
 def snapshot(folder: Path) -> dict[Path, bytes]:
@@ -301,21 +288,19 @@ def outside(root: Path, tmp_path: Path) -> Path:
 
 
 def test_links_are_not_followed_out_of_a_folder(root: Path, tmp_path: Path) -> None:
+    sound = len(list(root.glob("runs/toy/*/*/done.json")))
     mine, out = outside(root, tmp_path), tmp_path / "out"
     before = snapshot(mine)
-    with pytest.warns(UserWarning, match="are passed over"):
+    passing_over = functools.partial(pytest.warns, UserWarning, match="are passed over")
+    with passing_over():
         assert clean(root) == (0, 0)
-    with pytest.warns(UserWarning, match="are passed over"):
-        cells, _ = merge([root], out)
-    assert cells == len(list(root.glob("runs/toy/*/[0-9a-f]*/done.json"))) - len(
-        list((mine / "cells").iterdir())
-    )
+    with passing_over():
+        assert merge([root], out)[0] == sound
     assert not (out / "runs/toy/linked").exists()
     assert b"hunter2" not in b"".join(snapshot(out).values())
-    with pytest.warns(UserWarning, match="are passed over"):
-        rows = {row.method for row in status(root)}
-    assert rows == {"fixed_grid", "yoto"}
-    with pytest.warns(UserWarning, match="are passed over"):
+    with passing_over():
+        assert {row.method for row in status(root)} == {"fixed_grid", "yoto"}
+    with passing_over():
         assert len(load_results(root).runs) == 1
     assert snapshot(mine) == before
 
@@ -371,17 +356,19 @@ def test_a_planted_temporary_is_not_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_text() == "new"
 
 
-def changed_heads(root: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change every record's head, and its table so that both still agree."""
+def changed_records(
+    root: Path,
+    change: Callable[[dict[str, Any]], Any],
+    rows_of: Callable[[list[Record]], list[Record]] = lambda rows: rows,
+) -> None:
+    """Change every record's head and its rows, so that both still agree."""
     for path in root.glob("records/*/*/*.json"):
-        head = json.loads(path.read_bytes())
-        table = path.with_suffix(".csv")
+        head, table = json.loads(path.read_bytes()), path.with_suffix(".csv")
         change(head)
         if table.exists():
-            rows = loads(table.read_text(), "a table")
-            same = ("task", "preset", "experiment") + (
-                () if head["kind"] == "context" else ("method", "setting")
-            )
+            same = ["task", "preset", "experiment"]
+            same += [] if head["kind"] == "context" else ["method", "setting"]
+            rows = rows_of(loads(table.read_text(), "a table"))
             rows = [row._replace(**{name: head[name] for name in same}) for row in rows]
             table.write_bytes(dumps(rows).encode())
             head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
@@ -400,7 +387,7 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
         measures[f"../{name}"[:900]] = measures["loss"]
         head["display"]["fronts"] = [[f"../{name}"[:900], "loss"]]
 
-    changed_heads(root, change)
+    changed_records(root, change)
     before = {path for path in tmp_path.rglob("*") if "report" not in path.parts}
     (built,) = build(root)
     assert built.folder.parent == root / "report"
@@ -419,14 +406,11 @@ def test_no_name_of_a_measure_decides_how_a_figure_is_called(
         measures["../../../evil"] = measures["loss"]
         head["display"]["fronts"] = [["../../../evil", "loss"]]
 
-    changed_heads(root, change)
-    for path in root.glob("records/*/*/*.csv"):
-        rows = loads(path.read_text(), "a table")
-        rows += [row._replace(measure="../../../evil") for row in rows if row.measure == "loss"]
-        path.write_bytes(dumps(rows).encode())
-        head = json.loads(path.with_suffix(".json").read_bytes())
-        head["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        path.with_suffix(".json").write_text(sealed(head))
+    def more(rows: list[Record]) -> list[Record]:
+        evil = [row._replace(measure="../../../evil") for row in rows if row.measure == "loss"]
+        return rows + evil
+
+    changed_records(root, change, more)
     (run,) = load_results(root).runs
     monkeypatch.setattr(plots, "_saved", lambda figure: {"svg": b"", "png": b""})
     frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
@@ -462,12 +446,9 @@ def test_a_pipe_in_a_results_folder_is_not_waited_for(root: Path, tmp_path: Path
         if name in ("log.jsonl", "lease.json"):
             (cell / "config.json").write_text("{}")
         os.mkfifo(cell / name)
-    with pytest.warns(UserWarning, match="passed over"):
-        status(root)
-    with pytest.warns(UserWarning, match="passed over"):
-        load_results(root)
-    with pytest.warns(UserWarning, match="passed over"):
-        merge([root], tmp_path / "out")
+    for look in (status, load_results, lambda root: merge([root], tmp_path / "out")):
+        with pytest.warns(UserWarning, match="passed over"):
+            look(root)
     table = next(root.glob("records/toy/yoto/*.csv"))
     table.unlink()
     os.mkfifo(table)
@@ -477,7 +458,7 @@ def test_a_pipe_in_a_results_folder_is_not_waited_for(root: Path, tmp_path: Path
         merge([root], tmp_path / "out2")
 
 
-# ------------------------------------------------------------------ text stays text
+# text stays text
 
 TEXTS = ("<script>alert(1)</script>", "[red]x[/red]", "\x1b[2J\x1b[31mx", "a|b", "$x_1$ \\input{x}",
          "=1+1", "two\nlines", "\u202egnp", "**b** `c` [l](u)")  # fmt: skip
@@ -497,24 +478,18 @@ def test_names_are_text_on_the_page_in_tables_and_on_the_terminal(
             style["label"] = style["unit"] = text
         head["provenance"]["command"] = head["provenance"]["commit"] = text
 
-    changed_heads(root, change)
+    changed_records(root, change)
     (built,) = build(root)
     page = (root / "report/index.html").read_text()
     assert "<script>alert" not in page
     assert "\x1b" not in page
     for path in built.folder.iterdir():
         content = path.read_text()
-        assert "\x1b" not in content
-        assert "\u202e" not in content
-        if path.suffix == ".md":
-            assert "<script" not in content
-        if path.suffix == ".tex":
-            assert "\\input" not in content
-            assert "$x_1$" not in content
+        commands = {".md": ["<script"], ".tex": ["\\input", "$x_1$"]}.get(path.suffix, [])
+        assert not [part for part in ("\x1b", "\u202e", *commands) if part in content]
         if path.suffix == ".csv":
-            assert not any(
-                cell[:1] == "=" for row in csv.reader(io.StringIO(content)) for cell in row
-            )
+            cells = [cell for row in csv.reader(io.StringIO(content)) for cell in row]
+            assert not any(cell.startswith("=") for cell in cells)
     console = Console(width=200, file=io.StringIO(), force_terminal=True, color_system=None)
     for table in terminal_tables([built]):
         console.print(table)
@@ -566,17 +541,14 @@ def test_a_formula_is_a_text_in_every_csv(root: Path, text: str, tmp_path: Path)
     assert [c for c in cells if c.startswith("-")] == ["-1.5"]  # numbers are untouched
     assert pd.read_csv(io.StringIO(written))["value"].tolist() == [-1.5, 2.0]
 
-    record = next(root.glob("records/toy/yoto/*.json"))
-    table, head = record.with_suffix(".csv"), json.loads(record.read_bytes())
-    rows = [row._replace(example=text) for row in loads(table.read_text(), "a table")]
-    table.write_bytes(dumps(rows).encode())
-    raw = [cell for row in csv.reader(io.StringIO(table.read_bytes().decode())) for cell in row]
-    assert f"'{text}" in raw
-    assert text not in raw
-    head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
-    record.write_text(sealed(head))
-    found = load_results(root).records
-    assert set(found.loc[found["entry"] == head["id"], "example"]) == {text}
+    changed_records(
+        root, lambda head: None, lambda rows: [row._replace(example=text) for row in rows]
+    )
+    for table in root.glob("records/*/*/*.csv"):
+        raw = [cell for row in csv.reader(io.StringIO(table.read_bytes().decode())) for cell in row]
+        assert f"'{text}" in raw
+        assert text not in raw
+    assert set(load_results(root).records["example"]) == {text}
 
 
 def test_latex_does_not_take_a_star_for_its_own() -> None:
