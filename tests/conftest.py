@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, and for the programs that tests start: several tests run at a time, and
 # threads that wait busily for one another on cores that others use are several times as slow.
@@ -14,9 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.files import sealed
 from bench.pictures import downloads
 from bench.pictures.data import photographs
-from bench.run.plan import Experiment
+from bench.run.plan import Experiment, experiment
+from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
 
 
@@ -59,6 +65,42 @@ def completed() -> Callable[..., Run]:
         return whole
 
     return run
+
+
+@pytest.fixture(scope="session")
+def toy_results(tmp_path_factory: pytest.TempPathFactory, completed: Callable[..., Run]) -> Path:
+    """A whole results folder; `root` is a test's own copy of it."""
+    root = tmp_path_factory.mktemp("toy") / "results"
+    completed(root, experiment("toy", "smoke", ["fixed_grid", "yoto"])).save_config()
+    return root
+
+
+@pytest.fixture
+def root(toy_results: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(toy_results, tmp_path / "results")
+
+
+@pytest.fixture
+def change_records(root: Path) -> Callable[..., None]:
+    """Changes every record's head, and its rows, so that both still agree."""
+
+    def change(
+        change_head: Callable[[dict[str, Any]], Any],
+        change_rows: Callable[[list[Record]], list[Record]] = lambda rows: rows,
+    ) -> None:
+        for path in root.glob("records/*/*/*.json"):
+            head, table = json.loads(path.read_bytes()), path.with_suffix(".csv")
+            change_head(head)
+            if table.exists():
+                same = ["task", "preset", "experiment"]
+                same += [] if head["kind"] == "context" else ["method", "setting"]
+                rows = change_rows(loads(table.read_text(), "a table"))
+                rows = [row._replace(**{name: head[name] for name in same}) for row in rows]
+                table.write_bytes(dumps(rows).encode())
+                head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
+            path.write_text(sealed(head))
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -1,72 +1,37 @@
-"""Results folders, checkpoints, archives and tables that somebody else has made."""
+"""Results folders and checkpoints that somebody else has made."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import csv
 import functools
 import hashlib
-import io
 import json
 import os
 import pickle
 import re
 import shutil
 import sys
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rich.console import Console
 
 from bench.cli import main
-from bench.files import files_in, guarded, printable, read_object, sealed, unguarded, write_atomic
-from bench.pictures import downloads
-from bench.report import build, compare, csv_of, load_results, plots, terminal_tables
-from bench.report.text import escape, latex, latex_table, markdown_table
+from bench.files import files_in, read_object, sealed, write_atomic
+from bench.report import build, compare, load_results, plots
 from bench.run import lease
 from bench.run.folders import clean, merge, status
-from bench.run.plan import experiment
-from bench.run.records import Record, dumps, loads
-from bench.run.runner import Run
+from bench.run.records import Record
 from bench.run.store import Damaged, Store, cell_from, read_json
 from bench.train import MAGIC, load_state
 from tests.faults import fuzz
+from tests.hostile import Payload, payloads
 
 CPU = torch.device("cpu")
 FIGURES = plots.figures
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "＝1")
-quickly = settings(max_examples=200, deadline=None, derandomize=True)
-
-
-class Payload:
-    """A pickle that leaves a folder where it is loaded."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.mark),)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, completed: Callable[..., Run]) -> Path:
-    root = tmp_path_factory.mktemp("hostile") / "results"
-    completed(root, experiment("toy", "smoke", ["fixed_grid", "yoto"])).save_config()
-    return root
-
-
-@pytest.fixture
-def root(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "results")
 
 
 @pytest.fixture(autouse=True)
@@ -100,16 +65,6 @@ def test_the_fuzzer_notices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def as_checkpoint(data: bytes) -> bytes:
     return MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
-
-
-def payloads(mark: Path) -> Iterator[bytes]:
-    """Pickles, and torch's two formats of them, of an object that does something."""
-    for hostile in (Payload(mark), {"step": Payload(mark)}, [Payload(mark)]):
-        yield pickle.dumps(hostile)
-        for new in (True, False):
-            file = io.BytesIO()
-            torch.save(hostile, file, _use_new_zipfile_serialization=new)
-            yield file.getvalue()
 
 
 def test_a_payload_is_run_nowhere(root: Path, tmp_path: Path, capsys) -> None:
@@ -160,23 +115,6 @@ def test_a_payload_is_run_nowhere(root: Path, tmp_path: Path, capsys) -> None:
     assert mark.exists()
 
 
-@pytest.mark.parametrize("name", sorted(downloads.ARTEFACTS))
-def test_a_payload_in_the_cache_is_not_run(name: str, tmp_path: Path, monkeypatch) -> None:
-    mark, kept = tmp_path / "ran", downloads.ARTEFACTS[name]
-    monkeypatch.setenv(downloads.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setitem(
-        downloads.ARTEFACTS, name, downloads.Artefact(**{**vars(kept), "sources": ()})
-    )
-    path = tmp_path / "cache" / kept.file
-    path.parent.mkdir()
-    for data in payloads(mark):
-        path.write_bytes(data)
-        with pytest.raises(downloads.Unavailable):
-            downloads.get(name)
-    downloads._failed.clear()
-    assert not mark.exists()
-
-
 def test_a_class_named_in_a_foreign_folder_is_not_imported(root: Path, tmp_path: Path) -> None:
     """Replaying a configuration runs the file it names; looking at a folder does not."""
     plugin, mark = tmp_path / "plugin.py", tmp_path / "ran"
@@ -195,71 +133,6 @@ def test_a_class_named_in_a_foreign_folder_is_not_imported(root: Path, tmp_path:
     with pytest.raises(ValueError, match="no Task"):
         cell_from(read_json(next(root.glob("runs/*/*/*/config.json"))))
     assert mark.exists()  # and so it would have been noticed
-
-
-def test_a_pickle_that_asks_for_gigabytes_is_refused() -> None:
-    data = bytearray(pickle.dumps([1, 2], protocol=2))
-    place = data.index(b"q\0")  # BINPUT 0
-    data[place : place + 2] = b"r" + (2**30).to_bytes(4, "little")  # LONG_BINPUT
-    assert pickle.loads(pickle.dumps([1, 2], protocol=2)) == [1, 2]
-    with pytest.raises(pickle.UnpicklingError, match="a table of 1,073,741,824 entries"):
-        downloads.arrays_only(bytes(data))
-    for cut in range(len(data)):
-        with pytest.raises(pickle.UnpicklingError):
-            downloads.arrays_only(bytes(data[:cut]))
-
-
-# archives
-
-
-def archives(
-    folder: Path, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE
-) -> tuple[Path, Path]:
-    """One of either kind, in which something lies beside what is wanted; any special file is a link
-    in a zip."""
-    paths = folder / "a.tgz", folder / "a.zip"
-    with tarfile.open(paths[0], "w:gz") as tar, zipfile.ZipFile(paths[1], "w", 8) as archive:
-        entry, info = tarfile.TarInfo(name), zipfile.ZipInfo(name)
-        entry.type, entry.size, entry.linkname = kind, len(data), "/etc/passwd"
-        info.external_attr = 0 if kind == tarfile.REGTYPE else 0o120777 << 16
-        info.compress_type = 8
-        tar.addfile(tarfile.TarInfo("package/wanted"))
-        tar.addfile(entry, io.BytesIO(data))
-        archive.writestr("package/wanted", b"")
-        archive.writestr(info, data)
-    return paths
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["../x", "a/../../x", "/etc/x", "C:\\x", "c:/x", "..\\x", "\\\\host\\x", "a/b/../../../x"],
-)
-def test_members_outside_an_archive_are_refused(tmp_path: Path, name: str) -> None:
-    for path in archives(tmp_path, name):
-        with pytest.raises(ValueError, match="outside its folder"):
-            downloads.member(path, "package/wanted")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "a.zip"]
-
-
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
-@pytest.mark.parametrize("wanted", ["package/wanted", "package/x"])
-def test_links_and_devices_in_an_archive_are_refused(
-    tmp_path: Path, kind: bytes, wanted: str
-) -> None:
-    for path in archives(tmp_path, "package/x", kind=kind):
-        with pytest.raises(ValueError, match="a link or a device"):
-            downloads.member(path, wanted)
-
-
-def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "MEMBER_BYTES", 1000)
-    for path in archives(tmp_path, "x", bytes(1000)):
-        assert len(downloads.member(path, "x")) == 1000
-    for path in archives(tmp_path, "x", bytes(1001)):
-        with pytest.raises(ValueError, match="more than 1,000 bytes"):
-            downloads.member(path, "x")
 
 
 # nothing leaves the folder
@@ -356,28 +229,9 @@ def test_a_planted_temporary_is_not_written_through(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_text() == "new"
 
 
-def changed_records(
-    root: Path,
-    change: Callable[[dict[str, Any]], Any],
-    rows_of: Callable[[list[Record]], list[Record]] = lambda rows: rows,
-) -> None:
-    """Change every record's head and its rows, so that both still agree."""
-    for path in root.glob("records/*/*/*.json"):
-        head, table = json.loads(path.read_bytes()), path.with_suffix(".csv")
-        change(head)
-        if table.exists():
-            same = ["task", "preset", "experiment"]
-            same += [] if head["kind"] == "context" else ["method", "setting"]
-            rows = rows_of(loads(table.read_text(), "a table"))
-            rows = [row._replace(**{name: head[name] for name in same}) for row in rows]
-            table.write_bytes(dumps(rows).encode())
-            head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
-        path.write_text(sealed(head))
-
-
 @pytest.mark.parametrize("name", ["../../../evil", "/tmp/evil", "..", "a/b", "x" * 3000, ""])
 def test_no_name_in_a_record_decides_where_the_report_is_written(
-    root: Path, tmp_path: Path, name: str
+    root: Path, tmp_path: Path, name: str, change_records: Callable[..., None]
 ) -> None:
     def change(head: dict[str, Any]) -> None:
         head["task"], head["preset"], head["experiment"] = name, name, name
@@ -387,7 +241,7 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
         measures[f"../{name}"[:900]] = measures["loss"]
         head["display"]["fronts"] = [[f"../{name}"[:900], "loss"]]
 
-    changed_records(root, change)
+    change_records(change)
     before = {path for path in tmp_path.rglob("*") if "report" not in path.parts}
     (built,) = build(root)
     assert built.folder.parent == root / "report"
@@ -399,7 +253,7 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
 
 
 def test_no_name_of_a_measure_decides_how_a_figure_is_called(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, change_records: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def change(head: dict[str, Any]) -> None:
         measures = head["display"]["measures"]
@@ -410,7 +264,7 @@ def test_no_name_of_a_measure_decides_how_a_figure_is_called(
         evil = [row._replace(measure="../../../evil") for row in rows if row.measure == "loss"]
         return rows + evil
 
-    changed_records(root, change, more)
+    change_records(change, more)
     (run,) = load_results(root).runs
     monkeypatch.setattr(plots, "_saved", lambda figure: {"svg": b"", "png": b""})
     frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
@@ -456,103 +310,3 @@ def test_a_pipe_in_a_results_folder_is_not_waited_for(root: Path, tmp_path: Path
         load_results(root)
     with pytest.raises(ValueError, match="not what was measured"):
         merge([root], tmp_path / "out2")
-
-
-# text stays text
-
-TEXTS = ("<script>alert(1)</script>", "[red]x[/red]", "\x1b[2J\x1b[31mx", "a|b", "$x_1$ \\input{x}",
-         "=1+1", "two\nlines", "\u202egnp", "**b** `c` [l](u)")  # fmt: skip
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_names_are_text_on_the_page_in_tables_and_on_the_terminal(
-    root: Path, text: str, capsys
-) -> None:
-    def change(head: dict[str, Any]) -> None:
-        head["task"] = head["preset"] = text
-        if head["method"] == "yoto":
-            head["method"] = text
-        head["display"]["axes"][0]["symbol"] = text
-        head["display"]["sample_line"] = text
-        for style in head["display"]["measures"].values():
-            style["label"] = style["unit"] = text
-        head["provenance"]["command"] = head["provenance"]["commit"] = text
-
-    changed_records(root, change)
-    (built,) = build(root)
-    page = (root / "report/index.html").read_text()
-    assert "<script>alert" not in page
-    assert "\x1b" not in page
-    for path in built.folder.iterdir():
-        content = path.read_text()
-        commands = {".md": ["<script"], ".tex": ["\\input", "$x_1$"]}.get(path.suffix, [])
-        assert not [part for part in ("\x1b", "\u202e", *commands) if part in content]
-        if path.suffix == ".csv":
-            cells = [cell for row in csv.reader(io.StringIO(content)) for cell in row]
-            assert not any(cell.startswith("=") for cell in cells)
-    console = Console(width=200, file=io.StringIO(), force_terminal=True, color_system=None)
-    for table in terminal_tables([built]):
-        console.print(table)
-    shown = console.file.getvalue()
-    assert "\x1b[2J" not in shown
-    assert "\u202e" not in shown
-    if text == "[red]x[/red]":
-        assert text in shown
-    assert main(["report", str(root), "--explain", f"{built.folder.name}/fixed_grid"]) == 0
-    assert "\x1b" not in capsys.readouterr().out
-
-
-def test_folder_names_do_not_command_the_terminal(root: Path, capsys) -> None:
-    shutil.move(root / "runs/toy/yoto", root / "runs/toy/\x1b[2Jyoto")
-    assert main(["status", str(root)]) == 0
-    said = capsys.readouterr().out
-    assert "\x1b" not in said
-    assert "\\x1b[2Jyoto" in said
-    done = next(root.glob("runs/toy/*yoto/*/done.json"))
-    done.write_text("[")
-    assert main(["merge", str(root), "--out", str(root.parent / "out")]) == 2
-    assert "\x1b" not in capsys.readouterr().err
-
-
-@quickly
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_text_is_a_cell_and_comes_back(text: str) -> None:
-    cell = guarded(text)
-    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    assert unguarded(cell) == text
-    row = Record(text, text, text, text, 3, text, text, text, text, 0.1)
-    assert loads(dumps([row]), "a file") == [row]
-    assert printable(text).encode().decode() == printable(text)
-    assert not any(ord(c) < 32 or c == "\x7f" for c in printable(text))
-    (line,) = markdown_table(["a"], [[text]]).splitlines()[2:]
-    assert line.startswith("| ")
-    assert line.endswith(" |")
-    assert "<" not in escape(text).replace("&lt;", "")
-    assert latex_table(["a"], [[text]]).count("\n") == 8
-    assert all(ord(c) < 128 for c in latex(text))
-
-
-@pytest.mark.parametrize("text", FORMULAS)
-def test_a_formula_is_a_text_in_every_csv(root: Path, text: str, tmp_path: Path) -> None:
-    frame = pd.DataFrame({"method": [text, "x"], text: ["y", text], "value": [-1.5, 2.0]})
-    written = csv_of(frame)
-    cells = [cell for row in csv.reader(io.StringIO(written)) for cell in row]
-    assert not any(c.startswith(("=", "+", "@", "＝", "\t", "\r", "\n")) for c in cells)
-    assert [c for c in cells if c.startswith("-")] == ["-1.5"]  # numbers are untouched
-    assert pd.read_csv(io.StringIO(written))["value"].tolist() == [-1.5, 2.0]
-
-    changed_records(
-        root, lambda head: None, lambda rows: [row._replace(example=text) for row in rows]
-    )
-    for table in root.glob("records/*/*/*.csv"):
-        raw = [cell for row in csv.reader(io.StringIO(table.read_bytes().decode())) for cell in row]
-        assert f"'{text}" in raw
-        assert text not in raw
-    assert set(load_results(root).records["example"]) == {text}
-
-
-def test_latex_does_not_take_a_star_for_its_own() -> None:
-    """`\\\\` at the end of a row looks for a star at the beginning of the next."""
-    table = latex_table(["a"], [["x"], ["*y"], ["[z"]])
-    assert "\n{*}y" in table
-    assert "\n{[}z" in table
