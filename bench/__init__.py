@@ -39,39 +39,74 @@ verdicts, fronts, knobs, break-evens.
 
 from __future__ import annotations
 
+import ast
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when first touched
+    from bench.conditioners import (
+        Balance,
+        Concatenation,
+        ConditionalNorm,
+        Conditioner,
+        Encoding,
+        FiLM,
+        Gates,
+        KnownScale,
+        Modulating,
+        Network,
+        closing_gate,
+    )
+    from bench.cost import parameters
+    from bench.files import read_ordinary
+    from bench.fixed_grid import FixedGrid
+    from bench.identity import ADDED, content_id, file_digest
+    from bench.method import Cell, Fixed, Method, OneNetwork, Tuning
+    from bench.modulation import (
+        BEFORE,
+        CONVOLUTIONS,
+        TRANSPOSED,
+        Modulated,
+        Modulation,
+        channels,
+        fold,
+        fold_before,
+        matching,
+        modulate,
+        put,
+    )
+    from bench.names import UnknownName
+    from bench.pictures.data import Examples, PictureError, Pictures
+    from bench.pictures.downloads import Unavailable
+    from bench.pictures.measures import (
+        bernoulli_nll,
+        gaussian_nll,
+        kl_to_standard_normal,
+        ms_ssim,
+        mse,
+        psnr,
+        to_8bit,
+    )
+    from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
+    from bench.pictures.scenes import Scenes
+    from bench.registry import method
     from bench.report.load import Results
+    from bench.run.plan import experiment
+    from bench.space import LAWS, Axis, Setting, Space
+    from bench.task import LOCATION, Data, Measure, Preset, Task, Training, location, weighted
+    from bench.tasks.photographs import OnPhotographs, photographs
+    from bench.yoto import Yoto
 
 __version__ = "0.1.0"
 
-# What plug-ins and notebooks use, by the module it is in; imported when it is first touched.
-PUBLIC = {
-    "bench.space": ("Axis", "Setting", "Space", "LAWS"),
-    "bench.task": (
-        *("Data", "LOCATION", "Measure", "Preset", "Task", "Training", "location", "weighted"),
-    ),
-    "bench.cost": ("parameters",),
-    "bench.method": ("Cell", "Fixed", "Method", "OneNetwork", "Tuning"),
-    "bench.fixed_grid": ("FixedGrid",),
-    "bench.identity": ("ADDED", "file_digest"),
-    "bench.modulation": (
-        *("BEFORE", "CONVOLUTIONS", "Modulation", "TRANSPOSED", "channels", "fold", "fold_before"),
-        *("matching", "modulate", "put"),
-    ),
-    "bench.conditioners": (
-        *("Balance", "Concatenation", "ConditionalNorm", "Conditioner", "Encoding", "FiLM"),
-        *("Gates", "KnownScale", "Modulating", "Network", "closing_gate"),
-    ),
-    "bench.yoto": ("Yoto",),
-    "bench.pictures.data": ("Examples", "PictureError", "Pictures"),
-    "bench.tasks.photographs": ("OnPhotographs", "photographs"),
-    "bench.run.plan": ("experiment",),
+# The module of each public name, read off the imports above.
+HOMES = {
+    alias.name: str(node.module)
+    for node in ast.walk(ast.parse(Path(__file__).read_bytes()))
+    if isinstance(node, ast.ImportFrom) and str(node.module).startswith("bench.")
+    for alias in node.names
 }
-HOMES = {name: module for module, names in PUBLIC.items() for name in names}
 __all__ = [*HOMES, "load_results"]
 
 
@@ -87,6 +122,4 @@ def __dir__() -> list[str]:
 
 def load_results(*roots: str | Path) -> Results:
     """Everything in one or several results folders; see `bench.report.load.load_results`."""
-    from bench.report import load
-
-    return load.load_results(*map(Path, roots))
+    return importlib.import_module("bench.report.load").load_results(*map(Path, roots))

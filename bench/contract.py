@@ -8,13 +8,14 @@ been checked.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-import inspect
 import json
+import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from bench.faithful import CPU, differing, same_noise
 from bench.identity import plain
 from bench.method import Cell
 from bench.modulation import BEFORE, Modulation, unfoldable
-from bench.registry import near, ships
+from bench.names import near
+from bench.registry import ships
 from bench.space import Space
 from bench.task import Task
 
@@ -34,9 +36,6 @@ COUNT = 3  # examples in a batch; one fewer, and one, elsewhere: no other dimens
 
 class ContractError(ValueError):
     """What does not keep the contract of `bench/task.py` or `bench/method.py`."""
-
-
-# Before any training
 
 
 def check(experiment: Any) -> None:
@@ -48,12 +47,11 @@ def check(experiment: Any) -> None:
     task, steered = experiment.task, set[Any]()
     models: dict[str, dict[str, int]] = {}  # how often each layer is called, by the model
     for (seed, label), cells in experiment.plans.items():
-        if seed != experiment.seeds[0] or not cells:
-            continue
-        if ships(type(task)) and ships(type(experiment.methods[label])):
+        shipped = ships(type(task)) and ships(type(experiment.methods[label]))
+        if seed != experiment.seeds[0] or not cells or shipped:
             continue
         with same_noise():
-            trial = _Trial.of(label, cells[0])
+            trial = _Trial(label, cells[0])
             if trial.signature not in models:
                 calls = _check_losses(trial)
                 if not models:
@@ -69,24 +67,14 @@ def check(experiment: Any) -> None:
                 steered.add(kind)
 
 
-@dataclass
 class _Trial:
     """One cell's method on its task, with an untrained model."""
 
-    label: str
-    cell: Cell
-    model: nn.Module
-
-    @classmethod
-    def of(cls, label: str, cell: Cell) -> _Trial:
+    def __init__(self, label: str, cell: Cell) -> None:
+        self.label, self.cell, self.task = label, cell, cell.task
         torch.manual_seed(cell.seed)
-        model = _hook(cell.task, "model()", lambda: cell.method.model(cell.task))
-        _check_model(cell.task, model)
-        return cls(label, cell, model)
-
-    @property
-    def task(self) -> Task:
-        return self.cell.task
+        self.model = _hook(cell.task, "model()", lambda: cell.method.model(cell.task))
+        _check_model(cell.task, self.model)
 
     @functools.cached_property
     def signature(self) -> str:
@@ -101,9 +89,11 @@ class _Trial:
         except Exception as error:
             raise self.fault(_site_fault(self.task, self.model) or _reason(error)) from error
 
-    def batch(self, count: int, seed: int = 0) -> Any:
+    def losses(self, model: nn.Module) -> dict[str, Tensor]:
+        """Those of the same few examples under the same noise, as the task returns them."""
         data = self.task.data("train").to(CPU)
-        return data.batch(count, torch.Generator().manual_seed(seed))
+        with same_noise():
+            return self.task.losses(model, data.batch(COUNT, torch.Generator().manual_seed(0)))
 
     def draw(self, count: int) -> Tensor:
         """What the method draws: (count, K). ContractError where it is something else."""
@@ -155,27 +145,18 @@ def _check_losses(trial: _Trial) -> dict[str, int]:
     trial.model.train()
     names = [name for name, _ in trial.model.named_modules(remove_duplicate=False) if name]
     calls, terms = _hook(trial.task, "losses()", lambda: _calls(trial, names))
-    _check_terms(trial.task, terms, COUNT)
+    _check_terms(trial.task, terms)
     return calls
 
 
-def _check_terms(task: Task, terms: Any, count: int) -> None:
+def _check_terms(task: Task, terms: Any) -> None:
     what = f"losses() of the task {task.name!r}"
-    if not isinstance(terms, dict):
-        raise ContractError(f"{what} returns {_shape(terms)}, no terms by name")
-    if missing := [name for name in task.terms if name not in terms]:
-        raise ContractError(f"{what} does not return the term {missing[0]!r}: it has {list(terms)}")
-    if further := [name for name in terms if name not in task.terms]:
-        raise ContractError(
-            f"{what} returns {further[0]!r}, which `terms` does not name: all that is returned is "
-            "trained on"
-        )
+    _check_values(what, terms, task.terms, COUNT)
     for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.shape != (count,):
+        if name not in task.terms:
             raise ContractError(
-                f"{what} returns {_shape(term)} for the term {name!r} of a batch of {count}: it "
-                f"must be one number per example, ({count},), since every example has coefficients "
-                "of its own; average over all dimensions but the first, as .flatten(1).mean(1)"
+                f"{what} returns {name!r}, which `terms` does not name: all that is returned is "
+                "trained on"
             )
         if term.dtype != torch.float32:
             raise ContractError(f"{what} returns the term {name!r} as {term.dtype}: add .float()")
@@ -194,20 +175,27 @@ def _check_measure(task: Task, trial: _Trial, split: str) -> None:
     what = f"measure() of the task {task.name!r}"
     _, example = next(iter(task.data(split).to(CPU).examples()))
     values = _hook(task, "measure()", lambda: task.measure(model, example))
-    if not isinstance(values, dict):
-        raise ContractError(f"{what} returns {_shape(values)}, not its measures by name")
-    if missing := [name for name in task.terms if name not in values]:
-        raise ContractError(
-            f"{what} does not return the loss term {missing[0]!r}: every term is measured, too, "
-            f"under its own name; it returns {list(values)}"
-        )
-    for name, value in values.items():
+    _check_values(what, values, task.terms, 1)
+    for name in values:
         if name not in task.measures:
             raise ContractError(f"{what}: {near(name, task.measures, 'entry of `measures`')}")
-        if not isinstance(value, Tensor) or value.shape != (1,):
+
+
+def _check_values(what: str, values: Any, terms: Sequence[str], count: int) -> None:
+    """That these are numbers by name, one per example of a batch of `count`, every term's too."""
+    if not isinstance(values, dict):
+        raise ContractError(f"{what} returns {_shape(values)}, not its numbers by name")
+    if missing := [name for name in terms if name not in values]:
+        raise ContractError(
+            f"{what} does not return the loss term {missing[0]!r} under its own name: it returns "
+            f"{list(values)}"
+        )
+    for name, value in values.items():
+        if not isinstance(value, Tensor) or value.shape != (count,):
             raise ContractError(
-                f"{what} returns {_shape(value)} for {name!r} of a batch of one: it must be one "
-                "number per example, (1,)"
+                f"{what} returns {_shape(value)} for {name!r} of a batch of {count}: it must be "
+                f"one number per example, ({count},), since every example has coefficients of its "
+                "own; average over all dimensions but the first, as .flatten(1).mean(1)"
             )
 
 
@@ -234,15 +222,22 @@ def _check_conditioner(
         _strengthen(conditioner, trial.task.space, draws)
         network.condition(draws)
         again, _ = _calls(trial, names)
-        past = [name for name in names if again[name] != calls[name]]
         network.release()
-        if past:
+        if past := [name for name in names if again[name] != calls[name]]:
             raise trial.fault(
                 f"the layer {past[0]!r} is also called past what is put around it: something keeps "
                 "the layer outside the model's attributes, as in a list; call the attribute"
             )
         _check_independence(trial, network, draws)
-        _check_folding(trial, network)
+        setting = trial.task.space.grid(2)[0]
+        folded = copy.deepcopy(network).at(setting)
+        data = trial.task.data("train").to(CPU)
+        if far := differing(trial.task, network, folded, setting, data, COUNT - 1, CPU):
+            raise trial.fault(
+                f"folded into its layers' weights, its conditioner does something else: {far}; is "
+                "there a layer that changes its weights when it is called, as by standardising "
+                "them?"
+            )
     except ContractError:
         raise
     except Exception as error:
@@ -251,22 +246,13 @@ def _check_conditioner(
 
 def _calls(trial: _Trial, names: Sequence[str]) -> tuple[dict[str, int], Any]:
     """How often a batch's losses call each layer, and the losses."""
-    counts = dict.fromkeys(names, 0)
-
-    def count(name: str, *_: Any) -> None:
-        counts[name] += 1
-
-    hooks = [
-        trial.model.get_submodule(name).register_forward_hook(functools.partial(count, name))
-        for name in names
-    ]
-    try:
-        with same_noise():
-            terms = trial.task.losses(trial.model, trial.batch(COUNT))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counts, terms
+    counts = Counter(dict.fromkeys(names, 0))
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            layer = trial.model.get_submodule(name)
+            hook = layer.register_forward_hook(lambda *_, name=name: counts.update([name]))
+            hooks.callback(hook.remove)
+        return counts, trial.losses(trial.model)
 
 
 def _strengthen(conditioner: Conditioner, space: Space, draws: Tensor) -> None:
@@ -276,23 +262,19 @@ def _strengthen(conditioner: Conditioner, space: Space, draws: Tensor) -> None:
         for parameter in conditioner.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         return
-    shapes = [[part if part is None else part.shape[1] for part in m] for m in conditioner(draws)]
-    if len(shapes) != len(conditioner.sites):
-        raise ValueError(f"{len(shapes)} modulations for {len(conditioner.sites)} sites")
     waves = [
-        [None if width is None else 3 * torch.randn(len(space.axes), width) for width in pair]
-        for pair in shapes
+        [None if part is None else 3 * torch.randn(len(space.axes), part.shape[1]) for part in pair]
+        for pair in conditioner(draws)
     ]
+    if len(waves) != len(conditioner.sites):
+        raise ValueError(f"{len(waves)} modulations for {len(conditioner.sites)} sites")
+
+    def wave(coefficients: Tensor, centre: float, height: float, to: Tensor | None) -> Any:
+        return to if to is None else centre + height * (space.encode(coefficients) @ to + 1).sin()
 
     def forward(coefficients: Tensor) -> list[Modulation]:
-        place = space.encode(coefficients)
-        return [
-            (
-                None if scale is None else 1 + 0.4 * (place @ scale + 1).sin(),
-                None if shift is None else 0.1 * (place @ shift + 1).sin(),
-            )
-            for scale, shift in waves
-        ]
+        at = functools.partial(wave, coefficients)
+        return [(at(1.0, 0.4, scale), at(0.0, 0.1, shift)) for scale, shift in waves]
 
     conditioner.forward = forward  # type: ignore[method-assign]
 
@@ -310,9 +292,9 @@ def _check_independence(trial: _Trial, network: Network, draws: Tensor) -> None:
     def losses(coefficients: Tensor) -> Tensor:
         with same_noise():
             network.condition(coefficients)
-            terms = trial.task.losses(network.model, trial.batch(COUNT))
+            terms = trial.losses(network.model)
             network.release()
-        _check_terms(trial.task, terms, COUNT)
+        _check_terms(trial.task, terms)
         return torch.stack([terms[name] for name in trial.task.terms]).double()  # (terms, B)
 
     one, two = losses(draws), losses(moved)
@@ -333,18 +315,6 @@ def _check_independence(trial: _Trial, network: Network, draws: Tensor) -> None:
         )
 
 
-def _check_folding(trial: _Trial, network: Network) -> None:
-    """That at one setting the conditioned model is a plain one."""
-    setting = trial.task.space.grid(2)[0]
-    folded = copy.deepcopy(network).at(setting)
-    data = trial.task.data("train").to(CPU)
-    if far := differing(trial.task, network, folded, setting, data, COUNT - 1, CPU):
-        raise trial.fault(
-            f"folded into its layers' weights, its conditioner does something else: {far}; is "
-            "there a layer that changes its weights when it is called, as by standardising them?"
-        )
-
-
 # What errors mean
 
 
@@ -355,20 +325,13 @@ def _hook(task: Task, name: str, call: Callable[[], Any]) -> Any:
     except ContractError:
         raise
     except Exception as error:
+        file = getattr(sys.modules.get(type(task).__module__), "__file__", "")
+        places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
+        line = f" (line {places[-1].lineno} of {file})" if places else ""
         raise ContractError(
             f"{name} of the task {task.name!r} failed on a few examples and an untrained model: "
-            f"{_reason(error)}{_line(task, error)}"
+            f"{_reason(error)}{line}"
         ) from error
-
-
-def _line(task: Task, error: Exception) -> str:
-    """Where in the task's own file an error came from."""
-    try:
-        file = inspect.getfile(type(task))
-    except (TypeError, OSError):
-        return ""
-    places = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    return f" (line {places[-1].lineno} of {file})" if places else ""
 
 
 def _reason(error: Exception) -> str:
@@ -389,15 +352,12 @@ def _site_fault(task: Task, model: nn.Module) -> str:
 
 def _read_past(model: nn.Module, error: Exception) -> str:
     """The layer around which something was put, and of which an attribute is read; or ""."""
-    owner = getattr(error, "obj", None) if isinstance(error, AttributeError) else None
-    for name, module in model.named_modules():
-        if module is owner and name:
-            return (
-                f"the model reads {error.name!r} of the layer {name!r} instead of calling it, so "  # type: ignore[attr-defined]
-                "what scales and shifts its output is passed by: call the layer, or leave it out "
-                "of sites()"
-            )
-    return ""
+    owner, attribute = (getattr(error, name, None) for name in ("obj", "name"))
+    name = next((name for name, module in model.named_modules() if module is owner), "")
+    return name and (
+        f"the model reads {attribute!r} of the layer {name!r} instead of calling it, so what "
+        "scales and shifts its output is passed by: call the layer, or leave it out of sites()"
+    )
 
 
 def _shape(value: Any) -> str:

@@ -21,16 +21,12 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.machinery import (
-    BYTECODE_SUFFIXES,
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    PathFinder,
-    SourceFileLoader,
-)
+from importlib import machinery
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from bench import moved
 
 SUITE = ("bench", "baselines")
 HOME = Path(__file__).resolve().parent  # of `bench`
@@ -40,7 +36,11 @@ INSTALLED = tuple(
     for kind in ("stdlib", "platstdlib", "purelib", "platlib")
 )
 PREFIX = "plugin_"
-SUFFIXES = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)  # as Python looks for them
+SUFFIXES = (  # as Python looks for them
+    *machinery.EXTENSION_SUFFIXES,
+    *machinery.SOURCE_SUFFIXES,
+    *machinery.BYTECODE_SUFFIXES,
+)
 
 
 class Unloadable(ValueError):
@@ -53,28 +53,24 @@ class Unloadable(ValueError):
 def _foreign(file: Path) -> bool:
     """Whether a file is the suite's or an installed package's."""
     file = file.resolve()
-    if file == HOME.parent / "run_bench.py":
-        return True
-    return any(file.is_relative_to(place) for place in (*SUITE_PLACES, *INSTALLED))
+    places = (*SUITE_PLACES, *INSTALLED)
+    return file == HOME.parent / "run_bench.py" or any(map(file.is_relative_to, places))
 
 
 def _roots(path: Path) -> tuple[Path, ...]:
     """Where a plug-in's imports are looked for: its folder and, where that is part of a package,
     the folder that the outermost package lies in."""
-    folder = outermost = path.parent
+    outermost = path.parent
     while (outermost / "__init__.py").is_file():
         outermost = outermost.parent
-    return tuple(dict.fromkeys([folder, outermost]))
+    return tuple(dict.fromkeys([path.parent, outermost]))
 
 
 def _module_file(root: Path, dotted: str) -> Path | None:
     """The file of a module below `root`, a package's `__init__`; None where there is none."""
     place = root.joinpath(*dotted.split("."))
-    for stem in (place / "__init__", place):
-        for suffix in SUFFIXES:
-            if (file := stem.with_name(stem.name + suffix)).is_file():
-                return file
-    return None
+    files = (Path(f"{stem}{end}") for stem in (place / "__init__", place) for end in SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
 
 
 @functools.cache
@@ -89,9 +85,7 @@ def _beside(
     may be called after the library that it brings.
     """
     top = name.partition(".")[0]
-    if top in SUITE:
-        return None
-    for root in roots:
+    for root in () if top in SUITE else roots:
         file = _module_file(root, top)
         if file is None and (root / top).is_dir():
             asked = [name, *(f"{name}.{part}" for part in wanted)]
@@ -107,52 +101,45 @@ def _beside(
 
 @functools.cache
 def digest(path: Path) -> str:
-    """SHA-256 of a plug-in's file and of every file it imports from beside it, its own first, the
-    others in the order of their names; as the files are when this is first asked for."""
+    """SHA-256 of a plug-in's file and of every file it imports from beside it, directly or not,
+    its own first, the others in the order of their names; as the files are when this is first asked
+    for."""
     path = path.resolve()
-    files = _closure(path)
-    outermost = _roots(path)[-1]
-    others = sorted(files.keys() - {path}, key=lambda file: file.relative_to(outermost).as_posix())
-    return " ".join(hashlib.sha256(files[file]).hexdigest() for file in (path, *others))
-
-
-def _closure(path: Path) -> dict[Path, bytes]:
-    """A plug-in's file and all that it imports from beside it, directly or not, with content."""
-    roots, found, open_files = _roots(path), {}, [path]
-    while open_files:
-        file = open_files.pop()
-        if file in found or (file != path and _foreign(file)):
+    roots, contents, left = _roots(path), dict[Path, bytes](), [path]
+    while left:
+        file = left.pop()
+        if file in contents or (file != path and _foreign(file)):
             continue
-        found[file] = file.read_bytes()
+        contents[file] = file.read_bytes()
         if file.suffix == ".py":
-            open_files += _imported(file, found[file], roots)
-    return found
+            left += _imported(file, contents[file], roots)
+    others = contents.keys() - {path}
+    ordered = sorted(others, key=lambda file: file.relative_to(roots[-1]).as_posix())
+    return " ".join(hashlib.sha256(contents[file]).hexdigest() for file in (path, *ordered))
 
 
 def _imported(file: Path, content: bytes, roots: tuple[Path, ...]) -> Iterator[Path]:
     """The files beside a plug-in that one of its files imports, inside functions too."""
     try:
-        tree = ast.parse(content)
+        nodes = list(ast.walk(ast.parse(content)))
     except (SyntaxError, ValueError):  # running it will say so
         return
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                if root := _beside(roots, alias.name, (), file):
-                    yield from _along(root, alias.name, ())
+            asked: list[tuple[str, tuple[str, ...]]] = [(alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            asked = [(str(node.module), tuple(alias.name for alias in node.names))]
         elif isinstance(node, ast.ImportFrom):
-            wanted = tuple(alias.name for alias in node.names)
-            if node.level == 0 and node.module:
-                if root := _beside(roots, node.module, wanted, file):
-                    yield from _along(root, node.module, wanted)
-            elif node.level:
-                package = file.parent
-                for _ in range(node.level - 1):
-                    package = package.parent
-                root = next((r for r in reversed(roots) if package.is_relative_to(r)), None)
-                if root is not None:
-                    parts = (*package.relative_to(root).parts, *filter(None, [node.module]))
-                    yield from _along(root, ".".join(parts), wanted)
+            package = file.parents[node.level - 1]
+            for top in [root for root in roots[::-1] if package.is_relative_to(root)][:1]:
+                parts = (*package.relative_to(top).parts, *filter(None, [node.module]))
+                yield from _along(top, ".".join(parts), [alias.name for alias in node.names])
+            continue
+        else:
+            continue
+        for name, wanted in asked:
+            if root := _beside(roots, name, wanted, file):
+                yield from _along(root, name, wanted)
 
 
 def _along(root: Path, name: str, wanted: Sequence[str]) -> Iterator[Path]:
@@ -178,7 +165,7 @@ def load(path: Path) -> ModuleType:
     if not path.is_file():
         raise Unloadable(f"there is no file {path}")
     roots = _roots(path)
-    space = _space(path, roots)
+    space = _space(path.parent, roots)
     package = ".".join([space, *path.parent.relative_to(roots[-1]).parts])
     stem = path.stem
     if "." in stem:  # no module's name has a dot
@@ -196,44 +183,44 @@ def load(path: Path) -> ModuleType:
         parent = importlib.import_module(package)
         sys.modules[name] = module
         loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
+    except BaseException as error:
         sys.modules.pop(name, None)
+        if not isinstance(error, ImportError | SyntaxError):
+            raise
         reason = str(error).replace(space + ".", "").replace(space, str(path.parent))
         raise Unloadable(f"{path} cannot be imported: {reason}") from error
-    except BaseException:
-        sys.modules.pop(name, None)
-        raise
     setattr(parent, stem, module)
     return module
 
 
-def _space(path: Path, roots: Sequence[Path]) -> str:
+def _space(folder: Path, roots: Sequence[Path]) -> str:
     """The private package for a plug-in's folder, made where it is not yet there. Its name is the
     same in every process, so that what is pickled in one can be read in another that loaded the
     plug-in."""
-    name = PREFIX + hashlib.sha256(str(path.parent).encode()).hexdigest()[:12]
+    name = PREFIX + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
     if name not in sys.modules:
-        package = ModuleType(name, f"What lies beside the plug-ins in {path.parent}.")
+        package = ModuleType(name, f"What lies beside the plug-ins in {folder}.")
         package.__path__ = [str(root) for root in roots]
         sys.modules[name] = package
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if _Finder not in sys.meta_path:
+        sys.meta_path.insert(0, _Finder)
     return name
 
 
 class _Finder:
     """Finds the modules of the private packages, and has them loaded by `_Loader`."""
 
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
         if not name.startswith(PREFIX) or "." not in name:
             return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+        spec = machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and isinstance(spec.loader, machinery.SourceFileLoader):
             spec.loader = _Loader(name, spec.loader.path)
         return spec
 
 
-class _Loader(SourceFileLoader):
+class _Loader(machinery.SourceFileLoader):
     """Runs a file of a plug-in, so that its imports, late ones too, look beside it first.
 
     Always from the source: bytecode kept of an earlier version with the same second and size would
@@ -244,29 +231,45 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: ModuleType) -> None:
-        space = module.__name__.partition(".")[0]
-        own = {**vars(builtins), "__import__": _importing(space, Path(self.path))}
-        vars(module)["__builtins__"] = own  # functions defined in it keep them
+        importing = functools.partial(_import, module.__name__.partition(".")[0], Path(self.path))
+        # Functions defined in it keep them.
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": importing}
         super().exec_module(module)
 
 
-def _importing(space: str, file: Path) -> Any:
-    """`__import__` for one file of a plug-in."""
+def _import(
+    space: str,
+    file: Path,
+    name: str,
+    globals: Mapping[str, object] | None = None,
+    locals: Mapping[str, object] | None = None,
+    fromlist: Sequence[str] | None = (),
+    level: int = 0,
+) -> ModuleType:
+    """`__import__` for one file of the plug-ins of a private package."""
+    wanted = tuple(fromlist or ())
+    if level == 0 and name.partition(".")[0] in SUITE:
+        return _of_the_suite(name, wanted, file)
     roots = tuple(Path(root) for root in sys.modules[space].__path__)
+    if level or not _beside(roots, name, wanted, file):
+        return builtins.__import__(name, globals, locals, wanted, level)
+    if wanted:
+        return builtins.__import__(f"{space}.{name}", globals, locals, wanted, 0)
+    importlib.import_module(f"{space}.{name}")
+    return sys.modules[f"{space}.{name.partition('.')[0]}"]
 
-    def plugin_import(
-        name: str,
-        globals: Mapping[str, object] | None = None,
-        locals: Mapping[str, object] | None = None,
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> ModuleType:
-        if level or not _beside(roots, name, tuple(fromlist or ()), file):
-            return builtins.__import__(name, globals, locals, fromlist or (), level)
-        private = f"{space}.{name}"
-        if fromlist:
-            return builtins.__import__(private, globals, locals, fromlist, 0)
-        importlib.import_module(private)
-        return sys.modules[f"{space}.{name.partition('.')[0]}"]
 
-    return plugin_import
+def _of_the_suite(name: str, wanted: tuple[str, ...], file: Path) -> ModuleType:
+    """A module of the suite; ImportError with the line to write where a plug-in's line asks for
+    what has moved or never was."""
+    missing: Exception | None = None
+    try:
+        module = builtins.__import__(name, None, None, wanted, 0)
+        if all(part == "*" or hasattr(module, part) for part in wanted):
+            return module
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] not in SUITE:  # a library that is not installed
+            raise
+        missing = error
+    line = sys._getframe(2).f_lineno  # of the statement, past `_import`
+    raise ImportError(moved.rewritten(file, line)) from missing

@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from bench import plugins
-from bench.fields import UnknownName, bracketed, changed, near, shown
+from bench.fields import bracketed, changed, shown
 from bench.files import expanded
+from bench.names import UnknownName, near
 
 TASKS = {
     "beta_vae_cifar10": "bench.tasks.beta_vae:Cifar10",
@@ -84,9 +85,8 @@ def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {label: each for name in METHODS for label, each in variants(name, presets).items()}
     name, inside = bracketed(text)
     plain = method(name)
-    preset_has = dataclasses.replace(plain, **presets.get(plain.name, {}))
-    made, fields = changed(preset_has, inside)
-    return {f"{plain.name}[{shown(fields)}]" if fields else plain.name: made}
+    variant, fields = changed(dataclasses.replace(plain, **presets.get(plain.name, {})), inside)
+    return {f"{plain.name}[{shown(fields)}]" if fields else plain.name: variant}
 
 
 def split_methods(text: str) -> list[str]:
@@ -118,10 +118,10 @@ def sized(text: str, name: str, locations: Mapping[str, str] | None = None) -> t
     task = dataclasses.replace(chosen.task, **placed)
     task, fields = changed(task, inside)
     places = {key: _absolute(place) for key, place in task.locations().items() if place}
-    task = dataclasses.replace(task, **places) if places else task
+    task = dataclasses.replace(task, **places)
     # A location's last part says enough: the rest is this machine's.
-    said = {key: Path(value).name if key in has else value for key, value in fields.items()}
-    size = f"{name}[{shown(dict(sorted(said.items())))}]" if said else name
+    fields = {key: Path(value).name if key in has else value for key, value in fields.items()}
+    size = f"{name}[{shown(dict(sorted(fields.items())))}]" if fields else name
     return dataclasses.replace(chosen, task=task), size
 
 
@@ -134,7 +134,7 @@ def _absolute(place: Any) -> Any:
 
 def ships(kind: type) -> bool:
     """Whether a class is the suite's own, and no user's plug-in."""
-    return kind.__module__.split(".")[0] in ("bench", "baselines")
+    return kind.__module__.split(".")[0] in plugins.SUITE
 
 
 def describe(plugin: Any) -> dict[str, Any]:
@@ -156,19 +156,17 @@ def revive(description: dict[str, Any], base: type[Plugin]) -> Plugin:
         place, _, name = target.rpartition(":")
     except (TypeError, KeyError, AttributeError):
         raise ValueError(f"no plug-in is described by {description!r}") from None
-    if place.endswith(".py"):
-        found = getattr(_module(Path(place)), name, None)
-    elif place.split(".")[0] in ("bench", "baselines"):
-        try:
-            found = getattr(importlib.import_module(place), name, None)
-        except ImportError as error:
-            raise ValueError(f"{target!r} is no part of this version: {error}") from None
-    else:
+    if not place.endswith(".py") and place.split(".")[0] not in plugins.SUITE:
         raise ValueError(f"{target!r} is neither part of the suite nor a Python file")
-    if not (isinstance(found, type) and issubclass(found, base)):
+    try:
+        module = _module(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except ImportError as error:
+        raise ValueError(f"{target!r} is no part of this version: {error}") from None
+    kind = getattr(module, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"{target!r} is no {base.__name__}: was it renamed since?")
     try:
-        return _restore(found, fields)
+        return _restore(kind, fields)
     except UNFIT as error:
         raise ValueError(f"{target!r} cannot be made of these fields: {error}") from error
 
@@ -182,14 +180,13 @@ def _restore(kind: type, fields: dict[str, Any]) -> Any:
             for choice in (hint, *typing.get_args(hint)):  # as in `Training | None`
                 if dataclasses.is_dataclass(choice):
                     return _restore(choice, item)  # type: ignore[arg-type]
-        if isinstance(item, list):
-            return tuple(value(part, None) for part in item)
-        return item
+        return tuple(value(part, None) for part in item) if isinstance(item, list) else item
 
     return kind(**{name: value(item, hints.get(name)) for name, item in fields.items()})
 
 
 def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
+    """The class of a registered name, or of a file: the one of its kind that is defined there."""
     if name in known:
         place, _, attribute = known[name].partition(":")
         return getattr(importlib.import_module(place), attribute)
@@ -198,7 +195,7 @@ def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
         raise near(name, known, what)
     file, attribute = parts.groups()
     module = _module(Path(expanded(file)))
-    own = {
+    defined = {
         key: value
         for key, value in vars(module).items()
         if isinstance(value, type)
@@ -206,16 +203,16 @@ def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
         and value.__module__ == module.__name__
         and not inspect.isabstract(value)
     }
+    if attribute in defined:
+        return defined[attribute]
     if attribute:
-        if attribute not in own:
-            raise near(attribute, own, f"{what} in {file}")
-        return own[attribute]
-    if len(own) != 1:
+        raise near(attribute, defined, f"{what} in {file}")
+    if len(defined) != 1:
         raise UnknownName(
-            f"{file} has {len(own)} {what}s ({', '.join(own) or 'none'}): "
+            f"{file} has {len(defined)} {what}s ({', '.join(defined) or 'none'}): "
             f"it needs one, or name it as {file}:Name"
         )
-    return next(iter(own.values()))
+    return next(iter(defined.values()))
 
 
 def _module(path: Path) -> ModuleType:

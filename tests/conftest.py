@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, and for the programs that tests start: several tests run at a time, and
 # threads that wait busily for one another on cores that others use are several times as slow.
@@ -14,7 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
+from bench.files import sealed
 from bench.pictures import downloads
+from bench.run.plan import Experiment, experiment
+from bench.run.records import Record, dumps, loads
+from bench.run.runner import Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,14 +43,63 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _the_cache_stays() -> Iterator[None]:
     """A test that leaves another cache folder behind would have the next ones fetch all anew."""
-    before = os.environ.get(downloads.CACHE_VARIABLE)
+    name = downloads.CACHE_VARIABLE
+    before = os.environ.get(name)
     yield
-    after = os.environ.get(downloads.CACHE_VARIABLE)
-    if before is None:
-        os.environ.pop(downloads.CACHE_VARIABLE, None)
-    else:
-        os.environ[downloads.CACHE_VARIABLE] = before
-    assert after == before, f"{downloads.CACHE_VARIABLE} was {before} and is {after} afterwards"
+    after = os.environ.pop(name, None)
+    os.environ |= {} if before is None else {name: before}
+    assert after == before, f"{name} was {before} and is {after} afterwards"
+
+
+@pytest.fixture(scope="session")
+def completed() -> Callable[..., Run]:
+    """Trains and measures experiments in a results folder; a failure fails the test."""
+
+    def run(root: Path, *experiments: Experiment, device: str = "cpu") -> Run:
+        whole = Run(root, list(experiments), torch.device(device))
+        whole.open_data()
+        whole.execute(whole.train_jobs(), "training", lambda: False)
+        whole.execute(whole.record_jobs(), "measuring", lambda: False)
+        assert whole.failures == []
+        return whole
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def toy_results(tmp_path_factory: pytest.TempPathFactory, completed: Callable[..., Run]) -> Path:
+    """A whole results folder; `root` is a test's own copy of it."""
+    root = tmp_path_factory.mktemp("toy") / "results"
+    completed(root, experiment("toy", "smoke", ["fixed_grid", "yoto"])).save_config()
+    return root
+
+
+@pytest.fixture
+def root(toy_results: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(toy_results, tmp_path / "results")
+
+
+@pytest.fixture
+def change_records(root: Path) -> Callable[..., None]:
+    """Changes every record's head, and its rows, so that both still agree."""
+
+    def change(
+        change_head: Callable[[dict[str, Any]], Any],
+        change_rows: Callable[[list[Record]], list[Record]] = lambda rows: rows,
+    ) -> None:
+        for path in root.glob("records/*/*/*.json"):
+            head, table = json.loads(path.read_bytes()), path.with_suffix(".csv")
+            change_head(head)
+            if table.exists():
+                same = ["task", "preset", "experiment"]
+                same += [] if head["kind"] == "context" else ["method", "setting"]
+                rows = change_rows(loads(table.read_text(), "a table"))
+                rows = [row._replace(**{name: head[name] for name in same}) for row in rows]
+                table.write_bytes(dumps(rows).encode())
+                head["sha256"] = hashlib.sha256(table.read_bytes()).hexdigest()
+            path.write_text(sealed(head))
+
+    return change
 
 
 @pytest.fixture(scope="session")
@@ -93,24 +150,19 @@ def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def _small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def shapes3d(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""
     import h5py
 
-    path = tmp_path_factory.mktemp("shapes3d") / "3dshapes.h5"
-    pictures = torch.randint(
-        256, (600, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    with h5py.File(path, "w") as file:
-        file["images"] = pictures.numpy()
-    return path
-
-
-@pytest.fixture
-def shapes3d(_small_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""
     from bench.tasks import beta_vae_data
 
     monkeypatch.setattr(beta_vae_data, "SHAPES3D", 600)
     monkeypatch.setattr(beta_vae_data, "SHAPES3D_COUNTS", (5, 5, 3, 2, 2, 2))
-    return _small_file
+    path = tmp_path_factory.getbasetemp() / "3dshapes.h5"
+    if not path.exists():
+        seeded = torch.Generator().manual_seed(0)
+        pictures = torch.randint(256, (600, 64, 64, 3), dtype=torch.uint8, generator=seeded)
+        with h5py.File(path, "w") as file:
+            file["images"] = pictures.numpy()
+    return path

@@ -28,6 +28,7 @@ from bench.run.records import loads
 from bench.run.runner import Run
 from bench.run.schema import CellConfig, from_plain, plain
 from bench.run.store import cell_config, cell_from
+from bench.space import format_setting, parse_setting
 from bench.task import weighted
 from bench.train import Interrupted, fit, optimiser
 
@@ -232,24 +233,16 @@ def test_every_conditioning_parameter_learns(pair: Pair) -> None:
 
 
 @conditioned
-def test_the_output_follows_the_setting(pair: Pair) -> None:
-    network = pair.network()
-    disturb(network)
-    low, high = (pair.terms(network, end) for end in pair.ends())
-    assert max(map(difference, low.values(), high.values())) > MATTERS
-
-
-@conditioned
-def test_it_follows_the_setting_wherever_it_was_moved(pair: Pair) -> None:
+def test_the_output_follows_the_setting_wherever_it_was_moved(pair: Pair) -> None:
     """`to` replaces a module's buffers: what a conditioner kept of them is then nobody's."""
     network = pair.network()
     disturb(network)
     before = [pair.terms(network, end) for end in pair.ends()]
     network.to(torch.float64).to(torch.float32)
     after = [pair.terms(network, end) for end in pair.ends()]
-    assert max(map(difference, after[0].values(), after[1].values())) > MATTERS
-    for one, other in zip(before, after, strict=True):
-        torch.testing.assert_close(other, one)
+    for low, high in (before, after):
+        assert max(map(difference, low.values(), high.values())) > MATTERS
+    torch.testing.assert_close(after, before)
 
 
 @distinct
@@ -276,34 +269,26 @@ def elsewhere() -> Iterator[Callable[[dict], str]]:
         "for line in sys.stdin:\n"
         "    print(cell_from(from_plain(json.loads(line), CellConfig)).id, flush=True)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONHASHSEED": "77"},
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
+    words, pipes = [sys.executable, "-c", code], {"stdin": subprocess.PIPE, "stdout": -1}
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    with subprocess.Popen(words, text=True, env=environment, **pipes) as process:
 
         def ask(config: dict) -> str:
-            stdin.write(json.dumps(config) + "\n")
-            stdin.flush()
-            return stdout.readline().strip()
+            print(json.dumps(config), file=process.stdin, flush=True)
+            return process.stdout.readline().strip()
 
         yield ask
 
 
 @distinct
-def test_ids_are_stable_across_processes(pair: Pair, elsewhere: Callable[[dict], str]) -> None:
-    assert elsewhere(plain(cell_config(pair.cell, "smoke"))) == pair.cell.id
-
-
-@distinct
-def test_a_configuration_makes_the_cell_again(pair: Pair) -> None:
-    again = cell_from(from_plain(plain(cell_config(pair.cell, "smoke")), CellConfig))
-    assert again.task == pair.cell.task
-    assert again.method == pair.cell.method
+def test_a_configuration_makes_the_cell_again_here_and_elsewhere(
+    pair: Pair, elsewhere: Callable[[dict], str]
+) -> None:
+    config = plain(cell_config(pair.cell, "smoke"))
+    again = cell_from(from_plain(config, CellConfig))
+    assert (again.task, again.method) == (pair.cell.task, pair.cell.method)
     assert describe(again.task) == describe(pair.cell.task)
+    assert elsewhere(config) == again.id == pair.cell.id
 
 
 @distinct
@@ -380,26 +365,21 @@ def compare_with_plain(pair: Pair, option: dict, tolerance: float, folder: Path)
     assert all(in_format) if option.get("channels_last") else not any(in_format)
 
 
-def test_trains_and_measures(pair: Pair, tmp_path: Path) -> None:
-    task, run = pair.task, Run(tmp_path, [pair.experiment], pair.device)
-    run.execute(run.train_jobs(), "training", lambda: False)
-    run.execute(run.record_jobs(), "measuring", lambda: False)
-    assert run.failures == []
+def test_trains_and_measures(pair: Pair, tmp_path: Path, completed: Callable[..., Run]) -> None:
+    task = pair.task
+    run = completed(tmp_path, pair.experiment, device=str(pair.device))
     assert run.train_jobs() == []
     assert run.record_jobs() == []
     tables = list((tmp_path / "records" / task.name).glob("*/*.csv"))
     records = [r for table in tables for r in loads(table.read_text(), str(table))]
-    own = [r for r in records if r.method == pair.method.name]
+    records = [r for r in records if r.method == pair.method.name]
     expected = {"loss", *task.measures} - set(task.missing())
     swept = task.space.sweep(pair.experiment.settings) if pair.method.swept else ()
-    assert {r.measure for r in own} == expected
-    assert {r.setting for r in own} == {
-        ";".join(f"{n}={v:g}" for n, v in zip(task.space.names, s, strict=True))
-        for s in (*pair.experiment.settings, *swept)
-    }
-    weights = {(r.setting, r.example): r.value for r in own if r.measure == "loss"}
-    for (setting, example), loss in weights.items():
-        values = {r.measure: r.value for r in own if (r.setting, r.example) == (setting, example)}
-        coefficient = dict(part.split("=") for part in setting.split(";"))
-        total = sum(float(coefficient.get(name, 1)) * values[name] for name in task.terms)
-        assert loss == pytest.approx(total, rel=1e-4)
+    assert {r.measure for r in records} == expected
+    asked = (*pair.experiment.settings, *swept)
+    assert {r.setting for r in records} == {format_setting(task.space.names, s) for s in asked}
+    values = {(r.setting, r.example, r.measure): r.value for r in records}
+    for setting, example in {(r.setting, r.example) for r in records if r.measure == "loss"}:
+        weight = parse_setting(setting)
+        total = sum(weight.get(name, 1) * values[setting, example, name] for name in task.terms)
+        assert values[setting, example, "loss"] == pytest.approx(total, rel=1e-4)

@@ -39,13 +39,12 @@ class Outer:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("share=2", {"share": 2.0}),
-        ("on=true, kind=b", {"on": True, "kind": "b"}),
-        ("most=7", {"most": 7}),
+        ("share=2, on=true, kind=b", {"share": 2.0, "on": True, "kind": "b"}),
+        ("share=.5, most=7", {"share": 0.5, "most": 7}),
         ("most=none", {"most": None}),
-        ("sizes=4:5:6", {"sizes": (4, 5, 6)}),
+        ("sizes=4:5:6, pair=3:y", {"sizes": (4, 5, 6), "pair": (3, "y")}),
         ("sizes=", {"sizes": ()}),
-        ("pair=3:y", {"pair": (3, "y")}),
+        (" , ", {}),
         ("name='a, b=c'", {"name": "a, b=c"}),
         ('name="it\'s", on=True', {"name": "it's", "on": True}),
         ("name=it's,on=true", {"name": "it's", "on": True}),
@@ -158,26 +157,24 @@ def test_several_variations_in_one_run_each_with_a_report_of_its_own(
     assert "networks: 2 planned" in text
     assert "toy (smoke[dimension=8, training.steps=9]): 1 settings" in text
     assert "toy[dimension=8, training.steps=9] fixed_grid nearness=1 seed 0: finished" in text
-    folders = [run.folder for run in load_results(tmp_path).runs]
-    assert folders[0] == "toy-smoke"
-    assert folders[1].startswith("toy-smoke_dimension_8__training.steps_9_-")
-    assert len(folders) == 2
+    plain, varied = [run.folder for run in load_results(tmp_path).runs]
+    assert plain == "toy-smoke"
+    assert varied.startswith("toy-smoke_dimension_8__training.steps_9_-")
     (config,) = tmp_path.glob("configs/*.json")
     assert main(["run", "--config", str(config), "--out", str(tmp_path)]) == 0
     assert "2 planned, 2 stored, 0 to train" in capsys.readouterr().out
 
 
 def test_misspelt_fields_are_answered(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path)]
-    for word, message in {
+    answers = {
         "toy[steps=3]": "did you mean training.steps?",
         "toy[dimension=x]": "dimension is of type int",
         "toy[dimension=8": "closing bracket",
-    }.items():
-        assert main(["run", word, *out]) == 2
-        assert message in capsys.readouterr().err
-        assert main(["time", word]) == 2
-        assert message in capsys.readouterr().err
+    }
+    for word, message in answers.items():
+        for words in (["run", word, "--out", str(tmp_path)], ["time", word]):
+            assert main(words) == 2
+            assert message in capsys.readouterr().err
 
 
 def test_evidence_wants_pictures_of_the_users(tmp_path: Path) -> None:

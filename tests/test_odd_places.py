@@ -35,7 +35,10 @@ def planned(root: Path, task: str) -> Path:
     return root
 
 
-# A reader that went away
+def program(*words: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*PROGRAM, *words], capture_output=True, cwd=cwd, env={**os.environ, **environment}
+    )
 
 
 @pytest.mark.parametrize("words", [["status"], ["--help"]])
@@ -50,43 +53,30 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path, words: list[str]) -
     assert done.returncode == (0 if "--help" in words else 141)  # argparse passes over it
 
 
-# Locales
+# Locales, a notebook's environment
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:surrogateescape"])
 def test_characters_that_a_terminal_has_not_are_replaced(tmp_path: Path, encoding: str) -> None:
-    root = planned(tmp_path, "β-vae")
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    done = subprocess.run([*PROGRAM, "status", root], capture_output=True, env=environment)
+    done = program("status", planned(tmp_path, "β-vae"), PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"?-vae" in done.stdout
 
 
 def test_the_bytes_of_a_path_go_out_as_they_came_in(tmp_path: Path) -> None:
     """Where Python takes the file system for ASCII."""
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     file = tmp_path / "tâche.py"
-    done = subprocess.run(
-        [*PROGRAM, "new", file], capture_output=True, env={**os.environ, **plain}, check=True
-    )
+    done = program("new", file, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 0
     assert str(file).encode() in done.stdout
     assert "tâche.py" in file.read_text(encoding="utf-8")
 
 
-# A notebook's environment, an ASCII locale, another folder, and a home, all at once
-
-
 def test_a_whole_run_in_an_odd_environment(tmp_path: Path) -> None:
-    environment = {**os.environ, "HOME": str(tmp_path), "MPLBACKEND": NOTEBOOK}
-    environment |= {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    environment["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # its list of fonts takes seconds
-    done = subprocess.run(
-        [*PROGRAM, "run", "toy", *SMALL, "--out=~/r"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    )
+    """A notebook's, an ASCII locale, another folder, and a home, all at once."""
+    odd = {"HOME": str(tmp_path), "MPLBACKEND": NOTEBOOK, "PYTHONIOENCODING": "ascii"}
+    odd["MPLCONFIGDIR"] = matplotlib.get_cachedir()  # its list of fonts takes seconds
+    done = program("run", "toy", *SMALL, "--out=~/r", cwd=tmp_path, LC_ALL="C", **odd)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r/report/toy-smoke/measures.png").is_file()
     assert not (tmp_path / "~").exists()
@@ -106,30 +96,32 @@ def test_figures_are_for_files_and_the_environment_is_left_as_it_was(
 # No home
 
 
-def test_without_a_home_the_measure_is_left_out_and_the_variable_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def nowhere_named(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("YOTO_BENCH_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
+    return monkeypatch
 
+
+def test_without_a_home_the_measure_is_left_out_and_the_variable_named(
+    nowhere_named: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def nobody(*_: object) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "home", nobody)
+    nowhere_named.setattr(Path, "home", nobody)
     assert "YOTO_BENCH_CACHE" in lpips_missing.__wrapped__()["lpips"]
     assert main(["fetch", "alexnet-convs"]) == 1
     assert "YOTO_BENCH_CACHE" in capsys.readouterr().out
-    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    nowhere_named.setenv("XDG_CACHE_HOME", "/caches")
     if sys.platform != "darwin":
         assert downloads.cache_folder() == Path("/caches/yoto-bench")
 
 
 def test_a_home_that_cannot_be_written_to_names_the_variable(
-    monkeypatch: pytest.MonkeyPatch,
+    nowhere_named: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("YOTO_BENCH_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/dev/null")
+    nowhere_named.setenv("HOME", "/dev/null")
     assert "YOTO_BENCH_CACHE" in lpips_missing.__wrapped__()["lpips"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import json
 import os
 import pickle
@@ -12,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import plugins
+import bench
+from bench import moved, plugins
 from bench.identity import file_digest
 from bench.plugins import digest, load
 from bench.registry import UnknownName, describe, revive, task_class
@@ -164,18 +167,12 @@ def test_new_code_of_the_same_second_and_size_is_run(tmp_path: Path) -> None:
         assert done.stdout.strip() == str(value)
 
 
-TASK = """
-from bench.tasks.toy import Toy as Base
-from dataclasses import dataclass
-from typing import ClassVar
-import helper
-@dataclass(frozen=True, kw_only=True)
-class Mine(Base):
-    name: ClassVar[str] = helper.NAME
-    def losses(self, model, batch):
-        from late import factor
-        return {name: factor() * term for name, term in super().losses(model, batch).items()}
-"""
+TOY = (ROOT / "bench" / "tasks" / "toy.py").read_text()
+TASK = (
+    TOY.replace("from bench import", "import helper\nfrom bench import")
+    .replace('= "toy"', "= helper.NAME")
+    .replace("y = model(batch)", "from late import factor\n        y = factor() * model(batch)")
+)
 
 
 def test_an_id_is_one_everywhere(tmp_path: Path) -> None:
@@ -219,10 +216,14 @@ def test_a_plugins_objects_survive_a_description_and_a_pickle(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("import nowhere_at_all", "nowhere_at_all"), ("from . import gone", "gone"),
-     ("import helper.gone", r"helper\.gone"), ("def (", "invalid syntax")],
-)  # fmt: skip
-def test_what_cannot_be_imported_is_said(tmp_path: Path, content: str, says: str) -> None:
+    [
+        ("import nowhere_at_all", "nowhere_at_all"),
+        ("from . import gone", "gone"),
+        ("import helper.gone", r"helper\.gone"),
+        ("def (", "invalid syntax"),
+    ],
+)
+def test_what_cannot_be_imported_is_named(tmp_path: Path, content: str, says: str) -> None:
     folder = write(tmp_path, plugin=content, helper="")
     with pytest.raises(UnknownName, match=rf"plugin\.py cannot be imported: .*{says}") as caught:
         task_class(str(folder / "plugin.py"))
@@ -235,3 +236,89 @@ def test_names_that_are_no_modules(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("")
     found = {load(tmp_path / f"{name}.py").WHO for name in ("my task", "my-task", "my.task", "1st")}
     assert len(found) == 4
+
+
+# What the suite offers them, and what it offered by other names
+
+
+def test_no_public_name_is_missing_and_results_need_no_torch() -> None:
+    code = (
+        "import sys, bench\n"
+        "from bench import load_results\n"
+        "load_results(sys.argv[1])\n"
+        "assert 'torch' not in sys.modules\n"
+        "for name in bench.__all__: getattr(bench, name)\n"
+        "assert {*bench.__all__} < {*dir(bench)}\n"
+        "from bench import *\n"
+        "assert Task is bench.task.Task\n"
+        "assert not hasattr(bench, 'nothing')\n"
+    )
+    results = ROOT / "results" / "reference" / "small-cpu-amd-epyc"
+    subprocess.run([sys.executable, "-c", code, results], cwd=ROOT, check=True)
+
+
+def test_the_template_imports_from_bench_alone() -> None:
+    nodes = [node for node in ast.walk(ast.parse(TOY)) if isinstance(node, ast.ImportFrom)]
+    assert {node.module for node in nodes if str(node.module).startswith("bench")} == {"bench"}
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("from bench.data import Examples", "from bench import Examples"),
+        ("from bench.data import Examples as E, Pictures",
+         "from bench import Examples as E, Pictures"),
+        ("from bench.conditioning import FiLM, modulate", "from bench import FiLM, modulate"),
+        ("from bench.conditioning import own_parameters",
+         "from bench.modulation import own_parameters"),
+        ("from bench.conditioning import FiLM, unfoldable",
+         "from bench import FiLM` and `from bench.modulation import unfoldable"),
+        ("from bench.runner import experiment", "from bench import experiment"),
+        ("from bench.records import write_atomic", "from bench.files import write_atomic"),
+        ("from bench import data", "from bench.pictures import data"),
+        ("import bench.measures as m", "from bench.pictures import measures as m"),
+        ("from bench.task import Pictures", "from bench import Pictures"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_import_by_an_old_name_is_answered_with_the_line_to_write(
+    tmp_path: Path, line: str, instead: str, beside: bool
+) -> None:
+    """In the plug-in, or in what lies beside it."""
+    file = tmp_path / ("helper.py" if beside else "plugin.py")
+    write(tmp_path, plugin="import helper\n", helper="")
+    file.write_text(f'"""Mine."""\nfrom bench import Task\n{line}\n')
+    with pytest.raises(UnknownName) as caught:
+        task_class(str(tmp_path / "plugin.py"))
+    assert f"line 3 of {file} is `{line}`: write `{instead}`" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    exec(instead.replace("` and `", "\n"), {})
+
+
+def test_every_old_import_of_a_file_is_answered_at_once(tmp_path: Path) -> None:
+    """Those inside functions, too, which would else fail in the middle of a training."""
+    write(
+        tmp_path,
+        plugin="from bench.data import (\n    Examples,\n)\n"
+        "def f():\n    from bench.measures import psnr\n    from bench.space import Axis\n",
+        late="def f():\n    from bench.conditioning import FiLM\n",
+        guarded="try:\n    from bench.data import Examples\nexcept ImportError:\n"
+        "    from bench import Examples\n",
+        typo="from bench import Exampels\n",
+    )
+    with pytest.raises(UnknownName) as caught:
+        task_class(str(tmp_path / "plugin.py"))
+    first, second = str(caught.value).splitlines()
+    assert first.endswith("`from bench.data import Examples`: write `from bench import Examples`")
+    assert second.startswith(f"line 5 of {tmp_path / 'plugin.py'} is")
+    with pytest.raises(ImportError, match=r"line 2 of .*late\.py .* `from bench import FiLM`"):
+        load(tmp_path / "late.py").f()
+    assert load(tmp_path / "guarded.py").Examples is bench.Examples
+    with pytest.raises(UnknownName, match=r"line 1 of .*'Exampels': did you mean Examples"):
+        task_class(str(tmp_path / "typo.py"))
+
+
+def test_what_moved_is_where_it_is_looked_for() -> None:
+    for old, homes in moved.MOVED.items():
+        assert not (ROOT / old.replace(".", "/")).with_suffix(".py").exists()
+        assert all(importlib.util.find_spec(home) for home in homes)

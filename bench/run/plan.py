@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bench.identity import content_id
 from bench.method import Cell, Method
-from bench.naming import refuse_names
+from bench.names import refuse_names
 from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
 from bench.run.schema import ExperimentConfig, Plugin, Split
 from bench.space import Setting, format_setting

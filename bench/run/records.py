@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.files import guarded, printable, unguarded
+from bench.names import WHOLE as WHOLE
 from bench.run.layout import picture_of
-
-WHOLE = "(all)"  # the `example` of a measure of the whole test set
 
 
 class Record(NamedTuple):

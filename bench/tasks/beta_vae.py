@@ -154,7 +154,8 @@ class BetaVae(Task):
         """Four rows: a test picture, its reconstruction from the mean code, and two samples of the
         prior, whose codes are the same for every model and setting."""
         rows = 4
-        pictures = next(self.data("test").to(batch.device).parts(rows))
+        held: Any = self.data("test").to(batch.device)
+        pictures = next(held.parts(rows))
         code, _ = model.encode(2 * pictures - 1 if self.gaussian else pictures)
         drawn = self.noise(2 * rows, 0).to(batch.device)
         decoded = self.decoded(model, torch.cat([code, drawn]))

@@ -14,9 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.pictures.data import Examples
-from bench.space import Axis, Space
-from bench.task import Measure, Preset, Task, Training
+from bench import Axis, Examples, Measure, Preset, Space, Task, Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,8 @@ def probe_steps(*cases: str) -> None:
     from bench.train import fit
 
     for case in cases:
-        plan = experiment(*case.split("/"), ["yoto"], settings=1, seeds=[0])
+        name, size = case.split("/")
+        plan = experiment(name, size, ["yoto"], settings=1, seeds=[0])
         task = plan.task.trained_with(steps=70, **({"batch": 2} if TINY else {}))
         (cell,) = plan.methods["yoto"].plan(task, plan.settings, 0)
         marks: list[float] = []
@@ -127,7 +128,7 @@ def apart(one: str, other: str, tolerance: float) -> str:
             for r in loads(path.read_text(), str(path)):
                 values.setdefault(f"{r.method} {r.measure} at {r.setting}", []).append(r.value)
         means.append({key: fmean(each) for key, each in values.items()})
-    return farthest(*means, tolerance)
+    return farthest(means[0], means[1], tolerance)
 
 
 def shell(*words: object) -> str:

@@ -18,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.commands import stopping
 from bench.run.capacity import cores
 from bench.run.plan import Experiment, experiment
 from bench.run.runner import Run, choose_device
+from bench.run.schedule import stopping
 from bench.run.schema import Measure
 
 OUT, DEVICE = Path(os.environ["OUT"]), os.environ["DEVICE"]
@@ -106,7 +106,7 @@ def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) ->
     run.open_data()
     run.execute(run.train_jobs(), "training", by(STOPPED))
     trained = time.monotonic()
-    jobs = [
+    jobs: list[Measure] = [
         job
         for job in run.record_jobs()
         if isinstance(job, Measure)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.naming import refuse_names, suggestion, unfit
+from bench.names import refuse_names, suggestion, unfit
 from bench.registry import METHODS, TASKS, method, preset, task_class
 from bench.run.plan import Experiment, experiment
 from bench.space import Axis, Space
@@ -73,22 +73,23 @@ def test_measures_may_have_units_in_their_names() -> None:
     assert planned(like(measures=measures))
 
 
-def test_an_axis_multiplies_a_term() -> None:
-    tau = property(lambda self: Space((Axis(name="tau", low=0.1, high=1.0),)))
-    with pytest.raises(ValueError, match=r"called 'tau', .* there are nearness, size"):
-        planned(like(space=tau))
-    near = property(lambda self: Space((Axis(name="nearnes", low=0.1, high=1.0),)))
-    with pytest.raises(ValueError, match=r"did you mean nearness"):
-        planned(like(space=near))
+def along(name: str) -> property:
+    return property(lambda self: Space((Axis(name=name, low=0.1, high=1.0),)))
 
 
-def test_terms_are_several_names() -> None:
-    with pytest.raises(ValueError, match=r"must be a tuple of names"):
-        planned(like(terms="nearness"))
-    with pytest.raises(ValueError, match=r"'size' twice"):
-        planned(like(terms=("nearness", "size", "size")))
-    with pytest.raises(ValueError, match=r"`fronts` of the task 'toy'.*did you mean size"):
-        planned(like(fronts=(("sise", "nearness"),)))
+@pytest.mark.parametrize(
+    ("attribute", "value", "says"),
+    [
+        ("space", along("tau"), "called 'tau', .* there are nearness, size"),
+        ("space", along("nearnes"), "did you mean nearness"),
+        ("terms", "nearness", "must be a tuple of names"),
+        ("terms", ("nearness", "size", "size"), "'size' twice"),
+        ("fronts", (("sise", "nearness"),), "`fronts` of the task 'toy'.*did you mean size"),
+    ],
+)
+def test_axes_terms_and_fronts_belong_together(attribute: str, value: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        planned(like(**{attribute: value}))
 
 
 @pytest.mark.parametrize("seed", [99999999999999999999, -1, 2**32, 1.5, True])
@@ -108,11 +109,8 @@ def test_settings_that_coincide_are_one(
 ) -> None:
     coarse = property(lambda self: Space((Axis(name="nearness", low=1.0, high=1.3),)))
     monkeypatch.setattr(Toy, "space", coarse)
-    found = experiment("toy", "smoke", ["fixed_grid"], settings=100, design=design).settings
-    assert len(found) == len(set(found)) <= 31
-    assert len(
-        experiment("toy", "smoke", ["fixed_grid"], settings=100, design=design).cells
-    ) == len(found)
+    plan = experiment("toy", "smoke", ["fixed_grid"], settings=100, design=design)
+    assert len(plan.cells) == len(plan.settings) == len(set(plan.settings)) <= 31
 
 
 def test_all_that_ships_has_fit_names() -> None:

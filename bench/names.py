@@ -1,20 +1,21 @@
-"""What plug-ins may call themselves, their terms and measures: names become folders and columns.
+"""What plug-ins may call themselves, their terms and measures, and the error for a misspelt name.
 
     refuse_names(task, preset, methods)      ValueError says which name, why, and a better one
+    raise near("yotto", METHODS, "method")   UnknownName: did you mean yoto?
 
-Asked when an experiment is planned, before anything is trained under a name that no report can use.
+Names become folders and columns, so they are looked at when an experiment is planned, before
+anything is trained under one that no report can use.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-from bench.registry import near
-from bench.run.records import WHOLE
-
+WHOLE = "(all)"  # the `example` of a measure of the whole test set
 LONGEST = 64  # characters; a folder's name holds two such and a word
 MOST_BYTES = 120  # of UTF-8, of which a folder's name may have 255
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
@@ -23,9 +24,25 @@ IN_FOLDERS = "_-."
 IN_COLUMNS = "_-. ()+#%*&@!~^'"  # what settings, lists and paths do not need for themselves
 
 
+class UnknownName(ValueError):
+    """A name that is not known; the message gives near ones, or all."""
+
+
+def near(name: str, known: Iterable[str], what: str) -> UnknownName:
+    """The error for a misspelt name. Of dotted names the last part alone may be near, too."""
+    known = list(known)
+    close = [each for each in known if each.endswith(f".{name}")]
+    close = close or difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if not close:
+        ends = {each.rpartition(".")[2]: each for each in known}
+        close = [ends[end] for end in difflib.get_close_matches(name, ends, n=3, cutoff=0.7)]
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(known)}"
+    return UnknownName(f"no {what} is called {name!r}: {hint}")
+
+
 def refuse_names(task: Any, preset: str, methods: dict[str, Any]) -> None:
     """Raise ValueError where a name of a task, its parts or a method (by label) will not do."""
-    _refuse("the task is", task.name, IN_FOLDERS, r"its class attribute `name`")
+    _refuse("the task is", task.name, IN_FOLDERS, "its class attribute `name`")
     what = f"of the task {task.name!r}"
     key = CHANGED.sub("", preset) if isinstance(preset, str) else preset
     _refuse(f"a preset {what} is", key, IN_FOLDERS, "the key in `presets`")
@@ -36,23 +53,24 @@ def refuse_names(task: Any, preset: str, methods: dict[str, Any]) -> None:
     if isinstance(task.terms, str) or not task.terms:
         raise ValueError(f'`terms` {what} must be a tuple of names, as ("rate", "distortion")')
     for kind, names in (("term", task.terms), ("measure", task.measures)):
+        seen: set[str] = set()
         for name in names:
             _refuse(f"a {kind} {what} is", name, IN_COLUMNS, f"it in `{kind}s`")
             if name in ("loss", WHOLE):
                 raise ValueError(f"the task {task.name!r} may not call a {kind} {name!r}")
-        if twice := _twice(names):
-            raise ValueError(f"`{kind}s` {what} has {twice!r} twice, or in two spellings")
+            if (spelling := unicodedata.normalize("NFKC", name)) in seen:
+                raise ValueError(f"`{kind}s` {what} has {name!r} twice, or in two spellings")
+            seen.add(spelling)
     for name in task.space.names:
         if name not in task.terms:
-            hint = near(str(name), task.terms, "term").args[0]
+            hint = str(near(str(name), task.terms, "term")).partition(": ")[2]
             raise ValueError(
                 f"an axis {what} is called {name!r}, and there is no such loss term to multiply: "
-                f"{hint.partition(': ')[2]}"
+                f"{hint}"
             )
-    for pair in task.fronts:
-        for name in pair:
-            if name not in (*task.measures, "loss"):
-                raise ValueError(f"`fronts` {what}: {near(name, task.measures, 'measure')}")
+    for name in (name for pair in task.fronts for name in pair):
+        if name not in (*task.measures, "loss"):
+            raise ValueError(f"`fronts` {what}: {near(name, task.measures, 'measure')}")
 
 
 def _refuse(what: str, name: Any, further: str, where: str) -> None:
@@ -89,13 +107,3 @@ def suggestion(name: str) -> str:
 
 def _is_letter(char: str) -> bool:
     return unicodedata.category(char)[0] in "LMN"  # letters, their marks, and digits
-
-
-def _twice(names: Iterable[str]) -> str:
-    seen: set[str] = set()
-    for name in names:
-        same = unicodedata.normalize("NFKC", name)
-        if same in seen:
-            return name
-        seen.add(same)
-    return ""
