@@ -254,7 +254,7 @@ def test_the_power_is_how_often_nothing_comes_out_equal(seeds: int, spread: floa
         noise = spread * random.standard_normal((seeds, 1)) + 0.02 * random.standard_normal((1, 8))
         interval = paired_interval(noise)
         equal.append(verdict(interval, 0.1, "lower") == "equal")
-        powers.append(stats.power_of_equal(interval, 0.1))
+        powers.append(stats.power_of(interval, 0.1))
     assert np.median(powers) == pytest.approx(np.mean(equal), abs=0.12)
     if seeds == 3:
         assert np.mean(equal) < 0.15  # three seeds of this spread cannot show it

@@ -55,9 +55,6 @@ OVERALL = [
 ]
 
 
-# What was measured --------------------------------------------------------------------------------
-
-
 def entries_of(run: Run) -> list[tuple[str, str, pd.DataFrame]]:
     """Method, setting and their measured rows (one per seed), in the order of display."""
     groups = dict(iter(run.measured.groupby(["method", "setting"])))
@@ -105,9 +102,6 @@ def summary(run: Run) -> pd.DataFrame:
             row |= {f"{m}{ending}": values.get((method, setting, m), absent) for m in names}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-# Gaps -------------------------------------------------------------------------------------------
 
 
 def paired(records: pd.DataFrame, grid: pd.DataFrame) -> pd.DataFrame:
@@ -203,9 +197,6 @@ def mean_gap(pairs: pd.DataFrame, percent: bool) -> stats.Interval:
     return stats.paired_interval(stats.seed_by_example(sums, "gap"))
 
 
-# One row per method -----------------------------------------------------------------------------
-
-
 @once
 def overall(run: Run) -> pd.DataFrame:
     """One row per method, the grid among them.
@@ -289,9 +280,6 @@ def _costs(run: Run) -> dict[str, dict[str, float]]:
         break_even=breaks["settings"],
     )
     return frame.to_dict("index")
-
-
-# Method against method -------------------------------------------------------------------------
 
 
 @once

@@ -34,28 +34,23 @@ LEVERS = ("variants", "examples", "flops")
 def savings(run: Run) -> pd.DataFrame:
     """One row per method, and one for all: what its networks cost, and the ratio to the grid's.
 
-    Averaged over seeds. A cell that two methods use counts once in the last row. Training costs
-    include the cells that a network was continued from; parameters (conditioner included) and
-    bytes are those of the networks that must be kept to serve every setting. `seconds` are
-    training seconds; they are empty where a cell shared its device, and their ratio where the
-    devices differ; `processor_seconds`, of all threads, are empty where a GPU did the work. `flops`
-    include those of answering for every setting, which are also in `answering_flops` alone.
+    Averaged over seeds. Parameters (conditioner included) and bytes are those of the networks that
+    must be kept to serve every setting. `seconds` are training seconds; they are empty where a cell
+    shared its device, and their ratio where the devices differ; `processor_seconds`, of all
+    threads, are empty where a GPU did the work. answering_flops are also in `flops`.
     peak_memory_bytes is the largest of a training's process, net_memory_bytes that without what was
     there before; tuning_* what finding the method's levers took, NaN where that is not known.
     """
     rows = [{"method": method, **_cost(run, _entries(run, method))} for method in run.methods]
-    # Each method was tuned alone.
-    tuned = dict.fromkeys(("tuning_variants", "tuning_flops"), math.nan)
+    tuned = {"tuning_variants": math.nan, "tuning_flops": math.nan}  # of each method alone
     rows.append({"method": ALL, **_cost(run, run.measured), **tuned})
     frame = pd.DataFrame(rows)
     grid = frame[frame["method"] == run.reference]
+    device = grid["device"].max()
+    one_device = (frame["device"] == device) & (";" not in str(device))
     for name in COSTS:
-        base = float(grid[name].iloc[0]) if len(grid) else math.nan
-        ratios = frame[name] / base if base > 0 else frame[name] * math.nan
-        if name in TIMES and len(grid):
-            device = grid["device"].iloc[0]
-            ratios = ratios.where((frame["device"] == device) & (";" not in device))
-        frame[f"{name}_ratio"] = ratios
+        ratios = frame[name] / grid[name].where(grid[name] > 0).max()
+        frame[f"{name}_ratio"] = ratios.where(one_device) if name in TIMES else ratios
     kept = ["peak_memory_bytes", "net_memory_bytes", "answering_flops", "tuning_variants"]
     kept += ["tuning_flops", "device", "settings", "seeds", "missing_cells"]
     return frame[["method", *COSTS, *(f"{name}_ratio" for name in COSTS), *kept]]
@@ -133,9 +128,6 @@ def with_ancestors(run: Run, kept: set[str]) -> set[str]:
     return trained
 
 
-# The search for a method's levers -----------------------------------------------------------------
-
-
 def tuning(entries: pd.DataFrame) -> dict[str, float]:
     """What finding a method's levers took: LEVERS; 0 for a method that was not tuned, NaN where
     the records do not say."""
@@ -152,8 +144,6 @@ def tuned_alone(run: Run) -> list[str]:
         return []
     return [method for method in run.methods if tuning(_entries(run, method))["variants"] > 0]
 
-
-# From how many settings on ------------------------------------------------------------------------
 
 BREAK_EVENS = ["crossing", "low", "high", "settings", "earliest", "latest", "settings_tuned"]
 
@@ -224,7 +214,7 @@ def cell_costs(run: Run, entries: pd.DataFrame, unit: str) -> Array:
     """(seeds, networks): the cost of each network alone, the dearest first; NaN where one seed
     has fewer than another or the cost is not known."""
     costs = _timed(run)[unit]
-    seeds = [costs.reindex(sorted(_cells(of_seed))) for _, of_seed in entries.groupby("seed")]
+    seeds = [costs.reindex(list(_cells(of_seed))) for _, of_seed in entries.groupby("seed")]
     return pd.DataFrame([-np.sort(-seed.to_numpy()) for seed in seeds]).to_numpy(float)
 
 
@@ -240,13 +230,11 @@ def break_even(conditioned: ArrayLike, per_fixed: ArrayLike) -> Interval:
     """The number of settings, not rounded, at which conditioned = settings * per_fixed, in any one
     unit of cost; its `examples` counts the fixed networks.
 
-    conditioned: one cost per seed, of all that serves every setting. per_fixed: one cost per
-    fixed network, any number of them.
-
-    The interval is Student's for independent networks with Satterthwaite's degrees of freedom, to
-    first order in their spread. Equal costs (examples, FLOPs) have one of width zero; one network
-    on a side has none. NaN costs give NaN: an unknown cost is not left out of a sum. ValueError
-    for no costs and for negative ones.
+    conditioned: one cost per seed, of all that serves every setting. per_fixed: one per fixed
+    network, any number of them. The interval is Student's for independent networks, to first order
+    in their spread. Equal costs (examples, FLOPs) have one of width zero; one network on a side has
+    none. NaN costs give NaN: an unknown cost is not left out of a sum. ValueError for no costs and
+    for negative ones.
     """
     sides = [np.asarray(costs, float).ravel() for costs in (conditioned, per_fixed)]
     for costs in sides:

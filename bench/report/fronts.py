@@ -27,7 +27,7 @@ class BD:
     """A Bjøntegaard delta: the mean distance of two curves over the range they share.
 
     value: per cent of rate (`bd_rate`) or units of quality (`bd_psnr`); NaN with a `reason`.
-    thirds: the same over the low, middle and high third of the common range.
+    thirds: the same over equal parts of the common range, not groups of points.
     overlap: the common range over the range of both curves together, 0 to 1.
     seen, of: the common range, and that of the reference, of what is integrated over: quality in
         `bd_rate`, the rate's decimal logarithm in `bd_psnr`.
@@ -58,10 +58,8 @@ def bd_rate(
     (`bjontegaard`), which does not overshoot as the customary cubic does. Dominated points are
     left out first: who may choose coefficients freely would not choose those. Refused where the
     curves share no range, or one has fewer than two points in it, since a mean taken between two
-    points of a curve is guessed rather than measured.
-
-    The thirds are equal parts of the common range of quality, not groups of points. ValueError
-    only where rates and qualities differ in number.
+    points of a curve is guessed rather than measured. ValueError only where rates and qualities
+    differ in number.
     """
     return _bd("quality", rate_reference, quality_reference, rate, quality)
 

@@ -272,9 +272,6 @@ def _mean(values: Array) -> Array:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-# In words -----------------------------------------------------------------------------------------
-
-
 def loss_words(run: Run, gap: float, ends: Sequence[float] = ()) -> str:
     """A gap of the loss with its unit: `134 nats [98, 170]`."""
     style = run.measures[LOSS]

@@ -283,34 +283,28 @@ def holm(doubts: ArrayLike, level: float = TAIL) -> NDArray[np.bool_]:
     return stands
 
 
-def power_of_equal(interval: Interval, margin: float) -> float:
-    """How likely "equal" was, had the true value been nothing: the two one-sided tests at the
-    spread that was found, their estimate taken as normal. NaN without a standard error."""
-    return _power(interval, margin, interval.seeds, 0.0)
-
-
-def seeds_to_settle(interval: Interval, margin: float, power: float, most: int) -> float:
-    """The number of seeds with which `verdict` would be decided with this power, at the spread
-    that was found and on the same examples; inf beyond `most`, NaN without a standard error.
-
-    An estimate within the margin is taken as a true value of nothing, one beyond it as true.
-    """
-    true = interval.estimate if abs(interval.estimate) > margin else 0.0
-    if math.isnan(_power(interval, margin, interval.seeds, true)):
-        return math.nan
-    counts = range(ENOUGH_SEEDS, most + 1)
-    reached = (count for count in counts if _power(interval, margin, count, true) >= power)
-    return float(next(reached, math.inf))
-
-
-def _power(interval: Interval, margin: float, seeds: int, true: float) -> float:
-    """How likely an interval of so many seeds lies inside the margin, or if `true` is beyond the
-    margin, outside it on that side."""
+def power_of(interval: Interval, margin: float, seeds: int = 0, true: float = 0.0) -> float:
+    """How likely an interval of so many seeds (by default, of those there are), at the spread that
+    was found and on the same examples, lies inside the margin, or if `true` is beyond the margin,
+    outside it on that side: the two one-sided tests, their estimate taken as normal. NaN without a
+    standard error."""
     if not math.isfinite(interval.low) or interval.low == interval.high:
         return math.nan
-    parts = interval.parts(seeds)
+    parts = interval.parts(seeds or interval.seeds)
     error = math.sqrt(sum(part for part, _ in parts))
     half = student_half_width(parts)
     if abs(true) > margin:
         return float(ndtr((abs(true) - margin - half) / error))
     return max(0.0, 2 * float(ndtr((margin - half) / error)) - 1)
+
+
+def seeds_to_settle(interval: Interval, margin: float, power: float, most: int) -> float:
+    """The number of seeds with which `verdict` would be decided with this power; inf beyond `most`,
+    NaN without a standard error. An estimate within the margin is taken as a true value of nothing,
+    one beyond it as true."""
+    true = interval.estimate if abs(interval.estimate) > margin else 0.0
+    if math.isnan(power_of(interval, margin)):
+        return math.nan
+    counts = range(ENOUGH_SEEDS, most + 1)
+    reached = (count for count in counts if power_of(interval, margin, count, true) >= power)
+    return float(next(reached, math.inf))

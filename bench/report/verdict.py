@@ -57,7 +57,7 @@ def judge(yard: Yardstick | None, method: str) -> dict[str, Any]:
         "share_settings": len(settings),
         "verdict": verdict,
         "doubt": math.nan if silent else stats.doubt(share, margin),
-        "power": stats.power_of_equal(share, margin) if enough else math.nan,
+        "power": stats.power_of(share, margin) if enough else math.nan,
         "seeds_needed": needed,
         "seeds_more": needed - share.seeds,
     }
