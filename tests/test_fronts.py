@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.report.fronts import (
+    BD,
     bd_psnr,
     bd_rate,
     calibration,
@@ -20,8 +22,6 @@ from bench.report.fronts import (
     igd_plus,
     monotonicity,
 )
-
-# Fronts -----------------------------------------------------------------------------------------
 
 # CompressAI's published Kodak results: bmshj2018-hyperprior at quality 1 to 8, and its one
 # variable-rate model (results/image/kodak/bmshj2018-hyperprior-vbr-ans.json), rounded.
@@ -37,17 +37,16 @@ VBR_PSNR = [
 ]
 
 
-def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten() -> None:
-    found = bd_rate(ZOO_BPP, ZOO_PSNR, [0.9 * rate for rate in ZOO_BPP], ZOO_PSNR)
-    assert found.value == pytest.approx(-10, abs=1e-9)
-    assert found.thirds == pytest.approx((-10, -10, -10), abs=1e-9)
+@pytest.mark.parametrize(
+    ("bd", "rate", "lift", "size"), [(bd_rate, 0.9, 0, -10), (bd_psnr, 1, 0.5, 0.5)]
+)
+def test_a_tenth_less_rate_and_half_a_decibel_more(
+    bd: Callable[..., BD], rate: float, lift: float, size: float
+) -> None:
+    curve = [rate * bpp for bpp in ZOO_BPP], [psnr + lift for psnr in ZOO_PSNR]
+    found = bd(ZOO_BPP, ZOO_PSNR, *curve)
+    assert (found.value, *found.thirds) == pytest.approx([size] * 4, abs=1e-9)
     assert (found.overlap, found.reason) == (1, "")
-
-
-def test_a_curve_half_a_decibel_higher_has_a_bd_psnr_of_half_a_decibel() -> None:
-    found = bd_psnr(ZOO_BPP, ZOO_PSNR, ZOO_BPP, [value + 0.5 for value in ZOO_PSNR])
-    assert found.value == pytest.approx(0.5, abs=1e-9)
-    assert found.thirds == pytest.approx((0.5, 0.5, 0.5), abs=1e-9)
 
 
 def test_one_published_variable_rate_model_against_the_published_grid() -> None:
@@ -79,8 +78,7 @@ def test_order_dominated_doubled_and_lost_points_change_nothing() -> None:
     quality = np.append(quality, [30.0, quality[0], 35.0, 20.0])
     found = bd_rate(ZOO_BPP, ZOO_PSNR, rate, quality)
     clean = bd_rate(ZOO_BPP, ZOO_PSNR, VBR_BPP, VBR_PSNR)
-    assert found.value == pytest.approx(clean.value)
-    assert found.thirds == pytest.approx(clean.thirds)
+    assert (found.value, *found.thirds) == pytest.approx((clean.value, *clean.thirds))
 
 
 def test_nearly_doubled_points_do_not_bend_the_curve() -> None:
@@ -107,46 +105,46 @@ def test_curves_that_cannot_be_compared_say_why(
     rate: list[float], quality: list[float], reason: str
 ) -> None:
     found = bd_rate(ZOO_BPP, ZOO_PSNR, rate, quality)
-    assert math.isnan(found.value)
-    assert all(map(math.isnan, found.thirds))
+    assert all(map(math.isnan, (found.value, *found.thirds)))
     assert found.reason.startswith(reason)
     bd_psnr(ZOO_BPP, ZOO_PSNR, rate, quality)  # is no error
 
 
-def test_hypervolume_of_sets_measured_by_hand() -> None:
-    points, corner = [[1, 2], [2, 1]], [3, 3]  # two rectangles of area 2 that share 1
-    assert hypervolume_ratio(points, [[0, 0]], corner) == pytest.approx(3 / 9)
-    assert hypervolume_ratio([*points, [2, 2], [9, 0]], points, corner) == pytest.approx(1)
-    units = np.array([100, 1e-3])
-    scaled = hypervolume_ratio(points * units, [[0, 0]], corner * units)
-    assert scaled == pytest.approx(3 / 9)
-    assert math.isnan(hypervolume_ratio(points, [[4, 4]], corner))
-    assert math.isnan(hypervolume_ratio([[math.nan, 1]], points, corner))
+POINTS, CORNER, UNITS = np.array([[1, 2], [2, 1]]), np.array([3, 3]), np.array([100, 1e-3])
+FRONT = np.array([[10, 0], [6, 1], [2, 2], [1, 6], [0, 10]])  # of IGD+'s authors; extent 10 in both
+BETTER, WORSE = np.array([[4, 2], [3, 3], [2, 4]]), [[8, 2], [4, 4], [2, 8]]
+GRID = [1.0, 2.0, 5.0]
+VALUES = [*(0.5 * np.array([0.2, 0.4, 0.7, 1.1]) + 0.3), math.nan]
 
 
-def test_igd_plus_of_the_example_of_its_authors() -> None:
-    front = np.array([[10, 0], [6, 1], [2, 2], [1, 6], [0, 10]])  # extent 10 in both
-    better, worse = [[4, 2], [3, 3], [2, 4]], [[8, 2], [4, 4], [2, 8]]
-    assert igd_plus(better, front) == pytest.approx(0.1482842712)
-    assert igd_plus(worse, front) == pytest.approx(0.2260112616)
-    assert igd_plus(front, front) == 0
-    units = np.array([100, 1e-3])
-    assert igd_plus(better * units, [*front * units, [2000, 1]]) == pytest.approx(0.1482842712)
-    assert math.isnan(igd_plus(better, [[1, 1]]))
-
-
-# The knob ---------------------------------------------------------------------------------------
-
-
-def test_coverage_is_the_share_of_the_grids_range() -> None:
-    grid = [1.0, 2.0, 5.0]
-    assert coverage(grid, grid) == 1
-    assert coverage([2.0, 3.0], grid) == 0.25
-    assert coverage([4.0, 9.0], grid) == 0.25  # shifted: what lies beyond does not count
-    assert coverage([3.0, 3.0], grid) == 0
-    assert coverage([6.0, 9.0], grid) == 0
-    assert coverage([math.nan, 2.0, 3.0], grid) == 0.25
-    assert math.isnan(coverage([1.0, 2.0], [3.0, 3.0]))
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (hypervolume_ratio(POINTS, [[0, 0]], CORNER), 3 / 9),  # two areas of 2 that share 1
+        (hypervolume_ratio([*POINTS, [2, 2], [9, 0]], POINTS, CORNER), 1),
+        (hypervolume_ratio(POINTS * UNITS, [[0, 0]], CORNER * UNITS), 3 / 9),
+        (hypervolume_ratio(POINTS, [[4, 4]], CORNER), math.nan),
+        (hypervolume_ratio([[math.nan, 1]], POINTS, CORNER), math.nan),
+        (igd_plus(BETTER, FRONT), 0.1482842712),
+        (igd_plus(WORSE, FRONT), 0.2260112616),
+        (igd_plus(FRONT, FRONT), 0),
+        (igd_plus(BETTER * UNITS, [*FRONT * UNITS, [2000, 1]]), 0.1482842712),
+        (igd_plus(BETTER, [[1, 1]]), math.nan),
+        (coverage(GRID, GRID), 1),
+        (coverage([2.0, 3.0], GRID), 0.25),
+        (coverage([4.0, 9.0], GRID), 0.25),  # shifted: what lies beyond does not count
+        (coverage([3.0, 3.0], GRID), 0),
+        (coverage([6.0, 9.0], GRID), 0),
+        (coverage([math.nan, 2.0, 3.0], GRID), 0.25),
+        (coverage([1.0, 2.0], [3.0, 3.0]), math.nan),
+        (monotonicity([1, 2, 3, 4], [5, math.nan, 7, 9]), 1),
+        (monotonicity([], []), math.nan),
+        (calibration(VALUES, [0.2, 0.4, 0.7, 1.1, 5.0]), (0.2 + 0.1 + 0.05 + 0.25) / 4 / 0.9),
+        (calibration([1.0, 2.0], [3.0, 3.0]), math.nan),
+    ],
+)
+def test_what_can_be_counted_by_hand(found: float, expected: float) -> None:
+    assert found == pytest.approx(expected, nan_ok=True)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
@@ -159,28 +157,14 @@ def test_monotonicity_is_scipys_spearman(pairs: list[tuple[int, int]]) -> None:
         assert found == pytest.approx(scipy.stats.spearmanr(coefficients, values).statistic)
 
 
-def test_monotonicity_leaves_out_lost_settings() -> None:
-    assert monotonicity([1, 2, 3, 4], [5, math.nan, 7, 9]) == 1
-    assert math.isnan(monotonicity([], []))
-
-
-def test_calibration_is_the_distance_over_the_grids_range() -> None:
-    grid = np.array([0.2, 0.4, 0.7, 1.1])
-    own = 0.5 * grid + 0.3
-    found = calibration([*own, math.nan], [*grid, 5.0])
-    assert found == pytest.approx((0.2 + 0.1 + 0.05 + 0.25) / 4 / 0.9)
-    assert math.isnan(calibration([1.0, 2.0], [3.0, 3.0]))
-    with pytest.raises(ValueError, match="same shape"):
-        calibration([1.0], [1.0, 2.0])
-
-
-def test_a_model_wins_the_setting_it_is_told() -> None:
-    matrix = np.array([[1.9, 19.0], [3.2, 7.0]])
-    np.testing.assert_array_equal(diagonal_wins(matrix), [True, True])
-    np.testing.assert_array_equal(diagonal_wins(matrix[::-1]), [False, False])
-
-
-def test_a_model_that_ignores_its_coefficients_wins_no_column() -> None:
-    ignorant = np.tile(np.random.default_rng(0).uniform(size=3), (3, 1))
-    np.testing.assert_array_equal(diagonal_wins(ignorant), [False, False, False])
-    np.testing.assert_array_equal(diagonal_wins([[1.0, math.nan], [2.0, 0.0]]), [True, False])
+@pytest.mark.parametrize(
+    ("matrix", "wins"),
+    [
+        ([[1.9, 19.0], [3.2, 7.0]], [True, True]),
+        ([[3.2, 7.0], [1.9, 19.0]], [False, False]),
+        ([[1.0, 2.0], [1.0, 2.0]], [False, False]),  # who ignores its coefficients wins nothing
+        ([[1.0, math.nan], [2.0, 0.0]], [True, False]),
+    ],
+)
+def test_a_model_wins_the_setting_it_is_told(matrix: list[list[float]], wins: list[bool]) -> None:
+    assert diagonal_wins(matrix).tolist() == wins
