@@ -80,24 +80,24 @@ def front_gap(run: Run, at: pd.DataFrame, grid: pd.DataFrame) -> dict[str, Any]:
     """The first front of a method against the grid's, whatever the coefficients; both settings by
     measures."""
     bd = fronts.BD(reason="the first front is not a rate against a quality")
-    found = dict.fromkeys(("bd_quality", "hypervolume_ratio", "igd_plus"), math.nan)
+    columns = dict.fromkeys(("bd_quality", "hypervolume_ratio", "igd_plus"), math.nan)
     if not run.fronts:
-        return fronts.BD(reason="the task names no front").columns() | found
+        return fronts.BD(reason="the task names no front").columns() | columns
     names = list(run.fronts[0])
     styles = [run.measures[name] for name in names]
     points, reference = (frame.reindex(columns=names).to_numpy(float) for frame in (at, grid))
     if [style.better for style in styles] == ["lower", "higher"]:
         bd = fronts.bd_rate(*reference.T, *points.T)
-        found["bd_quality"] = fronts.bd_psnr(*reference.T, *points.T).value
+        columns["bd_quality"] = fronts.bd_psnr(*reference.T, *points.T).value
     if all(style.better for style in styles):
         sign = np.array([1 if style.better == "lower" else -1 for style in styles])
         points, reference = points * sign, reference * sign
-        found["igd_plus"] = fronts.igd_plus(points, reference)
+        columns["igd_plus"] = fronts.igd_plus(points, reference)
         worst = [style.worst for style in styles]
         if None not in worst:
             corner = sign * np.array(worst, float)
-            found["hypervolume_ratio"] = fronts.hypervolume_ratio(points, reference, corner)
-    return bd.columns() | found
+            columns["hypervolume_ratio"] = fronts.hypervolume_ratio(points, reference, corner)
+    return bd.columns() | columns
 
 
 def knob(run: Run, at: pd.DataFrame, grid: pd.DataFrame) -> dict[str, float]:

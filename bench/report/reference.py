@@ -73,8 +73,8 @@ class Yardstick:
     """What the grid's networks lose at every setting: (settings, seeds, examples), NaN where they
     were not measured.
 
-    own, best: of the network trained for the setting, and of the one that does best there, chosen
-        by other seeds and on other examples; see `best_of`.
+    trained, best: of the network trained for the setting, and of the one that does best there,
+        chosen by other seeds and on other examples; see `best_of`.
     hard: whichever of the two is lower in the mean: the reference of every verdict.
     single: of the network for the middle of the range, used everywhere.
     """
@@ -86,12 +86,12 @@ class Yardstick:
         self.axes = (run.settings, sorted(grid["seed"].unique()), sorted(grid["example"].unique()))
         networks = self._reweighted(grid)
         places = np.arange(len(run.settings))
-        self.own = networks[places, places]
+        self.trained = networks[places, places]
         self.single = networks[run.settings.index(run.middle)]
-        self.best, self.rivals = best_of(networks, self.own)
+        self.best, self.rivals = best_of(networks, self.trained)
         with np.errstate(invalid="ignore"):
-            harder = _mean(self.best - self.own) < 0
-        self.hard = np.where(harder[:, None, None], self.best, self.own)
+            harder = _mean(self.best - self.trained) < 0
+        self.hard = np.where(harder[:, None, None], self.best, self.trained)
         rows = [self._examined(place) for place in places]
         self.examined = pd.DataFrame(rows, columns=EXAMINED)  # see `examine`
         self.failing = list(self.examined.loc[self.examined["fails"], "setting"])
@@ -125,8 +125,8 @@ class Yardstick:
 
     def _examined(self, place: int) -> dict[str, Any]:
         """A row of `examine`."""
-        run, own, best = self.run, self.own[place], self.best[place]
-        lost = stats.gap_interval(own, best, percent=self.percent)
+        run, trained, best = self.run, self.trained[place], self.best[place]
+        lost = stats.gap_interval(trained, best, percent=self.percent)
         gained = stats.paired_interval(self.single[place] - self.hard[place])
         benefit = gained.estimate if gained.low > 0 else math.nan
         margin = run.margin_share * benefit
@@ -135,9 +135,9 @@ class Yardstick:
         none = np.nan_to_num(margin_of(run.measures[LOSS])) if math.isnan(margin) else margin
         setting, rival = run.settings[place], run.settings[self.rivals[place]]
         fails = bool(lost.low > none)
-        loss, rival_loss = float(_mean(own)), float(_mean(best))
-        said = loss_words(run, lost.estimate, (lost.low, lost.high))
-        why = f"the network trained for {setting_words(run, setting)} loses {said} there against "
+        loss, rival_loss = float(_mean(trained)), float(_mean(best))
+        words = loss_words(run, lost.estimate, (lost.low, lost.high))
+        why = f"the network trained for {setting_words(run, setting)} loses {words} there against "
         why += f"the one for {setting_words(run, rival)}"
         why += "" if fails else ", which is within the margin or undecided"
         if rival == setting:
@@ -155,7 +155,7 @@ class Yardstick:
 
     def losses(self, method: str) -> Array:
         """(settings, seeds, examples) where the grid's stand, NaN where there are none."""
-        return self._losses.get(method, self.own * math.nan)
+        return self._losses.get(method, self.trained * math.nan)
 
     @functools.cached_property
     def _same(self) -> set[tuple[str, str]]:
@@ -168,7 +168,7 @@ class Yardstick:
             if grid and frozenset().union(*grid) <= frozenset().union(*used):
                 place = self.run.settings.index(setting)
                 losses = self.losses(method)[place]
-                apart = np.abs(losses - self.own[place]) > SAME * np.abs(losses)
+                apart = np.abs(losses - self.trained[place]) > SAME * np.abs(losses)
                 if used == grid or not apart.any():
                     same.add((method, setting))
         return same
@@ -179,12 +179,12 @@ class Yardstick:
 
     def measured(self, method: str) -> list[str]:
         """The settings at which a method and the grid have pairs, in order."""
-        there = np.isfinite(self.losses(method) - self.own).any((1, 2))
+        there = np.isfinite(self.losses(method) - self.trained).any((1, 2))
         return [s for s, some in zip(self.run.settings, there, strict=True) if some]
 
     def seeds(self, method: str) -> int:
         """How many seeds a method has in common with the grid."""
-        return int(np.isfinite(self.losses(method) - self.own).any((0, 2)).sum())
+        return int(np.isfinite(self.losses(method) - self.trained).any((0, 2)).sum())
 
     def counted(self, method: str) -> list[str]:
         """The settings over which means of a method are taken: those at which it was measured,
@@ -232,19 +232,19 @@ class Yardstick:
         return bool((stands & np.array(worse, bool)).any())
 
 
-def best_of(networks: Array, own: Array) -> tuple[Array, list[int]]:
+def best_of(networks: Array, trained: Array) -> tuple[Array, list[int]]:
     """The losses of the grid's best network at every setting, and which it is on all examples.
 
     For each seed and half of the examples it is chosen by the other seeds on the other half:
     chosen on what it is scored on, the luckiest of several equal networks would pass for better
     than the setting's own. One example cannot be halved, and one seed chooses for itself.
-    networks: (settings, settings, seeds, examples), as `Yardstick` has them; own: their diagonal.
+    networks: (settings, settings, seeds, examples), as `Yardstick` has them; trained: their diagonal.
     """
-    _, seeds, examples = own.shape
+    _, seeds, examples = trained.shape
     even = np.arange(examples) % 2 == 0
-    best, chosen = own.copy(), []
-    for at in range(len(own)):
-        lead = networks[:, at] - own[at]  # (networks, seeds, examples), its own is nothing
+    best, chosen = trained.copy(), []
+    for at in range(len(trained)):
+        lead = networks[:, at] - trained[at]  # (networks, seeds, examples), 0 for that one
         for seed in range(seeds):
             others = np.arange(seeds) != seed if seeds > 1 else [True]
             for scored in (even, ~even) if examples > 1 else (even,):
@@ -255,13 +255,13 @@ def best_of(networks: Array, own: Array) -> tuple[Array, list[int]]:
     return best, chosen
 
 
-def _lowest(lead: Array, own: int) -> int:
-    """The network with the lowest mean of its losses less the own network's; that one in doubt."""
+def _lowest(lead: Array, default: int) -> int:
+    """The network with the lowest mean of its losses less the default's; that one in doubt."""
     means = _mean(lead)
     means = np.where(np.isnan(means), np.inf, means)
-    means[own] = 0.0
+    means[default] = 0.0
     place = int(means.argmin())
-    return place if means[place] < 0 else own
+    return place if means[place] < 0 else default
 
 
 def _mean(values: Array) -> Array:
