@@ -238,7 +238,7 @@ def best_of(networks: Array, trained: Array) -> tuple[Array, list[int]]:
     For each seed and half of the examples it is chosen by the other seeds on the other half:
     chosen on what it is scored on, the luckiest of several equal networks would pass for better
     than the setting's own. One example cannot be halved, and one seed chooses for itself.
-    networks: (settings, settings, seeds, examples), as `Yardstick` has them; trained: their diagonal.
+    networks: (settings, settings, seeds, examples), as `_reweighted`; trained: their diagonal.
     """
     _, seeds, examples = trained.shape
     even = np.arange(examples) % 2 == 0
