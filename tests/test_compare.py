@@ -29,7 +29,6 @@ from test_report import CODEC, STYLE_AXES, Noise, frame_of, style_settings, writ
 from bench.identity import content_id
 from bench.report import compare, costs, stats
 from bench.report.knob import cross
-from bench.report.lengths import quality_compute
 from bench.report.load import MeasureStyle
 from bench.report.reference import in_percent, margin_of
 
@@ -252,12 +251,12 @@ def test_several_coefficients_have_a_line_each(tmp_path: Path) -> None:
 
 def test_quality_of_each_length_of_the_training(tmp_path: Path) -> None:
     write_ideal(tmp_path, values=told(), seeds=(0, 1))
-    assert quality_compute(run_of(tmp_path)).empty
+    assert compare.quality_compute(run_of(tmp_path)).empty
     for method, worse in (("fixed_grid", 1.2), ("yoto", 1.5)):
         shortened(tmp_path, method, 0.25, worse)
         for coefficient in DECADES:
             also(tmp_path, method, coefficient, "snapshot", told(), share=0.5)  # says nothing
-    found = quality_compute(run_of(tmp_path))
+    found = compare.quality_compute(run_of(tmp_path))
     assert list(found["method"]) == ["fixed_grid", "fixed_grid", "yoto", "yoto"]
     assert list(found["share"]) == [0.25, 1, 0.25, 1]
     assert list(found["loss_gap"]) == pytest.approx([20, 0, 50, 0])
@@ -269,7 +268,7 @@ def test_a_share_that_lacks_settings_is_left_out(tmp_path: Path) -> None:
     write_ideal(tmp_path, values=told())
     for coefficient in (1.0, 10.0):
         also(tmp_path, "fixed_grid", coefficient, "length", told(), share=0.5)
-    assert set(quality_compute(run_of(tmp_path))["share"]) == {1.0}
+    assert set(compare.quality_compute(run_of(tmp_path))["share"]) == {1.0}
 
 
 def test_what_a_shorter_training_started_from_counts_too(tmp_path: Path) -> None:
@@ -277,7 +276,7 @@ def test_what_a_shorter_training_started_from_counts_too(tmp_path: Path) -> None
     shortened(tmp_path, "yoto", 0.5)
     first = min(tmp_path.glob("runs/*/unconditioned/*")).name
     edit(tmp_path, "runs/*/yoto/*/done.json", lambda done: {"after": first})
-    found = quality_compute(run_of(tmp_path))
+    found = compare.quality_compute(run_of(tmp_path))
     assert row_of(found, method="yoto", share=0.5)["flops"] == pytest.approx(2e13 + 2e13)
 
 
@@ -342,7 +341,7 @@ def test_without_a_grid_nothing_is_compared_but_all_is_answered(tmp_path: Path) 
     assert frame["loss_gap_mean"].isna().all()
     assert frame.at["yoto", "monotonicity"] == 1
     assert costs.break_evens(run)["settings"].isna().all()
-    assert quality_compute(run)["loss_gap"].isna().all()
+    assert compare.quality_compute(run)["loss_gap"].isna().all()
 
 
 def test_an_answer_is_worked_out_once_and_everyone_has_a_copy(tmp_path: Path) -> None:

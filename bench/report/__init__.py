@@ -112,7 +112,7 @@ class Built:
     """The report of one task, preset and experiment. `paths` has the page first.
 
     sentence: the verdict in words. The frames are those of `bench/report/compare.py` and
-    `costs.py`; quality is `lengths.quality_compute`.
+    `costs.py`; quality is `quality_compute`.
     """
 
     run: Run
@@ -165,7 +165,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
         "versus": compare.versus(run),
         "comparisons": compare.comparisons(run),
         "summary": compare.summary(run),
-        "quality": lengths.quality_compute(run),
+        "quality": compare.quality_compute(run),
         "savings": savings,
         "break_even": costs.break_evens(run),
     }

@@ -3,6 +3,7 @@
     comparisons(run)        every method, setting and measure against the fixed grid
     overall(run)            one row per method: loss, front, knob, costs
     summary(run)            the means of every measure
+    quality_compute(run)    the loss gap of networks trained for each share of the steps
     versus(run)             which of two methods is better, by their pairs
 
 A gap is method minus fixed grid at the same setting, paired by example and seed. It is in per cent
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from bench.report import knob, stats
-from bench.report.costs import break_evens, savings
+from bench.report.costs import break_evens, costs_by_seed, savings
 from bench.report.knob import fronts_and_knobs, held_out, overhead
 from bench.report.load import Run
 from bench.report.once import once
@@ -280,6 +281,38 @@ def _costs(run: Run) -> dict[str, dict[str, float]]:
         break_even=breaks["settings"],
     )
     return frame.to_dict("index")
+
+
+@once
+def quality_compute(run: Run) -> pd.DataFrame:
+    """One row per method and length of its training: what it cost and how far it came. Empty where
+    no networks were trained for a share of the steps with their whole schedule (`--lengths`).
+
+    `flops` of all its networks together, those they started from included, as the mean over seeds;
+    `loss_gap` is the mean over settings against the grid's full training, with `low` and `high`.
+    A share at which not every setting was measured is left out.
+    """
+    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
+    if run.lengths.empty:
+        return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
+    percent = in_percent(run.measures[LOSS])
+    full = run.records[run.records["measure"] == LOSS]
+    part = run.length_records[run.length_records["measure"] == LOSS]
+    shares = run.lengths.set_index("entry")["share"]
+    records = pd.concat([full.assign(share=1.0), part.assign(share=part["entry"].map(shares))])
+    pairs = paired(records, full[full["method"] == run.reference])
+    rows = []
+    for method in run.methods:
+        whole = run.measured[run.measured["method"] == method]
+        shorter = run.lengths[run.lengths["method"] == method]
+        for share, at in pd.concat([shorter, whole]).groupby("share"):
+            if set(at["setting"]) < set(whole["setting"]):
+                continue  # another run may have trained for fewer settings
+            gap = mean_gap(pairs[(pairs["method"] == method) & (pairs["share"] == share)], percent)
+            flops = costs_by_seed(run, at)["flops"].mean(skipna=False)
+            row = {"method": method, "share": share, "flops": flops, "percent": percent}
+            rows.append(row | gap.columns("loss_gap"))
+    return pd.DataFrame(rows, columns=columns)
 
 
 @once

@@ -1,6 +1,5 @@
 """Networks trained for other shares of the steps, each with its whole schedule (`run --lengths`).
 
-    quality_compute(run)    the loss gap for each share of the steps
     same_loss(run)          what the grid needs for the loss that a method has
     trained_out(run)        whether half of the training would have been enough
 
@@ -18,46 +17,13 @@ import numpy as np
 import pandas as pd
 
 from bench.report import stats
-from bench.report.compare import mean_gap, paired
-from bench.report.costs import costs_by_seed
+from bench.report.compare import quality_compute
 from bench.report.knob import cross
 from bench.report.load import Run
 from bench.report.once import once
-from bench.report.reference import LOSS, in_percent
+from bench.report.reference import LOSS
 
 MOVED = 0.25  # of the margin: a training that moves the loss by less, when halved, is over
-
-
-@once
-def quality_compute(run: Run) -> pd.DataFrame:
-    """One row per method and length of its training: what it cost and how far it came. Empty where
-    no networks were trained for a share of the steps with their whole schedule (`--lengths`).
-
-    `flops` of all its networks together, those they started from included, as the mean over seeds;
-    `loss_gap` is the mean over settings against the grid's full training, with `low` and `high`.
-    A share at which not every setting was measured is left out.
-    """
-    columns = ["method", "share", "flops", "loss_gap", "low", "high", "percent"]
-    if run.lengths.empty:
-        return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
-    percent = in_percent(run.measures[LOSS])
-    full = run.records[run.records["measure"] == LOSS]
-    part = run.length_records[run.length_records["measure"] == LOSS]
-    shares = run.lengths.set_index("entry")["share"]
-    records = pd.concat([full.assign(share=1.0), part.assign(share=part["entry"].map(shares))])
-    pairs = paired(records, full[full["method"] == run.reference])
-    rows = []
-    for method in run.methods:
-        whole = run.measured[run.measured["method"] == method]
-        shorter = run.lengths[run.lengths["method"] == method]
-        for share, at in pd.concat([shorter, whole]).groupby("share"):
-            if set(at["setting"]) < set(whole["setting"]):
-                continue  # another run may have trained for fewer settings
-            gap = mean_gap(pairs[(pairs["method"] == method) & (pairs["share"] == share)], percent)
-            flops = costs_by_seed(run, at)["flops"].mean(skipna=False)
-            row = {"method": method, "share": share, "flops": flops, "percent": percent}
-            rows.append(row | gap.columns("loss_gap"))
-    return pd.DataFrame(rows, columns=columns)
 
 
 def same_loss(run: Run) -> pd.DataFrame:
