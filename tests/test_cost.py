@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_compare import row_of, run_of
+from ideal import edit, row_of, run_of
 from test_report import write_results
 
 from baselines.fixed_grid_tuned import FixedGridTuned
@@ -26,7 +26,7 @@ from bench.method import Method, build
 from bench.registry import method
 from bench.report import compare, costs, tables
 from bench.report.load import load_results
-from bench.report.verdict import verdict_sentence
+from bench.report.sentence import verdict_sentence
 from bench.run.plan import experiment
 from bench.run.runner import Run
 from bench.space import Axis, Space
@@ -170,14 +170,11 @@ def test_a_search_as_dear_as_a_training_never_pays(tmp_path: Path) -> None:
 
 
 def heads(root: Path, name: str, **more: Any) -> None:
-    for path in root.glob(f"records/*/{name}/*.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    edit(root, f"records/*/{name}/*.json", lambda head: more)
 
 
 def ledgers(root: Path, **more: Any) -> None:
-    for path in root.glob("runs/*/*/*/done.json"):
-        done = json.loads(path.read_text())
-        path.write_text(json.dumps(done | {"ledger": done["ledger"] | more}))
+    edit(root, "runs/*/*/*/done.json", lambda done: {"ledger": done["ledger"] | more})
 
 
 def test_finding_the_levers_is_paid_before_the_first_setting(tmp_path: Path) -> None:

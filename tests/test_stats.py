@@ -1,9 +1,9 @@
-"""The report's statistics against scipy, bjontegaard, hand calculation and simulation."""
+"""The report's intervals and verdicts against scipy, hand calculation and simulation."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,24 +12,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.stats import (
-    BD,
-    Interval,
-    bd_psnr,
-    bd_rate,
-    break_even,
-    calibration,
-    coverage,
-    cross_matrix,
-    diagonal_wins,
-    hypervolume_ratio,
-    igd_plus,
-    monotonicity,
-    paired_interval,
-    paired_ratio_interval,
-    seed_by_example,
-    verdict,
-)
+from bench.report import stats
+from bench.report.costs import break_even, first_beyond
+from bench.report.stats import Interval, gap_interval, paired_interval, seed_by_example, verdict
 
 # Intervals --------------------------------------------------------------------------------------
 
@@ -39,21 +24,25 @@ def widening(count: int) -> float:
     return scipy.stats.t.ppf(0.975, count - 1) / 1.959964 * math.sqrt(count / (count - 1))
 
 
+def narrowed(found: Interval, count: int) -> list[float]:
+    """The ends of the bootstrap interval that was widened."""
+    away = [end - found.estimate for end in (found.low, found.high)]
+    return [found.estimate + each / widening(count) for each in away]
+
+
 def test_few_seeds_give_the_bca_interval_of_scipy_widened() -> None:
     sample = np.random.default_rng(3).lognormal(0, 1, 20)
     found = paired_interval(sample)
-    ends = {
-        method: scipy.stats.bootstrap(
+    bca, percentile = (
+        scipy.stats.bootstrap(
             (sample,), np.mean, method=method, n_resamples=20_000, rng=np.random.default_rng(4)
         ).confidence_interval
         for method in ("BCa", "percentile")
-    }
+    )
     noise = 0.2 * scipy.stats.sem(sample)  # three standard errors of a 2.5 % point of 4000
-    assert abs(ends["BCa"].high - ends["percentile"].high) > 2 * noise
-    mean = sample.mean()
-    assert found.estimate == pytest.approx(mean)
-    assert mean + (found.low - mean) / widening(20) == pytest.approx(ends["BCa"].low, abs=noise)
-    assert mean + (found.high - mean) / widening(20) == pytest.approx(ends["BCa"].high, abs=noise)
+    assert abs(bca.high - percentile.high) > 2 * noise
+    assert found.estimate == pytest.approx(sample.mean())
+    assert narrowed(found, 20) == pytest.approx(list(bca), abs=noise)
     assert (found.method, found.seeds, found.examples) == ("BCa, images only", 1, 20)
 
 
@@ -63,29 +52,22 @@ def test_the_relative_gap_is_scipys_paired_bootstrap_of_a_ratio() -> None:
     method = grid * (1.05 + 0.1 * generator.standard_normal(24))
 
     def gap(method: np.ndarray, grid: np.ndarray, axis: int = -1) -> np.ndarray:
-        return (method - grid).mean(axis) / grid.mean(axis)
+        return 100 * (method - grid).mean(axis) / grid.mean(axis)
 
     expected = scipy.stats.bootstrap(
         (method, grid), gap, paired=True, n_resamples=20_000, rng=np.random.default_rng(6)
     )
-    found = paired_ratio_interval(method, grid)
-    middle, noise = float(gap(method, grid)), 0.2 * expected.standard_error
-    assert found.estimate == pytest.approx(middle)
-    for own, other in zip((found.low, found.high), expected.confidence_interval, strict=True):
-        assert middle + (own - middle) / widening(24) == pytest.approx(other, abs=noise)
-
-
-def test_a_negative_loss_has_the_sign_of_the_difference() -> None:
-    grid = -np.arange(10.0, 16.0)
-    assert paired_ratio_interval(grid + 1, grid).estimate == pytest.approx(1 / 12.5)
+    found = gap_interval(method, grid, percent=True)
+    assert found.estimate == pytest.approx(float(gap(method, grid)))
+    noise = 0.2 * expected.standard_error
+    assert narrowed(found, 24) == pytest.approx(list(expected.confidence_interval), abs=noise)
 
 
 def test_two_seeds_are_averaged_and_say_nothing_of_seeds() -> None:
     both = np.random.default_rng(0).normal(size=(2, 12))
     one, two = paired_interval(both.mean(0)), paired_interval(both)
     assert (two.low, two.high) == (pytest.approx(one.low), pytest.approx(one.high))
-    assert two.method == "BCa, images only"
-    assert two.seeds == 2
+    assert (two.method, two.seeds) == ("BCa, images only", 2)
 
 
 def test_three_seeds_give_the_hierarchical_bootstrap_written_as_loops() -> None:
@@ -135,10 +117,8 @@ def test_absent_pairs_count_as_in_a_plain_mean() -> None:
 
     lost = np.vstack([values, np.full(10, np.nan)])
     assert paired_interval(lost) == found
-    grid = np.full_like(values, 2.0)
-    assert paired_ratio_interval(values + grid, grid).estimate == pytest.approx(
-        np.nanmean(values) / 2
-    )
+    of_two = gap_interval(values + 2, np.full_like(values, 2.0), percent=True)
+    assert of_two.estimate == pytest.approx(50 * np.nanmean(values))
 
 
 @pytest.mark.parametrize(
@@ -152,8 +132,7 @@ def test_absent_pairs_count_as_in_a_plain_mean() -> None:
 )
 def test_too_little_has_no_interval_and_says_why(values: list[list[float]], method: str) -> None:
     found = paired_interval(values)
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
+    assert np.isnan([found.low, found.high]).all()
     assert found.method == method
     assert verdict(found, 10.0, "lower") == "undecided"
 
@@ -161,32 +140,32 @@ def test_too_little_has_no_interval_and_says_why(values: list[list[float]], meth
 def test_one_number_per_seed_is_an_interval_over_seeds_alone() -> None:
     found = paired_interval([[1.0], [2.0], [4.0]])
     assert found.method == "hierarchical bootstrap, seeds only"
-    assert found.low < 1
-    assert found.high > 4
+    assert found.low < 1 < 4 < found.high
 
 
 def test_seeds_and_examples_of_equal_number_are_drawn_independently() -> None:
     effect = np.array([0.0, 1.0, 3.0, 4.0])
     found = paired_interval(effect[:, None] - effect)  # the same draw of both would cancel
-    assert found.low < -1
-    assert found.high > 1
+    assert found.low < -1 < 1 < found.high
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (4, 5), (3, 1)])
 def test_equal_differences_have_an_interval_of_width_zero(shape: tuple[int, int]) -> None:
-    found = paired_interval(np.full(shape, 0.1))
-    assert found.low == found.high == found.estimate == pytest.approx(0.1)
     grid = np.random.default_rng(0).uniform(1, 2, shape)
-    found = paired_ratio_interval(1.1 * grid, grid)
-    assert found.low == found.high == found.estimate == pytest.approx(0.1)
+    ratio = gap_interval(1.1 * grid, grid, percent=True)
+    for found, size in ((paired_interval(np.full(shape, 0.1)), 0.1), (ratio, 10)):
+        assert found.low == found.high == found.estimate == pytest.approx(size)
 
 
-def test_a_reference_of_zero_has_no_relative_gap() -> None:
-    assert "reference is zero" in paired_ratio_interval([1.0, 2.0], [0.0, 0.0]).method
-    sparse = paired_ratio_interval([1.0, 1.0, 5.0], [0.0, 0.0, 4.0])
+def test_relative_gaps_to_negative_sparse_and_zero_references() -> None:
+    grid = -np.arange(10.0, 16.0)
+    assert gap_interval(grid + 1, grid, percent=True).estimate == pytest.approx(100 / 12.5)
+    zero = gap_interval([1.0, 2.0], [0.0, 0.0], percent=True)
+    assert "reference is zero" in zero.method
+    sparse = gap_interval([1.0, 1.0, 5.0], [0.0, 0.0, 4.0], percent=True)
     assert sparse.low <= sparse.estimate <= sparse.high
     with pytest.raises(ValueError, match="equal shapes"):
-        paired_ratio_interval([1.0, 2.0], [1.0])
+        gap_interval([1.0, 2.0], [1.0], percent=False)
 
 
 @given(st.integers(1, 4), st.integers(2, 9), st.floats(0.01, 1e6), st.integers(0, 10**6))
@@ -194,8 +173,8 @@ def test_intervals_follow_the_unit_and_are_the_same_every_time(
     seeds: int, examples: int, unit: float, seed: int
 ) -> None:
     values = np.random.default_rng(seed).normal(size=(seeds, examples))
-    found, again = paired_interval(values), paired_interval(values)
-    assert found == again
+    found = paired_interval(values)
+    assert paired_interval(values) == found
     scaled = paired_interval(unit * values)
     expected = [unit * found.low, unit * found.high]
     assert [scaled.low, scaled.high] == pytest.approx(expected, rel=1e-6, abs=1e-9 * unit)
@@ -206,261 +185,141 @@ def test_long_frames_become_seed_by_example() -> None:
         {"seed": [1, 0, 0], "example": ["a", "b", "a"], "value": [3.0, 2.0, 1.0], "cell": "x"}
     )
     np.testing.assert_array_equal(seed_by_example(frame, "value"), [[1.0, 2.0], [3.0, math.nan]])
-    pivot = frame.pivot(index="seed", columns="example", values="value")
-    np.testing.assert_array_equal(seed_by_example(frame, "value"), pivot.to_numpy())
     with pytest.raises(ValueError, match="occur twice"):
         seed_by_example(pd.concat([frame, frame]), "value")
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "lower", "higher"),
+    ("low", "high", "margin", "expected"),
     [
-        (-0.4, 0.6, "equal", "equal"),
-        (-1.0, 1.0, "equal", "equal"),
-        (0.2, 0.6, "equal", "equal"),  # there is a difference, and it does not matter
-        (1.1, 3.0, "worse", "better"),
-        (-3.0, -1.1, "better", "worse"),
-        (0.2, 1.8, "undecided", "undecided"),  # there is one, and it may or may not matter
-        (-1.8, -0.2, "undecided", "undecided"),
-        (1.0, 3.0, "undecided", "undecided"),
-        (-3.0, 3.0, "undecided", "undecided"),
-        (math.nan, math.nan, "undecided", "undecided"),
+        (-0.4, 0.6, 1, "equal"),
+        (-1.0, 1.0, 1, "equal"),
+        (0.0, 0.0, 0, "equal"),
+        (0.2, 0.6, 1, "equal"),  # there is a difference, and it does not matter
+        (1.1, 3.0, 1, "worse"),
+        (0.1, 2.0, 0, "worse"),
+        (-3.0, -1.1, 1, "better"),
+        (0.2, 1.8, 1, "undecided"),  # there is one, and it may or may not matter
+        (1.0, 3.0, 1, "undecided"),
+        (-3.0, 3.0, 1, "undecided"),
+        (math.nan, math.nan, 1, "undecided"),
     ],
 )
-def test_verdicts(low: float, high: float, lower: str, higher: str) -> None:
-    interval = Interval(
-        estimate=(low + high) / 2, low=low, high=high, method="", seeds=3, examples=24
-    )
-    assert verdict(interval, 1.0, "lower") == lower
-    assert verdict(interval, 1.0, "higher") == higher
+def test_verdicts(low: float, high: float, margin: float, expected: str) -> None:
+    """The same of its mirror image, where higher is better."""
+    for ends, better in (((low, high), "lower"), ((-high, -low), "higher")):
+        interval = Interval(
+            estimate=sum(ends) / 2, low=ends[0], high=ends[1], method="", seeds=3, examples=24
+        )
+        assert verdict(interval, margin, better) == expected
 
 
-def test_verdicts_without_a_margin_or_a_direction() -> None:
-    zero = Interval(estimate=0, low=0, high=0, method="", seeds=3, examples=24)
-    above = Interval(estimate=1, low=0.1, high=2, method="", seeds=3, examples=24)
-    assert verdict(zero, 0, "lower") == "equal"
-    assert verdict(above, 0, "lower") == "worse"
-    with pytest.raises(ValueError, match="margin"):
-        verdict(zero, -1, "lower")
-    with pytest.raises(ValueError, match="better="):
-        verdict(zero, 1, "")
+@pytest.mark.parametrize(("margin", "better"), [(-1, "lower"), (1, "")])
+def test_a_verdict_needs_a_margin_and_a_direction(margin: float, better: str) -> None:
+    with pytest.raises(ValueError, match=r"margin is a finite number|better="):
+        verdict(paired_interval([0.0, 0.0]), margin, better)
 
 
-# Fronts -----------------------------------------------------------------------------------------
-
-# CompressAI's published Kodak results: bmshj2018-hyperprior at quality 1 to 8, and its one
-# variable-rate model (results/image/kodak/bmshj2018-hyperprior-vbr-ans.json), rounded.
-ZOO_BPP = [0.13129, 0.20889, 0.31986, 0.47836, 0.66869, 0.93883, 1.25917, 1.66022]
-ZOO_PSNR = [27.5815, 29.1967, 30.9722, 32.8382, 34.5263, 36.7433, 38.5838, 40.5569]
-VBR_BPP = [
-    *(0.13824, 0.19700, 0.24557, 0.29275, 0.36632, 0.42046, 0.50513, 0.59006),
-    *(0.69665, 0.79976, 0.92264, 1.05457, 1.21272, 1.35437, 1.53676, 1.70102),
-]
-VBR_PSNR = [
-    *(27.4132, 28.7547, 29.6828, 30.4483, 31.4856, 32.1715, 33.1403, 34.0039),
-    *(34.9842, 35.8385, 36.7574, 37.6335, 38.5735, 39.3173, 40.1541, 40.8102),
-]
+# Decidable --------------------------------------------------------------------------------------
 
 
-def test_a_curve_with_a_tenth_less_rate_has_a_bd_rate_of_minus_ten() -> None:
-    found = bd_rate(ZOO_BPP, ZOO_PSNR, [0.9 * rate for rate in ZOO_BPP], ZOO_PSNR)
-    assert found.value == pytest.approx(-10, abs=1e-9)
-    assert found.thirds == pytest.approx((-10, -10, -10), abs=1e-9)
-    assert (found.overlap, found.dropped, found.reason) == (1, 0, "")
+def test_holm_is_what_its_definition_gives() -> None:
+    doubts = [0.001, 0.013, 0.012, math.nan, 0.5]
+    # 0.001 <= .025 / 4; 0.012 > .025 / 3, and nothing behind it stands.
+    assert list(stats.holm(doubts)) == [True, False, False, False, False]
+    assert list(stats.holm([0.005, 0.01, 0.02])) == [True, True, True]
+    assert list(stats.holm([])) == []
 
 
-def test_a_curve_half_a_decibel_higher_has_a_bd_psnr_of_half_a_decibel() -> None:
-    found = bd_psnr(ZOO_BPP, ZOO_PSNR, ZOO_BPP, [value + 0.5 for value in ZOO_PSNR])
-    assert found.value == pytest.approx(0.5, abs=1e-9)
-    assert found.thirds == pytest.approx((0.5, 0.5, 0.5), abs=1e-9)
+def test_doubt_is_students_where_examples_do_not_matter() -> None:
+    random = np.random.default_rng(0)
+    values = 0.4 + 0.1 * random.standard_normal((5, 1)) * np.ones((1, 30))
+    interval = paired_interval(values)
+    error = values[:, 0].std(ddof=1) / math.sqrt(5)
+    expected = scipy.stats.t.sf((values.mean() - 0.1) / error, 4)
+    assert stats.doubt(interval, 0.1) == pytest.approx(expected)
 
 
-def test_one_published_variable_rate_model_against_the_published_grid() -> None:
-    found = bd_rate(ZOO_BPP, ZOO_PSNR, VBR_BPP, VBR_PSNR)
-    assert found.value == pytest.approx(0.0, abs=0.01)
-    assert found.thirds[0] > 4  # an average of nothing hides a loss at low rates
-    assert found.thirds[2] < -2
-    assert found.overlap == pytest.approx((40.5569 - 27.5815) / (40.8102 - 27.4132))
-    # Known from elsewhere: against the lowest, middle and highest four of the grid's points.
-    parts = [
-        bd_rate(ZOO_BPP[part], ZOO_PSNR[part], VBR_BPP, VBR_PSNR).value
-        for part in (slice(0, 4), slice(2, 6), slice(4, 8))
-    ]
-    assert parts == pytest.approx([3.97, -1.41, -2.66], abs=0.01)
+@pytest.mark.parametrize(("seeds", "spread"), [(3, 0.15), (16, 0.08), (30, 0.12)])
+def test_the_power_is_how_often_nothing_comes_out_equal(seeds: int, spread: float) -> None:
+    """Against simulation; the power itself, from an estimate of the spread, in its median."""
+    random = np.random.default_rng(seeds)
+    equal, powers = [], []
+    for _ in range(200):
+        noise = spread * random.standard_normal((seeds, 1)) + 0.02 * random.standard_normal((1, 8))
+        interval = paired_interval(noise)
+        equal.append(verdict(interval, 0.1, "lower") == "equal")
+        powers.append(stats.power_of(interval, 0.1))
+    assert np.median(powers) == pytest.approx(np.mean(equal), abs=0.12)
+    if seeds == 3:
+        assert np.mean(equal) < 0.15  # three seeds of this spread cannot show it
 
 
-def test_thirds_of_straight_lines_by_hand() -> None:
-    quality = np.array([0.0, 1.0, 2.0])
-    found = bd_rate(10**quality, quality, 10 ** (1.5 * quality), quality)
-    expected = [(10 ** (0.5 * at) - 1) * 100 for at in (1 / 3, 1, 5 / 3)]
-    assert found.thirds == pytest.approx(expected)
-    assert found.value == pytest.approx((10**0.5 - 1) * 100)
+def test_the_forecast_is_enough_seeds() -> None:
+    """What would settle it by the forecast settles it in simulation."""
+    random = np.random.default_rng(0)
+    pilot = 0.1 * np.array([-1.0, 0.0, 1.0])[:, None] * np.ones((1, 10))  # a deviation of 0.1
+    needed = int(stats.seeds_to_settle(paired_interval(pilot), 0.1, 0.8, 1000))
+    trials = [paired_interval(0.1 * random.standard_normal((needed, 1))) for _ in range(200)]
+    equal = [verdict(trial, 0.1, "lower") == "equal" for trial in trials]
+    assert np.mean(equal) == pytest.approx(0.8, abs=0.12)
+    wide = paired_interval(10 * random.standard_normal((3, 4)))
+    assert stats.seeds_to_settle(wide, 0.1, 0.8, 1000) == math.inf
 
 
-def test_order_dominated_doubled_and_lost_points_change_nothing() -> None:
-    order = np.random.default_rng(0).permutation(len(VBR_BPP))
-    rate, quality = np.array(VBR_BPP)[order], np.array(VBR_PSNR)[order]
-    rate = np.append(rate, [0.5, rate[0], np.nan, 0.0])
-    quality = np.append(quality, [30.0, quality[0], 35.0, 20.0])
-    found = bd_rate(ZOO_BPP, ZOO_PSNR, rate, quality)
-    clean = bd_rate(ZOO_BPP, ZOO_PSNR, VBR_BPP, VBR_PSNR)
-    assert found.dropped == 4
-    assert found.value == pytest.approx(clean.value)
-    assert found.thirds == pytest.approx(clean.thirds)
+def test_intervals_over_seeds_are_students() -> None:
+    values = [1.0, 2.0, 4.0]
+    low, high = stats.seeds_interval(2.5, values)
+    half = scipy.stats.t.ppf(0.975, 2) * np.std(values, ddof=1) / math.sqrt(3)
+    assert (low, high) == pytest.approx((2.5 - half, 2.5 + half))
+    assert all(map(math.isnan, stats.seeds_interval(1.0, [1.0, 2.0])))
+    assert all(map(math.isnan, stats.seeds_interval(1.0, [1.0, 2.0, math.nan])))
 
 
-def test_nearly_doubled_points_do_not_bend_the_curve() -> None:
-    rate = [0.9 * value for value in ZOO_BPP]
-    near = bd_rate(ZOO_BPP, ZOO_PSNR, [*rate, rate[3] + 1e-4], [*ZOO_PSNR, ZOO_PSNR[3] + 1e-9])
-    assert near.value == pytest.approx(-10, abs=0.05)
-
-
-@pytest.mark.parametrize(
-    ("rate", "quality", "reason"),
-    [
-        ([0.5], [33.0], "the curve has fewer than two points"),
-        ([0.5, 0.5, 0.5], [33.0, 33.0, 33.0], "the curve has fewer than two points"),
-        ([0.5, math.nan], [33.0, 34.0], "the curve has fewer than two points"),
-        ([], [], "the curve has fewer than two points"),
-        ([0.05, 0.06], [20.0, 22.0], "the curves share no range of quality"),
-        ([0.05, 0.06], [20.0, ZOO_PSNR[0]], "the curves share no range of quality"),
-        ([0.05, 0.14], [20.0, 28.0], "the reference has 1 point in the common range"),
-        ([0.3, 0.33], [31.2, 31.4], "the reference has no points in the common range"),
-        ([0.05, 0.5], [20.0, 33.0], "the curve has 1 point in the common range"),
-    ],
-)
-def test_curves_that_cannot_be_compared_say_why(
-    rate: list[float], quality: list[float], reason: str
-) -> None:
-    found = bd_rate(ZOO_BPP, ZOO_PSNR, rate, quality)
-    assert math.isnan(found.value)
-    assert all(map(math.isnan, found.thirds))
-    assert found.reason.startswith(reason)
-    assert isinstance(bd_psnr(ZOO_BPP, ZOO_PSNR, rate, quality), BD)
-
-
-def test_hypervolume_of_sets_measured_by_hand() -> None:
-    points, corner = [[1, 2], [2, 1]], [3, 3]  # two rectangles of area 2 that share 1
-    assert hypervolume_ratio(points, [[0, 0]], corner) == pytest.approx(3 / 9)
-    assert hypervolume_ratio([*points, [2, 2], [9, 0]], points, corner) == pytest.approx(1)
-    units = np.array([100, 1e-3])
-    scaled = hypervolume_ratio(points * units, [[0, 0]], corner * units)
-    assert scaled == pytest.approx(3 / 9)
-    assert math.isnan(hypervolume_ratio(points, [[4, 4]], corner))
-    assert math.isnan(hypervolume_ratio([[math.nan, 1]], points, corner))
-
-
-def test_igd_plus_of_the_example_of_its_authors() -> None:
-    front = np.array([[10, 0], [6, 1], [2, 2], [1, 6], [0, 10]])  # extent 10 in both
-    better, worse = [[4, 2], [3, 3], [2, 4]], [[8, 2], [4, 4], [2, 8]]
-    assert igd_plus(better, front) == pytest.approx(0.1482842712)
-    assert igd_plus(worse, front) == pytest.approx(0.2260112616)
-    assert igd_plus(front, front) == 0
-    units = np.array([100, 1e-3])
-    assert igd_plus(better * units, [*front * units, [2000, 1]]) == pytest.approx(0.1482842712)
-    assert math.isnan(igd_plus(better, [[1, 1]]))
-
-
-# The knob ---------------------------------------------------------------------------------------
-
-
-def test_coverage_is_the_share_of_the_grids_range() -> None:
-    grid = [1.0, 2.0, 5.0]
-    assert coverage(grid, grid) == 1
-    assert coverage([2.0, 3.0], grid) == 0.25
-    assert coverage([4.0, 9.0], grid) == 0.25  # shifted: what lies beyond does not count
-    assert coverage([3.0, 3.0], grid) == 0
-    assert coverage([6.0, 9.0], grid) == 0
-    assert coverage([math.nan, 2.0, 3.0], grid) == 0.25
-    assert math.isnan(coverage([1.0, 2.0], [3.0, 3.0]))
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
-def test_monotonicity_is_scipys_spearman(pairs: list[tuple[int, int]]) -> None:
-    coefficients, values = zip(*pairs, strict=True)
-    found = monotonicity(coefficients, values)
-    if len(set(coefficients)) == 1 or len(set(values)) == 1:
-        assert math.isnan(found)
-    else:
-        assert found == pytest.approx(scipy.stats.spearmanr(coefficients, values).statistic)
-
-
-def test_monotonicity_leaves_out_lost_settings() -> None:
-    assert monotonicity([1, 2, 3, 4], [5, math.nan, 7, 9]) == 1
-    assert math.isnan(monotonicity([], []))
-
-
-def test_calibration_is_a_line_through_matched_settings() -> None:
-    grid = np.array([0.2, 0.4, 0.7, 1.1])
-    own = 0.5 * grid + 0.3
-    found = calibration([*own, math.nan], [*grid, 5.0])
-    slope, _ = np.polyfit(grid, own, 1)
-    assert found.slope == pytest.approx(slope) == pytest.approx(0.5)
-    assert found.offset == pytest.approx((own - grid).mean()) == pytest.approx(0)
-    assert found.deviation == pytest.approx((0.2 + 0.1 + 0.05 + 0.25) / 4 / 0.9)
-    assert math.isnan(calibration([1.0, 2.0], [3.0, 3.0]).slope)
-    with pytest.raises(ValueError, match="both sides"):
-        calibration([1.0], [1.0, 2.0])
-
-
-def test_the_cross_matrix_scores_every_model_with_every_setting() -> None:
-    terms, coefficients = np.array([[1.0, 9.0], [3.0, 2.0]]), np.array([[1.0, 0.1], [1.0, 2.0]])
-    matrix = cross_matrix(terms, coefficients)
-    for i, j in itertools.product(range(2), repeat=2):
-        assert matrix[i, j] == pytest.approx(sum(terms[i] * coefficients[j]))
-    np.testing.assert_array_equal(diagonal_wins(matrix), [True, True])
-    np.testing.assert_array_equal(diagonal_wins(matrix[::-1]), [False, False])
-
-
-def test_a_model_that_ignores_its_coefficients_wins_no_column() -> None:
-    ignorant = cross_matrix(np.ones((3, 2)), np.random.default_rng(0).uniform(size=(3, 2)))
-    np.testing.assert_array_equal(diagonal_wins(ignorant), [False, False, False])
-    np.testing.assert_array_equal(diagonal_wins([[1.0, math.nan], [2.0, 0.0]]), [True, False])
+def test_several_ratios_are_resampled_together() -> None:
+    """Of one ratio as `gap_interval`; of two that mirror each other nothing is left."""
+    random = np.random.default_rng(0)
+    grid = 1 + random.random((4, 12))
+    method = grid * (1 + 0.1 * random.standard_normal((4, 12)))
+    alone = gap_interval(method, grid, percent=True)
+    assert stats.mean_ratio_interval((method - grid)[None], grid[None] / 100) == alone
+    both = stats.mean_ratio_interval([method - grid, grid - method], [grid, grid])
+    assert (both.estimate, both.low, both.high) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
 # Cost -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("conditioned", "per_fixed", "first", "crossing", "settings"),
+    ("conditioned", "per_fixed", "crossing", "settings"),
     [
-        (10.0, 5.0, None, 2.0, 3),  # at two settings both cost the same
-        (11.0, 5.0, None, 2.2, 3),
-        (1.0, 5.0, None, 0.2, 1),
-        (12.0, 1.0, 10.0, 3.0, 4),  # a full run, then fine-tunes
-        (8.0, 1.0, 10.0, -1.0, 1),
-        (0.1 + 0.2, 0.1, None, 3.0, 4),
+        (10.0, 5.0, 2.0, 3),  # at two settings both cost the same
+        (11.0, 5.0, 2.2, 3),
+        (1.0, 5.0, 0.2, 1),
+        (0.1 + 0.2, 0.1, 3.0, 4),
     ],
 )
 def test_break_even_by_hand(
-    conditioned: float, per_fixed: float, first: float | None, crossing: float, settings: int
+    conditioned: float, per_fixed: float, crossing: float, settings: int
 ) -> None:
-    found = break_even(conditioned, per_fixed, first)
-    assert found.crossing.estimate == pytest.approx(crossing)
-    assert found.settings == settings
-    assert math.isnan(found.crossing.low)
-    assert found.latest is None
-    rest = (first if first is not None else per_fixed) + (settings - 1) * per_fixed
-    assert conditioned < rest
-    if settings > 1:
-        assert conditioned >= rest - per_fixed - 1e-9
+    found = break_even(conditioned, per_fixed)
+    assert found.estimate == pytest.approx(crossing)
+    assert first_beyond(found.estimate) == settings
+    assert math.isnan(first_beyond(found.high))
+    assert conditioned < settings * per_fixed
+    assert settings == 1 or conditioned >= (settings - 1) * per_fixed - 1e-9
 
 
 def test_break_even_intervals() -> None:
     exact = break_even([8.0] * 3, [4.0] * 15)
-    assert (exact.crossing.low, exact.crossing.high) == (2, 2)
-    assert (exact.earliest, exact.settings, exact.latest) == (3, 3, 3)
+    assert (exact.low, exact.estimate, exact.high) == (2, 2, 2)
+    assert first_beyond(exact.high) == 3
 
     seconds = np.array([20.0, 22.0, 27.0])
     found = break_even(seconds, [10.0, 10.0])  # only one side varies: Student's t of a mean
     expected = scipy.stats.ttest_1samp(seconds / 10, 0).confidence_interval()
-    assert (found.crossing.low, found.crossing.high) == pytest.approx(tuple(expected))
-    assert (found.earliest, found.settings, found.latest) == (2, 3, 4)
-    chain = break_even(seconds, [10.0, 10.0], first=[20.0, 20.0])
-    assert chain.crossing.estimate == pytest.approx(found.crossing.estimate - 1)
-    assert chain.crossing.high - chain.crossing.low == pytest.approx(
-        found.crossing.high - found.crossing.low
-    )
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    assert [*map(first_beyond, (found.low, found.estimate, found.high))] == [2, 3, 4]
 
 
 def test_break_even_covers_the_truth() -> None:
@@ -468,16 +327,19 @@ def test_break_even_covers_the_truth() -> None:
     covered = 0
     for _ in range(1000):
         conditioned, fixed = generator.normal(30, 2, 3), generator.normal(10, 1, 5)
-        interval = break_even(conditioned, fixed).crossing
+        interval = break_even(conditioned, fixed)
         covered += interval.low <= 3 <= interval.high
     assert 0.92 <= covered / 1000 <= 0.98
 
 
-def test_unknown_and_free_networks_never_break_even() -> None:
-    assert break_even([1.0, math.nan], [1.0, 2.0]).settings is None
-    assert break_even([1.0, 2.0], [0.0, 0.0]).settings is None
-    assert break_even(12.0, 0.0, first=10.0).settings is None  # a peer that trains nothing more
-    assert break_even(8.0, 0.0, first=10.0).settings == 1
-    assert "unknown" in break_even([1.0, math.nan], [1.0, 2.0]).crossing.method
+@pytest.mark.parametrize("costs", [([1.0, math.nan], [1.0, 2.0]), ([1.0, 2.0], [0.0, 0.0])])
+def test_unknown_and_free_networks_never_break_even(costs: Any) -> None:
+    found = break_even(*costs)
+    assert math.isnan(first_beyond(found.estimate))
+    assert "zero or unknown" in found.method
+
+
+@pytest.mark.parametrize("costs", [[], [-1.0]])
+def test_costs_are_there_and_not_negative(costs: list[float]) -> None:
     with pytest.raises(ValueError, match="one number or more"):
-        break_even([], [1.0])
+        break_even(costs, [1.0])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
-from bench.report import compare, costs, lengths, reference, tables, verdict, versus
+from bench.report import compare, costs, lengths, reference, sentence, tables
 from bench.report.load import Results, Run, load_results
 from bench.report.text import escape, one_line
 
@@ -162,7 +162,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
     frames = {
         "reference": reference.examine(run),
         "overall": overall,
-        "versus": versus.versus(run, overall),
+        "versus": compare.versus(run),
         "comparisons": compare.comparisons(run),
         "summary": compare.summary(run),
         "quality": compare.quality_compute(run),
@@ -171,7 +171,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
     }
     notes = tables.notes(run, frames["comparisons"], overall, savings)
     halved = None if run.lengths.empty else lengths.trained_out(run)
-    sentence = verdict.verdict_sentence(run, overall, trained_out=halved)
+    said = sentence.verdict_sentence(run)
     sheets = tables.sheets(run, frames)
     if write:
         with drawing_to_files():
@@ -182,14 +182,14 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
             files[f"{name}.csv"] = csv_of(frame)
         if halved is not None:
             files["trained_out.csv"] = csv_of(halved)
-            files["same_loss.csv"] = csv_of(lengths.same_loss(run, frames["quality"]))
+            files["same_loss.csv"] = csv_of(lengths.same_loss(run))
         for name, sheet in sheets.items():
             lines = [HEADS[name], "", sheet.markdown(), *_bullets(notes), ""]
             files[f"{name}.md"], files[f"{name}.tex"] = "\n".join(lines), sheet.latex()
         drawn = figures(
             run, frames["summary"], frames["comparisons"], frames["overall"], frames["quality"]
         )
-        page = _page(run, sentence, sheets, list(files), drawn, notes)
+        page = _page(run, said, sheets, list(files), drawn, notes)
         for name, endings in drawn.items():
             files |= {f"{name}.{ending}": data for ending, data in endings.items()}
         files = {"report.md": page, **files}
@@ -198,7 +198,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
     else:
         names = sorted(path.name for path in folder.glob("*.*"))
     return Built(
-        run=run, folder=folder, paths=[folder / name for name in names], sentence=sentence,
+        run=run, folder=folder, paths=[folder / name for name in names], sentence=said,
         notes=notes, **frames,
     )  # fmt: skip
 

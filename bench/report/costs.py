@@ -1,5 +1,8 @@
 """What networks cost, and from how many settings on one of them for all is cheaper.
 
+    savings(run)            one row per method: networks, FLOPs, seconds, bytes, ratios to the grid
+    break_evens(run)        one row per method and unit: from how many settings on it pays
+
 A method's cost is the sum over the different cells it uses, with those they were continued from;
 a cell that two methods use counts in full for each. To it comes what the method does to answer for
 a setting, a search say, where that was counted (`answering_flops`; older records lack it).
@@ -12,101 +15,105 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from bench.report import stats
 from bench.report.load import Run
+from bench.report.once import once
+from bench.report.stats import Array, Interval, student_half_width
 from bench.report.text import one_line
 
-GRID = "fixed_grid"
 ALL = "all, each network once"
-COSTS = (
-    *("networks", "steps", "examples", "flops", "seconds", "processor_seconds"),
-    *("parameters", "bytes"),
-)
 TIMES = ("seconds", "processor_seconds")  # compared on one device only
-UNKNOWN = np.array([math.nan])
 UNITS = ("examples", "flops", *TIMES)  # in which a break-even is given
+COSTS = ("networks", "steps", *UNITS, "parameters", "bytes")
+UNKNOWN = np.array([math.nan])
+LEVERS = ("variants", "examples", "flops")
 
 
+@once
 def savings(run: Run) -> pd.DataFrame:
     """One row per method, and one for all: what its networks cost, and the ratio to the grid's.
 
-    Sums over the different cells a method uses, averaged over seeds. A cell that two methods use
-    counts in full for each, and once in the last row. Training costs include the cells that a
-    network was continued from; parameters (conditioner included) and bytes are those of the
-    networks that must be kept to serve every setting. `seconds` are training seconds; they are
-    empty where a cell shared its device, and their ratio where the devices differ;
-    `processor_seconds`, of all threads, are empty where a GPU did the work. `flops` include those
-    of answering for every setting, which are also in `answering_flops` alone. peak_memory_bytes is
-    the largest of a training's process, net_memory_bytes that without what was there before;
-    tuning_* what finding the method's levers took, NaN where that is not known.
+    Averaged over seeds. Parameters (conditioner included) and bytes are those of the networks that
+    must be kept to serve every setting. `seconds` are training seconds; they are empty where a cell
+    shared its device, and their ratio where the devices differ; `processor_seconds`, of all
+    threads, are empty where a GPU did the work. answering_flops are also in `flops`.
+    peak_memory_bytes is the largest of a training's process, net_memory_bytes that without what was
+    there before; tuning_* what finding the method's levers took, NaN where that is not known.
     """
-    rows = [
-        {"method": method, **_cost(run, run.measured[run.measured["method"] == method])}
-        for method in run.methods
-    ]
-    tuned = dict.fromkeys(("tuning_variants", "tuning_flops"), math.nan)  # each method's own
+    rows = [{"method": method, **_cost(run, _entries(run, method))} for method in run.methods]
+    tuned = {"tuning_variants": math.nan, "tuning_flops": math.nan}  # of each method alone
     rows.append({"method": ALL, **_cost(run, run.measured), **tuned})
     frame = pd.DataFrame(rows)
-    grid = frame[frame["method"] == GRID]
+    grid = frame[frame["method"] == run.reference]
+    device = grid["device"].max()
+    one_device = (frame["device"] == device) & (";" not in str(device))
     for name in COSTS:
-        base = float(grid[name].iloc[0]) if len(grid) else math.nan
-        ratios = frame[name] / base if base > 0 else frame[name] * math.nan
-        if name in TIMES and len(grid):
-            device = grid["device"].iloc[0]
-            one = (frame["device"] == device) & (";" not in device)
-            ratios = ratios.where(one)
-        frame[f"{name}_ratio"] = ratios
+        ratios = frame[name] / grid[name].where(grid[name] > 0).max()
+        frame[f"{name}_ratio"] = ratios.where(one_device) if name in TIMES else ratios
     kept = ["peak_memory_bytes", "net_memory_bytes", "answering_flops", "tuning_variants"]
     kept += ["tuning_flops", "device", "settings", "seeds", "missing_cells"]
     return frame[["method", *COSTS, *(f"{name}_ratio" for name in COSTS), *kept]]
+
+
+def _entries(run: Run, method: str | None) -> pd.DataFrame:
+    return run.measured[run.measured["method"] == method]
+
+
+def _cells(entries: pd.DataFrame) -> set[str]:
+    return {cell for used in entries["cells"] for cell in used}
+
+
+def _cost(run: Run, entries: pd.DataFrame) -> dict[str, Any]:
+    """Costs of the cells that `entries` use, as means over their seeds."""
+    trained = with_ancestors(run, _cells(entries))
+    known = run.cells[run.cells["cell"].isin(trained)]
+    answering = entries["answering_flops"].astype(float).groupby(entries["seed"]).sum(min_count=1)
+    levers = tuning(entries)
+    return {
+        **costs_by_seed(run, entries).mean(skipna=False).to_dict(),
+        "peak_memory_bytes": known["peak_memory_bytes"].astype(float).max(),
+        "net_memory_bytes": known["net_memory_bytes"].astype(float).max(),
+        "answering_flops": answering.mean(),
+        "tuning_variants": levers["variants"],
+        "tuning_flops": levers["flops"],
+        "device": "; ".join(sorted({one_line(name) for name in known["device_name"].dropna()})),
+        "settings": entries["setting"].nunique(),
+        "seeds": entries["seed"].nunique(),
+        "missing_cells": len(trained) - len(known),
+    }
 
 
 def costs_by_seed(run: Run, entries: pd.DataFrame, *, answering: bool = True) -> pd.DataFrame:
     """COSTS of the cells that `entries` use, one row per seed; NaN where a cell or its ledger is
     not there, and for seconds where a cell shared its device. With `answering`, flops include what
     answering for these entries took."""
-    cells = _timed(run).set_index("cell", drop=False)
+    cells = _timed(run)
     seeds = {}
     for seed, of_seed in entries.groupby("seed"):
-        kept = {cell for used in of_seed["cells"] for cell in used}
+        kept = _cells(of_seed)
         trained = with_ancestors(run, kept)
         row = dict.fromkeys(COSTS, math.nan) | {"networks": float(len(trained))}
         if trained <= set(cells.index):
             training, stored = cells.loc[sorted(trained)], cells.loc[sorted(kept)]
-            for name in ("steps", *UNITS):
-                row[name] = training[name].astype(float).sum(skipna=False)
+            row |= {name: training[name].sum(skipna=False) for name in ("steps", *UNITS)}
             if answering:
                 row["flops"] += of_seed["answering_flops"].astype(float).sum()
-            parameters = stored[["parameters", "conditioner_parameters"]].astype(float)
-            row["parameters"] = parameters["parameters"].sum(skipna=False)
-            row["parameters"] += parameters["conditioner_parameters"].fillna(0).sum()
-            row["bytes"] = stored["bytes"].astype(float).sum(skipna=False)
+            row["parameters"] = stored["parameters"].sum(skipna=False)
+            row["parameters"] += stored["conditioner_parameters"].fillna(0).sum()
+            row["bytes"] = stored["bytes"].sum(skipna=False)
         seeds[seed] = row
     return pd.DataFrame.from_dict(seeds, orient="index", columns=list(COSTS))
 
 
 def _timed(run: Run) -> pd.DataFrame:
-    """The cells, their times empty where they say nothing of the work: seconds where others used
-    the device meanwhile, the processor's where a GPU did it."""
-    cells = run.cells.astype(dict.fromkeys(TIMES, float))
+    """The cells by id, their times empty where they say nothing of the work: seconds where others
+    used the device meanwhile, the processor's where a GPU did it."""
+    numbers = [*COSTS[1:], "conditioner_parameters"]
+    cells = run.cells.set_index("cell").astype(dict.fromkeys(numbers, float))
     cells["seconds"] = cells["seconds"].mask(cells["shared_device"].astype(bool))
     cells["processor_seconds"] = cells["processor_seconds"].where(cells["device"] == "cpu")
     return cells
-
-
-def tuning(entries: pd.DataFrame) -> dict[str, float]:
-    """What finding a method's levers took: variants, examples and flops; 0 for a method that was
-    not tuned, NaN where the records do not say."""
-    told = [content for content in entries["tuning"] if isinstance(content, dict)]
-    if not told:
-        return dict.fromkeys(("variants", "examples", "flops"), math.nan)
-    return {name: float(told[-1].get(name, 0)) for name in ("variants", "examples", "flops")}
-
-
-def tuned_grid(run: Run) -> bool:
-    """Whether a grid with levers of its own is among the methods."""
-    return any(method.startswith(GRID) and method != GRID for method in run.methods)
 
 
 def with_ancestors(run: Run, kept: set[str]) -> set[str]:
@@ -121,28 +128,27 @@ def with_ancestors(run: Run, kept: set[str]) -> set[str]:
     return trained
 
 
-def _cost(run: Run, entries: pd.DataFrame) -> dict[str, Any]:
-    """Costs of the cells that `entries` use, as means over their seeds."""
-    trained = with_ancestors(run, {cell for used in entries["cells"] for cell in used})
-    known = run.cells[run.cells["cell"].isin(trained)]
-    names = sorted({one_line(name) for name in known["device_name"].dropna()})
-    searched = entries.assign(answering_flops=entries["answering_flops"].astype(float))
-    answering = searched.groupby("seed")["answering_flops"].sum(min_count=1)
-    found = tuning(entries)
-    return {
-        **costs_by_seed(run, entries).mean(skipna=False).to_dict(),
-        "peak_memory_bytes": known["peak_memory_bytes"].astype(float).max(),
-        "net_memory_bytes": known["net_memory_bytes"].astype(float).max(),
-        "answering_flops": answering.mean(),
-        "tuning_variants": found["variants"],
-        "tuning_flops": found["flops"],
-        "device": "; ".join(names),
-        "settings": entries["setting"].nunique(),
-        "seeds": entries["seed"].nunique(),
-        "missing_cells": len(trained) - len(known),
-    }
+def tuning(entries: pd.DataFrame) -> dict[str, float]:
+    """What finding a method's levers took: LEVERS; 0 for a method that was not tuned, NaN where
+    the records do not say."""
+    known = [content for content in entries["tuning"] if isinstance(content, dict)]
+    if not known:
+        return dict.fromkeys(LEVERS, math.nan)
+    return {name: float(known[-1].get(name, 0)) for name in LEVERS}
 
 
+def tuned_alone(run: Run) -> list[str]:
+    """The methods whose levers were searched for where no grid's were: like is not compared with
+    like."""
+    if run.tuned_reference is not None:
+        return []
+    return [method for method in run.methods if tuning(_entries(run, method))["variants"] > 0]
+
+
+BREAK_EVENS = ["crossing", "low", "high", "settings", "earliest", "latest", "settings_tuned"]
+
+
+@once
 def break_evens(run: Run) -> pd.DataFrame:
     """One row per method and unit of cost, the grid aside: where it becomes cheaper than the grid.
 
@@ -154,70 +160,117 @@ def break_evens(run: Run) -> pd.DataFrame:
     method's levers is paid, too: NaN for never, and where the records do not say what that took, as
     it never does of times.
     """
-    grid = run.measured[run.measured["method"] == GRID]
-    fixed = {unit: _cell_costs(run, grid, unit) if len(grid) else UNKNOWN for unit in UNITS}
-    rows: list[dict[str, Any]] = []
-    for method in (m for m in run.methods if m != GRID):
-        entries = run.measured[run.measured["method"] == method]
-        one_device = len(_devices(run, entries) | _devices(run, grid)) == 1
-        per_setting, whole = _per_setting(entries), costs_by_seed(run, entries, answering=False)
-        answer, levers = entries["answering_flops"].astype(float).fillna(0).mean(), tuning(entries)
-        for unit in UNITS:
-            row: dict[str, Any] = {"method": method, "unit": unit}
-            per_fixed = fixed[unit] if one_device or unit not in TIMES else UNKNOWN
-            once = levers.get(unit, 0.0 if levers["variants"] == 0 else math.nan)
-            if unit == "flops":
-                per_fixed = per_fixed - answer
-            if per_setting:
-                own = _cell_costs(run, entries, unit)
-                row["settings"] = _first_cheaper(own, per_fixed)
-                row["settings_tuned"] = _first_cheaper(own, per_fixed, once)
-            elif not (per_fixed <= 0).any():
-                found = stats.break_even(whole[unit].to_numpy(), per_fixed)
-                paid = stats.break_even(whole[unit].to_numpy() + once, per_fixed)
-                row |= {
-                    "crossing": found.crossing.estimate,
-                    "low": found.crossing.low,
-                    "high": found.crossing.high,
-                    "settings": found.settings,
-                    "earliest": found.earliest,
-                    "latest": found.latest,
-                    "settings_tuned": paid.settings,
-                }
-            rows.append(row)
-    columns = ["method", "unit", "crossing", "low", "high", "settings", "earliest", "latest"]
-    columns.append("settings_tuned")
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype(dict.fromkeys(columns[2:], float))
+    grid = _entries(run, run.reference)
+    rows = [
+        {"method": method, "unit": unit, **_break_even(run, _entries(run, method), grid, unit)}
+        for method in run.methods
+        if method != run.reference
+        for unit in UNITS
+    ]
+    frame = pd.DataFrame(rows, columns=["method", "unit", *BREAK_EVENS])
+    return frame.astype(dict.fromkeys(BREAK_EVENS, float))
+
+
+def _break_even(run: Run, entries: pd.DataFrame, grid: pd.DataFrame, unit: str) -> dict[str, float]:
+    """The columns of a method in one unit."""
+    one_device = len(_devices(run, entries) | _devices(run, grid)) == 1
+    known = len(grid) and (one_device or unit not in TIMES)
+    per_fixed = cell_costs(run, grid, unit) if known else UNKNOWN
+    if unit == "flops":
+        per_fixed = per_fixed - entries["answering_flops"].astype(float).fillna(0).mean()
+    levers = tuning(entries)
+    search = levers.get(unit, 0.0 if levers["variants"] == 0 else math.nan)
+    if _per_setting(entries):
+        networks = cell_costs(run, entries, unit)
+        return {
+            "settings": _first_cheaper(networks, per_fixed),
+            "settings_tuned": _first_cheaper(networks, per_fixed, search),
+        }
+    if (per_fixed <= 0).any():
+        return {}
+    whole = costs_by_seed(run, entries, answering=False)[unit].to_numpy()
+    crossing = break_even(whole, per_fixed)
+    return {
+        **crossing.columns("crossing"),
+        "settings": first_beyond(crossing.estimate),
+        "earliest": first_beyond(crossing.low),
+        "latest": first_beyond(crossing.high),
+        "settings_tuned": first_beyond(break_even(whole + search, per_fixed).estimate),
+    }
 
 
 def _devices(run: Run, entries: pd.DataFrame) -> set[str]:
-    used = with_ancestors(run, {cell for cells in entries["cells"] for cell in cells})
+    used = with_ancestors(run, _cells(entries))
     return set(run.cells.loc[run.cells["cell"].isin(used), "device_name"].dropna())
 
 
 def _per_setting(entries: pd.DataFrame) -> bool:
     """Whether every setting has networks of its own, so that more settings cost more."""
-    settings = entries.groupby("setting")["cells"].agg(lambda used: frozenset().union(*used))
-    apart = sum(map(len, settings)) == len(frozenset().union(*settings))
-    return apart and len(settings) > 1
+    settings = [_cells(of_setting) for _, of_setting in entries.groupby("setting")]
+    return len(settings) > 1 and sum(map(len, settings)) == len(_cells(entries))
 
 
-def _cell_costs(run: Run, entries: pd.DataFrame, unit: str) -> np.ndarray:
+def cell_costs(run: Run, entries: pd.DataFrame, unit: str) -> Array:
     """(seeds, networks): the cost of each network alone, the dearest first; NaN where one seed
     has fewer than another or the cost is not known."""
-    costs = _timed(run).set_index("cell")[unit].astype(float)
-    seeds = [
-        costs.reindex(sorted({cell for cells in used for cell in cells})).to_numpy()
-        for _, used in entries.groupby("seed")["cells"]
-    ]
-    table = pd.DataFrame([-np.sort(-seed) for seed in seeds])
-    return table.to_numpy(float)
+    costs = _timed(run)[unit]
+    seeds = [costs.reindex(list(_cells(of_seed))) for _, of_seed in entries.groupby("seed")]
+    return pd.DataFrame([-np.sort(-seed.to_numpy()) for seed in seeds]).to_numpy(float)
 
 
-def _first_cheaper(own: np.ndarray, fixed: np.ndarray, once: float = 0.0) -> float:
-    """The first number of settings for which the sum of so many own networks, and what was spent
-    once, costs less."""
-    sums = np.cumsum(own.mean(0)) + once
+def _first_cheaper(networks: Array, fixed: Array, once: float = 0.0) -> float:
+    """The first number of settings for which the sum of so many networks, and what was spent once,
+    costs less."""
+    sums = np.cumsum(networks.mean(0)) + once
     cheaper = sums < np.mean(fixed) * np.arange(1, len(sums) + 1) * (1 - 1e-9)
     return float(np.argmax(cheaper) + 1) if cheaper.any() else math.nan
+
+
+def break_even(conditioned: ArrayLike, per_fixed: ArrayLike) -> Interval:
+    """The number of settings, not rounded, at which conditioned = settings * per_fixed, in any one
+    unit of cost; its `examples` counts the fixed networks.
+
+    conditioned: one cost per seed, of all that serves every setting. per_fixed: one per fixed
+    network, any number of them. The interval is Student's for independent networks, to first order
+    in their spread. Equal costs (examples, FLOPs) have one of width zero; one network on a side has
+    none. NaN costs give NaN: an unknown cost is not left out of a sum. ValueError for no costs and
+    for negative ones.
+    """
+    sides = [np.asarray(costs, float).ravel() for costs in (conditioned, per_fixed)]
+    for costs in sides:
+        if not len(costs) or (costs < 0).any():
+            raise ValueError(f"costs are one number or more, none negative, got {costs.tolist()}")
+    whole, fixed = (costs.mean() for costs in sides)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = float(1 + (whole - fixed) / fixed)
+    half, method = math.nan, "Student's t"
+    if not math.isfinite(crossing):
+        method = "no interval: a cost is zero or unknown"
+    elif min(map(len, sides)) < 2:
+        method = "no interval: one network on a side"
+    else:
+        half = student_half_width(
+            [
+                (float((slope / fixed) ** 2 * costs.var(ddof=1)) / len(costs), len(costs) - 1)
+                for slope, costs in zip((1, crossing), sides, strict=True)
+            ]
+        )
+    seeds, networks = map(len, sides)
+    return Interval(
+        estimate=crossing, low=crossing - half, high=crossing + half, method=method, seeds=seeds,
+        examples=networks,
+    )  # fmt: skip
+
+
+def first_beyond(crossing: float) -> float:
+    """The first whole number of settings beyond a crossing, one at least; NaN for never."""
+    if math.isnan(crossing) or crossing == math.inf:
+        return math.nan
+    return math.floor(max(crossing + 1e-9, 0)) + 1.0  # 1.9999999999 is 2 after summing seconds
+
+
+GRID = "fixed_grid"  # for the tables and figures that still name it
+
+
+def tuned_grid(run: Run) -> bool:
+    return run.tuned_reference is not None

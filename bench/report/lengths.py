@@ -17,30 +17,28 @@ import numpy as np
 import pandas as pd
 
 from bench.report import stats
-from bench.report.compare import LOSS, cross, quality_compute
-from bench.report.costs import GRID
+from bench.report.compare import quality_compute
+from bench.report.knob import cross
 from bench.report.load import Run
+from bench.report.once import once
+from bench.report.reference import LOSS
 
 MOVED = 0.25  # of the margin: a training that moves the loss by less, when halved, is over
 
 
-def same_loss(run: Run, quality: pd.DataFrame | None = None) -> pd.DataFrame:
+def same_loss(run: Run) -> pd.DataFrame:
     """One row per method with a cost, the grid aside: the FLOPs it took, its loss gap, and the
     FLOPs at which the grid's curve comes down to the same gap, with their ratio (above one, the
-    method is cheaper). NaN where the grid's curve does not come down to it. quality:
-    `quality_compute(run)`, where there is one already.
+    method is cheaper). NaN where the grid's curve does not come down to it.
 
     A gap is the mean over settings; `needed` says what is interpolated.
     """
-    quality = quality_compute(run) if quality is None else quality
-    grid = quality[quality["method"] == GRID].sort_values("flops")
+    quality = quality_compute(run)
+    grid = quality[quality["method"] == run.reference].sort_values("flops")
     curve = list(zip(grid["flops"], grid["loss_gap"], strict=True))
-    rows = [
-        (row["method"], row["flops"], row["loss_gap"], needed(curve, row["loss_gap"]))
-        for row in quality[quality["share"] == 1].to_dict("records")
-        if row["method"] != GRID
-    ]
-    frame = pd.DataFrame(rows, columns=["method", "flops", "loss_gap", "grid_flops"])
+    whole = quality[(quality["share"] == 1) & (quality["method"] != run.reference)]
+    frame = whole[["method", "flops", "loss_gap"]].reset_index(drop=True)
+    frame["grid_flops"] = [needed(curve, gap) for gap in frame["loss_gap"]]
     return frame.assign(ratio=frame["grid_flops"] / frame["flops"])
 
 
@@ -59,12 +57,13 @@ def benefits(run: Run) -> pd.Series:
     """By setting, what the grid gains over its middle network used there: the loss of that network
     with the weights of the setting, minus that of the setting's own, both means over examples and
     seeds. 0 at the middle; empty without a grid."""
-    if GRID not in run.methods or not run.settings:
+    if run.reference is None:
         return pd.Series(dtype=float)
-    matrix = cross(run, GRID)
+    matrix = cross(run, run.reference)
     return matrix.loc[run.middle] - pd.Series(np.diag(matrix), index=matrix.index)
 
 
+@once
 def trained_out(run: Run) -> pd.DataFrame:
     """One row per method and setting with networks trained for half of the steps: whether the other
     half moved the loss by less than `MOVED` of the margin, `Run.margin_share` of the benefit there.
@@ -74,7 +73,6 @@ def trained_out(run: Run) -> pd.DataFrame:
     trained_out: 1.0 or 0.0; NaN where there is no benefit to be a share of (the middle setting,
     and settings whose reference fails).
     """
-    columns = ["method", "setting", "moved", "low", "high", "limit", "trained_out"]
     halves = run.lengths[run.lengths["share"] == 0.5]
     part = run.length_records[run.length_records["entry"].isin(halves["entry"])]
     pair = ["method", "setting", "seed", "example"]
@@ -83,13 +81,14 @@ def trained_out(run: Run) -> pd.DataFrame:
     pairs["moved"] = pairs["value"] - pairs["value_full"]
     places, gained = pairs.groupby(["method", "setting"]).indices, benefits(run)
     rows = []
-    for method, setting in itertools.product(run.methods, run.settings):
-        if (where := places.get((method, setting))) is None:
+    for where in itertools.product(run.methods, run.settings):
+        if where not in places:
             continue
-        found = stats.paired_interval(stats.seed_by_example(pairs.iloc[where], "moved"))
-        limit = MOVED * run.margin_share * gained.get(setting, math.nan)
-        known = limit > 0 and math.isfinite(found.estimate)
-        over = float(abs(found.estimate) < limit) if known else math.nan
+        moved = stats.paired_interval(stats.seed_by_example(pairs.iloc[places[where]], "moved"))
+        limit = MOVED * run.margin_share * gained.get(where[1], math.nan)
         limit = limit if limit > 0 else math.nan
-        rows.append((method, setting, found.estimate, found.low, found.high, limit, over))
+        known = math.isfinite(limit) and math.isfinite(moved.estimate)
+        over = float(abs(moved.estimate) < limit) if known else math.nan
+        rows.append((*where, moved.estimate, moved.low, moved.high, limit, over))
+    columns = ["method", "setting", "moved", "low", "high", "limit", "trained_out"]
     return pd.DataFrame(rows, columns=columns)

@@ -1,18 +1,23 @@
-"""The reference examined before anything is measured against it.
+"""The reference examined, and what share of its benefit a method loses: 0 is the grid, 1 the single
+middle network everywhere.
 
-    examine(run)            per setting: does another network of the grid do better there?
-    grid = GridLosses.of(run); grid.hard, grid.single        what shares of the benefit are made of
+    examine(run)                            per setting: does another network do better there?
+    yard = Yardstick.of(run)                None where there is no grid
+    yard.share("yoto", settings)            of the benefit lost, mean over settings
+    yard.standing("yoto", setting)          that, the gap to the best of the grid, the verdict
 
 The loss of any network at any setting is a weighted sum of its recorded terms, so nothing is
 measured for it. Where another network of the grid is better than the one trained for a setting, by
 more than what counts as none, the reference fails: of a method that is better or worse than such a
-network nothing follows, and nothing is said.
+network nothing follows, and nothing is said. A setting counts where the benefit is clearly above
+zero, the reference does not fail, and the method is not the reference itself.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +25,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.report import stats
-from bench.report.costs import GRID
 from bench.report.load import MeasureStyle, Run
+from bench.report.once import once
 from bench.report.text import estimate, one_line
 from bench.run.records import WHOLE
 
 LOSS = "loss"
+SAME = 1e-6  # losses are recorded as 32-bit floats
+NO_PAIRS = stats.paired_interval([math.nan])
 Array = NDArray[np.float64]
 
 EXAMINED = [
@@ -44,139 +51,7 @@ def margin_of(style: MeasureStyle) -> float:
     return float(style.margin.removesuffix("%")) if style.margin else math.nan
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridLosses:
-    """What the grid's networks lose at every setting, by re-weighting their recorded terms.
-
-    networks: (settings, settings, seeds, examples), the network trained for the first, scored with
-        the coefficients of the second; NaN where it was not measured.
-    own, best: (settings, seeds, examples): of the network trained for the setting, and of the one
-        that does best there, chosen by other seeds and on other examples; see `_best`.
-    hard: whichever of the two is lower in the mean: the reference of every verdict.
-    single: of the network for the middle of the range, used everywhere.
-    rivals: the setting whose network does best, per setting, on all examples.
-    """
-
-    settings: list[str]
-    seeds: list[int]
-    examples: list[str]
-    networks: Array
-    own: Array
-    best: Array
-    hard: Array
-    single: Array
-    middle: str
-    rivals: list[str]
-
-    @classmethod
-    def of(cls, run: Run) -> GridLosses:
-        networks, seeds, examples = _reweighted(run)
-        places = np.arange(len(run.settings))
-        own = networks[places, places]
-        single = networks[run.settings.index(run.middle)]
-        best, chosen = _best(networks, own)
-        with np.errstate(invalid="ignore"):
-            harder = _mean(best - own) < 0
-        return cls(
-            settings=run.settings,
-            seeds=seeds,
-            examples=examples,
-            networks=networks,
-            own=own,
-            best=best,
-            hard=np.where(harder[:, None, None], best, own),
-            single=single,
-            middle=run.middle,
-            rivals=[run.settings[place] for place in chosen],
-        )
-
-    def placed(self, records: pd.DataFrame) -> Array:
-        """The losses of one method's records where the grid's stand: (settings, seeds, examples),
-        NaN where there are none."""
-        of_loss = records[records["measure"] == LOSS]
-        place = tuple(
-            pd.Index(names).get_indexer(of_loss[column])
-            for names, column in (
-                (self.settings, "setting"),
-                (self.seeds, "seed"),
-                (self.examples, "example"),
-            )
-        )
-        there = np.logical_and.reduce([at >= 0 for at in place])
-        found = np.full(self.own.shape, np.nan)
-        found[tuple(at[there] for at in place)] = of_loss["value"].to_numpy(float)[there]
-        return found
-
-
-def _reweighted(run: Run) -> tuple[Array, list[int], list[str]]:
-    """(networks, settings, seeds, examples) of the grid, its seeds and its examples.
-
-    The terms without a coefficient, and those of constant ones, are in the recorded loss; what
-    changes from setting to setting is what the moving coefficients add."""
-    grid = run.records[(run.records["method"] == GRID) & (run.records["example"] != WHOLE)]
-    seeds, examples = sorted(grid["seed"].unique()), sorted(grid["example"].unique())
-    names = [axis.name for axis in run.axes]
-    shape = (len(run.settings), len(seeds), len(examples))
-    measured: dict[str, Array] = {}
-    for name in [LOSS, *names]:
-        rows = grid[grid["measure"] == name]
-        values = np.full(shape, np.nan)
-        values[
-            pd.Index(run.settings).get_indexer(rows["setting"]),
-            pd.Index(seeds).get_indexer(rows["seed"]),
-            pd.Index(examples).get_indexer(rows["example"]),
-        ] = rows["value"].to_numpy(float)
-        measured[name] = values
-    coefficients = np.array([run.values(setting) for setting in run.settings])
-    coefficients = coefficients.reshape(len(run.settings), len(names))
-    losses = np.repeat(measured[LOSS][:, None], len(run.settings), 1)
-    for axis, name in enumerate(names):
-        change = coefficients[None, :, axis] - coefficients[:, None, axis]
-        added = change[:, :, None, None] * measured[name][:, None]
-        losses += np.where(change[:, :, None, None] == 0, 0.0, added)
-    return losses, seeds, examples
-
-
-def _best(networks: Array, own: Array) -> tuple[Array, list[int]]:
-    """The losses of the grid's best network at every setting, and which it is on all examples.
-
-    For each seed and half of the examples it is chosen by the other seeds on the other half:
-    chosen on what it is scored on, the luckiest of several equal networks would pass for better
-    than the setting's own. One example cannot be halved, and one seed chooses for itself.
-    """
-    _, seeds, examples = own.shape
-    even = np.arange(examples) % 2 == 0
-    best, chosen = own.copy(), []
-    for at in range(len(own)):
-        lead = networks[:, at] - own[at]  # (networks, seeds, examples), its own is nothing
-        for seed in range(seeds):
-            others = np.arange(seeds) != seed if seeds > 1 else [True]
-            for scored in (even, ~even) if examples > 1 else (even,):
-                choosing = ~scored if examples > 1 else scored
-                place = _lowest(lead[:, others][..., choosing], at)
-                best[at, seed, scored] = networks[place, at, seed, scored]
-        chosen.append(_lowest(lead, at))
-    return best, chosen
-
-
-def _lowest(lead: Array, own: int) -> int:
-    """The network with the lowest mean of its losses less the own network's; that one in doubt."""
-    means = _mean(lead)
-    means = np.where(np.isnan(means), np.inf, means)
-    means[own] = 0.0
-    place = int(means.argmin())
-    return place if means[place] < 0 else own
-
-
-def _mean(values: Array) -> Array:
-    """Over the last two axes, NaN left out; NaN where nothing is there."""
-    there = np.isfinite(values)
-    count = there.sum((-1, -2))
-    total = np.where(there, values, 0.0).sum((-1, -2))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def examine(run: Run, grid: GridLosses | None = None) -> pd.DataFrame:
+def examine(run: Run) -> pd.DataFrame:
     """One row per setting: whether the network trained for it is what others may be measured by.
 
     own: its mean loss there. rival: the setting of the grid's network that does best there (its
@@ -190,55 +65,219 @@ def examine(run: Run, grid: GridLosses | None = None) -> pd.DataFrame:
         of the loss itself counts.
     fails: the interval of what is lost lies beyond the margin. why: in a sentence, plain text.
     """
-    if GRID not in run.methods:
-        return pd.DataFrame(columns=EXAMINED)
-    grid = grid or GridLosses.of(run)
-    style = run.measures[LOSS]
-    percent = in_percent(style)
-    rows: list[dict[str, Any]] = []
-    for place, setting in enumerate(run.settings):
-        own, best = grid.own[place], grid.best[place]
-        hard, single = grid.hard[place], grid.single[place]
-        if percent:
-            lost = stats.scaled(stats.paired_ratio_interval(own, best), 100)
-        else:
-            lost = stats.paired_interval(own - best)
-        gained = stats.paired_interval(single - hard)
+    yard = Yardstick.of(run)
+    return yard.examined.copy() if yard else pd.DataFrame(columns=EXAMINED)
+
+
+class Yardstick:
+    """What the grid's networks lose at every setting: (settings, seeds, examples), NaN where they
+    were not measured.
+
+    trained, best: of the network trained for the setting, and of the one that does best there,
+        chosen by other seeds and on other examples; see `best_of`.
+    hard: whichever of the two is lower in the mean: the reference of every verdict.
+    single: of the network for the middle of the range, used everywhere.
+    """
+
+    def __init__(self, run: Run) -> None:
+        grid = run.records[run.records["method"] == run.reference]
+        grid = grid[grid["example"] != WHOLE]
+        self.run, self.percent = run, in_percent(run.measures[LOSS])
+        self.axes = (run.settings, sorted(grid["seed"].unique()), sorted(grid["example"].unique()))
+        networks = self._reweighted(grid)
+        places = np.arange(len(run.settings))
+        self.trained = networks[places, places]
+        self.single = networks[run.settings.index(run.middle)]
+        self.best, self.rivals = best_of(networks, self.trained)
+        with np.errstate(invalid="ignore"):
+            harder = _mean(self.best - self.trained) < 0
+        self.hard = np.where(harder[:, None, None], self.best, self.trained)
+        rows = [self._examined(place) for place in places]
+        self.examined = pd.DataFrame(rows, columns=EXAMINED)  # see `examine`
+        self.failing = list(self.examined.loc[self.examined["fails"], "setting"])
+        self.beneficial = list(self.examined.loc[self.examined["benefit"].notna(), "setting"])
+
+    @staticmethod
+    @once
+    def of(run: Run) -> Yardstick | None:
+        return Yardstick(run) if run.reference is not None else None
+
+    def _placed(self, records: pd.DataFrame, measure: str) -> Array:
+        """One method's values of a measure where the grid's stand."""
+        rows = records[records["measure"] == measure].set_index(["setting", "seed", "example"])
+        values = rows["value"].reindex(pd.MultiIndex.from_product(self.axes))
+        return values.to_numpy(float).reshape([len(axis) for axis in self.axes])
+
+    def _reweighted(self, grid: pd.DataFrame) -> Array:
+        """(settings, settings, seeds, examples): the network trained for the first, scored with the
+        coefficients of the second.
+
+        The terms without a coefficient, and those of constant ones, are in the recorded loss; what
+        changes from setting to setting is what the moving coefficients add."""
+        coefficients = np.array([self.run.values(setting) for setting in self.run.settings])
+        losses = np.repeat(self._placed(grid, LOSS)[:, None], len(coefficients), 1)
+        for place, axis in enumerate(self.run.axes):
+            change = coefficients[None, :, place] - coefficients[:, None, place]
+            change = change[:, :, None, None]
+            added = change * self._placed(grid, axis.name)[:, None]
+            losses += np.where(change == 0, 0.0, added)
+        return losses
+
+    def _examined(self, place: int) -> dict[str, Any]:
+        """A row of `examine`."""
+        run, trained, best = self.run, self.trained[place], self.best[place]
+        lost = stats.gap_interval(trained, best, percent=self.percent)
+        gained = stats.paired_interval(self.single[place] - self.hard[place])
         benefit = gained.estimate if gained.low > 0 else math.nan
-        base = abs(float(_mean(best))) / 100 if percent else 1.0
-        margin = run.margin_share * benefit / base
-        none = margin if math.isfinite(margin) else np.nan_to_num(margin_of(style))
-        row = {
-            "setting": setting,
-            "own": float(_mean(own)),
-            "rival": grid.rivals[place],
-            "rival_loss": float(_mean(best)),
-            "lost": lost.estimate,
-            "low": lost.low,
-            "high": lost.high,
-            "interval": lost.method,
-            "benefit": benefit,
-            "margin": margin,
-            "fails": bool(lost.low > none),
+        margin = run.margin_share * benefit
+        if self.percent:
+            margin /= abs(float(_mean(best))) / 100
+        none = np.nan_to_num(margin_of(run.measures[LOSS])) if math.isnan(margin) else margin
+        setting, rival = run.settings[place], run.settings[self.rivals[place]]
+        fails = bool(lost.low > none)
+        loss, rival_loss = float(_mean(trained)), float(_mean(best))
+        words = loss_words(run, lost.estimate, (lost.low, lost.high))
+        why = f"the network trained for {setting_words(run, setting)} loses {words} there against "
+        why += f"the one for {setting_words(run, rival)}"
+        why += "" if fails else ", which is within the margin or undecided"
+        if rival == setting:
+            why = "no other network of the grid does better there"
+        if math.isnan(loss):
+            why = "the grid was not measured there"
+        row = {"setting": setting, "own": loss, "rival": rival, "rival_loss": rival_loss}
+        row |= {**lost.columns("lost"), "interval": lost.method, "benefit": benefit}
+        return row | {"margin": margin, "fails": fails, "why": why}
+
+    @functools.cached_property
+    def _losses(self) -> dict[str, Array]:
+        by_method = self.run.records.groupby("method")
+        return {str(method): self._placed(rows, LOSS) for method, rows in by_method}
+
+    def losses(self, method: str) -> Array:
+        """(settings, seeds, examples) where the grid's stand, NaN where there are none."""
+        return self._losses.get(method, self.trained * math.nan)
+
+    @functools.cached_property
+    def _same(self) -> set[tuple[str, str]]:
+        """The methods and settings at which a method is the reference: it uses the grid's network
+        for the setting in every seed, and where it uses others beside it, the losses are equal."""
+        networks = self.run.measured.groupby(["method", "setting"])["cells"].agg(frozenset)
+        same = set()
+        for (method, setting), used in networks.items():
+            grid = networks.get((self.run.reference, setting))
+            if grid and frozenset().union(*grid) <= frozenset().union(*used):
+                place = self.run.settings.index(setting)
+                losses = self.losses(method)[place]
+                apart = np.abs(losses - self.trained[place]) > SAME * np.abs(losses)
+                if used == grid or not apart.any():
+                    same.add((method, setting))
+        return same
+
+    def is_reference(self, method: str, setting: str) -> bool:
+        """Whether the method uses the very network that the grid has for the setting."""
+        return method == self.run.reference or (method, setting) in self._same
+
+    def measured(self, method: str) -> list[str]:
+        """The settings at which a method and the grid have pairs, in order."""
+        there = np.isfinite(self.losses(method) - self.trained).any((1, 2))
+        return [s for s, some in zip(self.run.settings, there, strict=True) if some]
+
+    def seeds(self, method: str) -> int:
+        """How many seeds a method has in common with the grid."""
+        return int(np.isfinite(self.losses(method) - self.trained).any((0, 2)).sum())
+
+    def counted(self, method: str) -> list[str]:
+        """The settings over which means of a method are taken: those at which it was measured,
+        is not the reference itself, and the reference does not fail."""
+        measured = [s for s in self.measured(method) if s not in self.failing]
+        return [setting for setting in measured if not self.is_reference(method, setting)]
+
+    def share(self, method: str, settings: list[str]) -> stats.Interval:
+        """The share of the benefit lost, mean over the settings, each counting alike."""
+        places = [self.run.settings.index(setting) for setting in settings]
+        if not places:
+            return NO_PAIRS
+        hard = self.hard[places]
+        return stats.mean_ratio_interval(
+            self.losses(method)[places] - hard, self.single[places] - hard
+        )
+
+    def standing(self, method: str, setting: str) -> dict[str, Any]:
+        """The columns of `compare.comparisons` that only the loss of a method has, against both
+        references. share: of the benefit lost against the harder one; NaN where there is none to
+        lose. gap_best: to the best of the grid, in the units of the gaps. verdict: against the
+        harder reference, "" where none can be given. doubt: its p-value, NaN without one."""
+        place, style = self.run.settings.index(setting), self.run.measures[LOSS]
+        losses, sound = self.losses(method)[place], setting in self.counted(method)
+        if sound and setting in self.beneficial:
+            share = judged = self.share(method, [setting])
+            margin = self.run.margin_share
+        else:
+            share, margin = NO_PAIRS, margin_of(style)
+            judged = stats.gap_interval(losses, self.hard[place], percent=self.percent)
+        silent = not sound or math.isnan(margin) or judged.seeds < stats.ENOUGH_SEEDS
+        best = stats.gap_interval(losses, self.best[place], percent=self.percent)
+        return {
+            "verdict": "" if silent else stats.verdict(judged, margin, "lower"),
+            "doubt": math.nan if silent else stats.doubt(judged, margin),
+            **best.columns("gap_best", "gap_best_"),
+            **share.columns("share", "share_"),
         }
-        rows.append({**row, "why": _why(run, row)})
-    return pd.DataFrame(rows, columns=EXAMINED)
+
+    def decidedly_worse(self, method: str) -> bool:
+        """Whether it is so at a sound setting, after Holm's correction over them."""
+        standings = [self.standing(method, setting) for setting in self.counted(method)]
+        stands = stats.holm([standing["doubt"] for standing in standings])
+        worse = [standing["verdict"] == "worse" for standing in standings]
+        return bool((stands & np.array(worse, bool)).any())
 
 
-def _why(run: Run, row: dict[str, Any]) -> str:
-    """`the network trained for β = 32 loses 134 nats [98, 170] there against ...`"""
-    if math.isnan(row["own"]):
-        return "the grid was not measured there"
-    if row["rival"] == row["setting"]:
-        return "no other network of the grid does better there"
+def best_of(networks: Array, trained: Array) -> tuple[Array, list[int]]:
+    """The losses of the grid's best network at every setting, and which it is on all examples.
+
+    For each seed and half of the examples it is chosen by the other seeds on the other half:
+    chosen on what it is scored on, the luckiest of several equal networks would pass for better
+    than the setting's own. One example cannot be halved, and one seed chooses for itself.
+    networks: (settings, settings, seeds, examples), as `_reweighted`; trained: their diagonal.
+    """
+    _, seeds, examples = trained.shape
+    even = np.arange(examples) % 2 == 0
+    best, chosen = trained.copy(), []
+    for at in range(len(trained)):
+        lead = networks[:, at] - trained[at]  # (networks, seeds, examples), 0 for that one
+        for seed in range(seeds):
+            others = np.arange(seeds) != seed if seeds > 1 else [True]
+            for scored in (even, ~even) if examples > 1 else (even,):
+                choosing = ~scored if examples > 1 else scored
+                place = _lowest(lead[:, others][..., choosing], at)
+                best[at, seed, scored] = networks[place, at, seed, scored]
+        chosen.append(_lowest(lead, at))
+    return best, chosen
+
+
+def _lowest(lead: Array, default: int) -> int:
+    """The network with the lowest mean of its losses less the default's; that one in doubt."""
+    means = _mean(lead)
+    means = np.where(np.isnan(means), np.inf, means)
+    means[default] = 0.0
+    place = int(means.argmin())
+    return place if means[place] < 0 else default
+
+
+def _mean(values: Array) -> Array:
+    """Over the last two axes, NaN left out; NaN where nothing is there."""
+    there = np.isfinite(values)
+    count = there.sum((-1, -2))
+    total = np.where(there, values, 0.0).sum((-1, -2))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def loss_words(run: Run, gap: float, ends: Sequence[float] = ()) -> str:
+    """A gap of the loss with its unit: `134 nats [98, 170]`."""
     style = run.measures[LOSS]
-    unit = "%" if in_percent(style) else one_line(style.unit)
-    digits = 1 if in_percent(style) else style.digits
-    size, _, bounds = estimate(row["lost"], (row["low"], row["high"]), digits).partition(" ")
-    lost = " ".join(filter(None, [size, unit, bounds]))
-    own, rival = (setting_words(run, row[name]) for name in ("setting", "rival"))
-    against = f"the network trained for {own} loses {lost} there against the one for {rival}"
-    return against if row["fails"] else f"{against}, which is within the margin or undecided"
+    unit, digits = ("%", 1) if in_percent(style) else (one_line(style.unit), style.digits)
+    size, _, bounds = estimate(gap, ends, digits).partition(" ")
+    return " ".join(filter(None, [size, unit, bounds]))
 
 
 def setting_words(run: Run, setting: str) -> str:

@@ -14,7 +14,7 @@ from bench.run.schema import AxisStyle, MeasureStyle
 from bench.space import parse_setting
 
 if TYPE_CHECKING:
-    from bench.report.shares import Yardstick
+    from bench.report.reference import Yardstick
 
 Key = tuple[str, str, str]  # task, preset, experiment
 
@@ -160,7 +160,7 @@ class Run:
     @functools.cached_property
     def yardstick(self) -> Yardstick | None:
         """The fixed grid, examined; None without one."""
-        from bench.report.shares import Yardstick
+        from bench.report.reference import Yardstick
 
         return Yardstick.of(self)
 
