@@ -112,7 +112,8 @@ def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) ->
         if isinstance(job, Measure)
         and all((root / place / "done.json").exists() for place in job.uses)
     ]
-    run.execute(sorted(jobs, key=lambda job: job.head.kind), "measuring", by(1.0))
+    jobs.sort(key=lambda job: job.head.kind)  # method, snapshot, swept
+    run.execute(jobs, "measuring", by(1.0))
     print(*(f"failed: {failure}" for failure in run.failures), sep="\n")
     size = pack(root, OUT / f"{name}.tar.xz")
     networks, numbers = (
