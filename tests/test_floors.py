@@ -61,7 +61,6 @@ FLOORS = {
 SAME_FLOOR = {
     ("bench.cost", "bench.identity"),
     ("bench.pictures.data", "bench.pictures.downloads"),
-    ("baselines.*", "baselines.*"),
     ("bench.report.*", "bench.report.*"),
     ("benchmarks.*", "benchmarks.*"),
 }
