@@ -15,15 +15,13 @@ from baselines.gain_units import Gains
 from baselines.interpolation import Interpolation, mixture
 from baselines.step_scaling import StepScaling, scale_step
 from baselines.warm_grid import WarmGrid
-from bench.conditioners import Concatenation, Encoding, Gates, Network
-from bench.method import Cell, build
+from bench import Axis, Cell, Concatenation, Encoding, Gates, Network, Space
+from bench.method import build
 from bench.registry import METHODS, method, preset, split_methods, task_class, variants
-from bench.run import plan
-from bench.run.plan import experiment
+from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
 from bench.run.schema import CellConfig, ExperimentConfig, Ledger, from_plain, plain
 from bench.run.store import Store, cell_config, cell_from
-from bench.space import Axis, Space
 
 CPU = torch.device("cpu")
 TOY = preset(task_class("toy"), "smoke").task
@@ -257,10 +255,8 @@ def test_a_diverged_parent_is_a_result_of_its_children(tmp_path: Path) -> None:
 
 
 def test_variants_are_named_by_what_they_change() -> None:
-    assert split_methods("yoto[law=uniform,hidden=8], fixed_grid") == [
-        "yoto[law=uniform,hidden=8]",
-        "fixed_grid",
-    ]
+    both = ["yoto[law=uniform,hidden=8]", "fixed_grid"]
+    assert split_methods(", ".join(both)) == both
     presets = {"yoto": {"hidden": 256, "multiplier": 0.01}}
     ((label, made),) = variants("yoto[hidden=64, stratified=true]", presets).items()
     assert label == "yoto[hidden=64, stratified=True]"
@@ -295,13 +291,12 @@ def test_a_method_that_does_not_apply_is_an_error_only_where_it_was_named() -> N
 
 
 def test_levers_change_the_cell_and_nothing_else_is_shared() -> None:
-    every = [
-        "yoto", "yoto[encoding=raw]", "yoto[law=uniform]", "yoto[levels=5]",
-        "yoto[per_example=false]", "yoto[stratified=true]", "yoto[weighting=running_mean]",
-        "yoto[weighting=geometric_mean]", "yoto[kind=gates]", "yoto[kind=concat]",
-        "yoto[scale=free]", "yoto[steps=2]", "yoto[warm_start=0.5]",
-        "yoto[lr=2]",
-    ]  # fmt: skip
+    levers = (
+        "encoding=raw law=uniform levels=5 per_example=false stratified=true kind=gates lr=2 "
+        "kind=concat weighting=running_mean weighting=geometric_mean scale=free steps=2 "
+        "warm_start=0.5"
+    )
+    every = ["yoto", *(f"yoto[{lever}]" for lever in levers.split())]
     found = experiment("toy", "smoke", every)
     assert len({cell.id for cell in found.cells}) == len(every) + 1  # and the parent
     rates = [found.plans[0, name][0].task.training.lr for name in ("yoto", "yoto[lr=2.0]")]
@@ -315,15 +310,14 @@ def test_levers_change_the_cell_and_nothing_else_is_shared() -> None:
 
 
 def test_validation_is_another_experiment_on_the_same_networks(tmp_path: Path) -> None:
-    test, validation = (
-        experiment("toy", "smoke", ["yoto"], split=s) for s in ("test", "validation")
-    )
+    splits = ("test", "validation")
+    test, validation = (experiment("toy", "smoke", ["yoto"], split=split) for split in splits)
     assert [c.id for c in test.cells] == [c.id for c in validation.cells]
     assert test.id != validation.id
     assert performed(Run(tmp_path, [test, validation], CPU)) == []
     heads = [json.loads(path.read_text()) for path in tmp_path.glob("records/toy/yoto/*.json")]
-    assert {head["split"] for head in heads} == {"test", "validation"}
-    replayed = plan.experiment_from(from_plain(plain(validation.config()), ExperimentConfig))
+    assert {head["split"] for head in heads} == set(splits)
+    replayed = experiment_from(from_plain(plain(validation.config()), ExperimentConfig))
     assert replayed.id == validation.id
     with pytest.raises(ValueError, match="--validation-data"):
         len(experiment("compression", "smoke", ["yoto"], split="validation").id)
