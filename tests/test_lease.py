@@ -47,7 +47,7 @@ def holder_of(path: Path) -> Holder:
     return holder
 
 
-def taken(path: Path, match: str = "") -> None:
+def taken(path: Path, match: str | None = None) -> None:
     with pytest.raises(Busy, match=match), Lease(path).hold():
         pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,13 @@ import pytest
 import torch
 
 from bench.cost import out_of_memory
-from bench.files import read_object
+from bench.files import read_object, sealed
 from bench.method import build
 from bench.report.load import load_results
 from bench.run.plan import experiment
 from bench.run.records import picture_is_whole
 from bench.run.runner import Run
-from bench.run.schema import AxisStyle, Damaged, Display, Done, Head, read
+from bench.run.schema import AxisStyle, Damaged, Display, Done, Head, Ledger, plain, read
 from bench.run.store import Store
 from bench.run.work import perform
 from bench.space import Axis, Space
@@ -140,16 +141,9 @@ def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: 
     path = tmp_path / "records/toy/yoto/x.json"
     axes = (AxisStyle(name="a", low=0.1, high=1.0),)
     head = Head(
-        id="x",
-        task="toy",
-        preset="smoke",
-        experiment="e",
-        method="yoto",
-        seed=0,
-        setting="a=1",
-        cells=("c",),
-        display=Display(measures={}, axes=axes),
-    )
+        id="x", task="toy", preset="smoke", experiment="e", method="yoto", seed=0, setting="a=1",
+        cells=("c",), display=Display(measures={}, axes=axes),
+    )  # fmt: skip
     Store(tmp_path).write_records(path, head, [], b"picture")
     digest = read(path, Head).picture_sha256
     assert picture_is_whole(path, digest)
@@ -157,6 +151,39 @@ def test_a_changed_picture_is_noticed_and_a_deleted_one_is_not_missed(tmp_path: 
     assert not picture_is_whole(path, digest)
     path.with_suffix(".png").unlink()
     assert picture_is_whole(path, digest)
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"seed": -1}, "`$.seed`"),
+        ({"seed": True}, "`$.seed`"),
+        ({"id": "a\0"}, "`$.id`"),
+        ({"id": "\ud800"}, "`$.id`"),
+        ({"status": "fine"}, "`$.status`"),
+        ({"reason": "x" * 4001}, "`$.reason`"),
+        ({"trained_for": [[1.0], ["x"]]}, "`$.trained_for[1][0]`"),
+        ({"trained_for": [[1e31]]}, "`$.trained_for[0][0]`"),
+        ({"ledger": {"seconds": {"train": math.nan}}}, "`$.ledger.seconds[...]`"),
+        ({"ledger": {"steps": 2**62}}, "`$.ledger.steps`"),
+        ({"ledger": {"flops": 10**31}}, "`$.ledger`"),
+    ],
+)
+def test_what_no_table_can_take_is_refused_with_its_place(
+    tmp_path: Path, change: dict[str, object], where: str
+) -> None:
+    path = tmp_path / "done.json"
+    done = Done(
+        id="x", task="toy", preset="smoke", method="yoto", seed=0, trained_for=((1.0,),),
+        status="done", ledger=Ledger(flops=10**29),
+    )  # fmt: skip
+    path.write_text(sealed(plain(done)))
+    assert read(path, Done) == done
+    path.write_text(sealed({**plain(done), **change}))
+    with pytest.raises(Damaged) as caught:
+        read(path, Done)
+    assert where in str(caught.value)
+    assert "delete it and run again" in str(caught.value)
 
 
 def test_a_failure_that_cannot_be_noted_stops_nothing(tmp_path: Path, capsys) -> None:
