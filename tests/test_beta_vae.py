@@ -30,7 +30,7 @@ def task(kind: type[BetaVae], width: int = 1) -> BetaVae:
 
 
 def side(of: BetaVae) -> int:
-    return 32 if of.gaussian else 64
+    return 32 if of.layout.gaussian else 64
 
 
 # ------------------------------------------------------------------ the networks
@@ -92,9 +92,9 @@ def test_sites_are_the_last_convolution_of_each_block(kind: type[BetaVae]) -> No
     variant = task(kind)
     model = variant.model()
     sites = variant.sites(model)
-    assert len(sites) == 2 * len(variant.channels)
+    assert len(sites) == 2 * len(variant.layout.channels)
     layers = [model.get_submodule(site) for site in sites]
-    widths = [*variant.channels, *variant.channels[::-1]]
+    widths = [*variant.layout.channels, *variant.layout.channels[::-1]]
     assert [layer.out_channels for layer in layers] == widths
     half = len(layers) // 2
     assert all(type(layer) is nn.Conv2d for layer in layers[:half])
@@ -110,9 +110,9 @@ def test_sites_are_the_last_convolution_of_each_block(kind: type[BetaVae]) -> No
 def test_shapes(kind: type[BetaVae]) -> None:
     variant = task(kind)
     mean, std, out = variant.model()(torch.rand(2, 3, side(variant), side(variant)))
-    assert mean.shape == std.shape == (2, variant.latents)
+    assert mean.shape == std.shape == (2, variant.layout.latents)
     assert (std > 0).all()
-    assert out.shape == (2, 6 if variant.gaussian else 3, side(variant), side(variant))
+    assert out.shape == (2, 6 if variant.layout.gaussian else 3, side(variant), side(variant))
 
 
 def test_the_start_has_the_right_variance() -> None:
@@ -133,7 +133,7 @@ def test_a_deep_signal_keeps_its_size_at_the_start() -> None:
     torch.manual_seed(0)
     for kind in (Cifar10, OurScenes):
         variant = task(kind)
-        out = variant.model().decode(torch.randn(64, variant.latents))
+        out = variant.model().decode(torch.randn(64, variant.layout.latents))
         assert 0.1 < out.std() < 10
 
 
@@ -147,12 +147,12 @@ def test_terms_are_sums_in_nats(kind: type[BetaVae]) -> None:
     variant = task(kind)
     model = variant.model()
     x = torch.rand(3, 3, side(variant), side(variant))
-    noise = torch.randn(3, variant.latents)
+    noise = torch.randn(3, variant.layout.latents)
     terms = variant.losses(model, x, noise)
-    seen = 2 * x - 1 if variant.gaussian else x
+    seen = 2 * x - 1 if variant.layout.gaussian else x
     mean, std = model.encode(seen)
     out = model.decode(mean + std * noise)
-    if variant.gaussian:
+    if variant.layout.gaussian:
         spread = nn.functional.softplus(out[:, 3:]) + 1e-6
         likelihood = D.Normal(out[:, :3], spread).log_prob(seen)
     else:

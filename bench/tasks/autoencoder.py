@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,24 +15,29 @@ DENSE_SLOPE = 0.2  # of the dense layers': the released code leaves it at Tensor
 EPSILON = 1e-6  # added to every standard deviation
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """channels: of the encoder's blocks; the decoder mirrors them. convs: per block. hidden: width
+    of the dense layer on either side of the latents. gaussian: whether the decoder gives each
+    pixel a standard deviation, too. fan: "avg" or "in", what the convolutions' starting variance
+    is scaled by."""
+
+    channels: tuple[int, ...]
+    convs: int
+    hidden: int
+    latents: int
+    gaussian: bool
+    fan: str
+
+
 class Autoencoder(nn.Module):
-    """The encoder and decoder of both variants, for pictures of 4 · 2^blocks pixels a side.
+    """For pictures of 4 · 2^blocks pixels a side, `width` times as wide as its layout but for the
+    latents. No normalisation anywhere, biases start at zero."""
 
-    channels: of the encoder's blocks; the decoder mirrors them. convs: per block. hidden: width
-    of the dense layer on either side of the latents. fan: "avg" or "in", what the convolutions'
-    starting variance is scaled by. No normalisation anywhere, biases start at zero.
-    """
-
-    def __init__(
-        self,
-        channels: tuple[int, ...],
-        convs: int,
-        hidden: int,
-        latents: int,
-        outputs: int,
-        fan: str,
-    ) -> None:
+    def __init__(self, layout: Layout, width: int = 1) -> None:
         super().__init__()
+        channels = tuple(width * count for count in layout.channels)
+        convs, hidden, latents = layout.convs, width * layout.hidden, layout.latents
         self.corner = (channels[-1], 4, 4)
         corner = math.prod(self.corner)
         self.down = nn.ModuleList(
@@ -44,12 +50,12 @@ class Autoencoder(nn.Module):
             block(nn.ConvTranspose2d, before, after, convs, convs - 1)
             for before, after in zip((channels[-1], *channels[:0:-1]), channels[::-1], strict=True)
         )
-        self.pixels = nn.Conv2d(channels[0], outputs, 3, padding=1)
+        self.pixels = nn.Conv2d(channels[0], 6 if layout.gaussian else 3, 3, padding=1)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 variance_scaling(layer, 2.0, "in")
             elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                variance_scaling(layer, 2 / (1 + SLOPE**2), fan)
+                variance_scaling(layer, 2 / (1 + SLOPE**2), layout.fan)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents, each (B, latents) float32."""
@@ -61,7 +67,7 @@ class Autoencoder(nn.Module):
         return mean, F.softplus(spread) + EPSILON
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, latents) to what the likelihood takes, (B, outputs, H, W) float32."""
+        """(B, latents) to what the likelihood takes, (B, 3 or 6, H, W) float32."""
         x = self.uncode(z).unflatten(1, self.corner)
         for up in self.up:
             x = F.leaky_relu(up(x), SLOPE)

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from bench import Axis, Measure, PictureError, Preset, Setting, Space, Task, Training, location
 from bench.pictures import measures
 from bench.pictures.scenes import Scenes
-from bench.tasks.autoencoder import EPSILON, Autoencoder
+from bench.tasks.autoencoder import EPSILON, Autoencoder, Layout
 from bench.tasks.beta_vae_data import Held, Pool, cifar10, our_scenes, shapes3d
 
 NATS: dict[str, Any] = {"unit": "nats", "better": "lower"}
@@ -58,13 +58,7 @@ class BetaVae(Task):
     sample_line: ClassVar[str] = "In each block: test picture, reconstruction, two prior samples."
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("kl", "reconstruction"),)
 
-    # The network at width 1
-    channels: ClassVar[tuple[int, ...]]
-    convs: ClassVar[int]
-    hidden: ClassVar[int]
-    latents: ClassVar[int]
-    gaussian: ClassVar[bool]
-    fan: ClassVar[str]
+    layout: ClassVar[Layout]  # at width 1
 
     # Factors of the learning rate by tuned method, where trainings are as short as in "quick"
     rates: ClassVar[dict[str, float]] = {}
@@ -92,14 +86,7 @@ class BetaVae(Task):
         return tuple((beta, 1.0) for beta in betas)
 
     def model(self) -> nn.Module:
-        return Autoencoder(
-            channels=tuple(self.width * count for count in self.channels),
-            convs=self.convs,
-            hidden=self.width * self.hidden,
-            latents=self.latents,
-            outputs=6 if self.gaussian else 3,
-            fan=self.fan,
-        )
+        return Autoencoder(self.layout, self.width)
 
     def sites(self, model: Any) -> list[str]:
         """The last convolution of each block, before its ReLU."""
@@ -125,9 +112,9 @@ class BetaVae(Task):
     def losses(
         self, model: nn.Module, batch: Tensor, noise: Tensor | None = None
     ) -> dict[str, Tensor]:
-        x = 2 * batch - 1 if self.gaussian else batch
+        x = 2 * batch - 1 if self.layout.gaussian else batch
         mean, std, out = model(x, noise)
-        if self.gaussian:
+        if self.layout.gaussian:
             pixel, spread = out.chunk(2, 1)
             nll = measures.gaussian_nll(x, pixel, F.softplus(spread) + EPSILON)
         else:
@@ -143,7 +130,7 @@ class BetaVae(Task):
         return {**terms, "elbo": -terms["kl"] - terms["reconstruction"]}
 
     def measure_all(self, model: Any, data: Held) -> dict[str, float]:
-        inputs = (2 * part - 1 if self.gaussian else part for part in data.parts())
+        inputs = (2 * part - 1 if self.layout.gaussian else part for part in data.parts())
         codes = torch.cat([model.encode(part)[0] for part in inputs])
         values = {"active_units": float(measures.active_units(codes))}
         if data.factors is not None:
@@ -156,7 +143,7 @@ class BetaVae(Task):
         rows = 4
         held: Any = self.data("test").to(batch.device)
         pictures = next(held.parts(rows))
-        code, _ = model.encode(2 * pictures - 1 if self.gaussian else pictures)
+        code, _ = model.encode(2 * pictures - 1 if self.layout.gaussian else pictures)
         drawn = self.noise(2 * rows, 0).to(batch.device)
         decoded = self.decoded(model, torch.cat([code, drawn]))
         columns = torch.cat([pictures, *decoded.chunk(3)], 3)
@@ -165,10 +152,12 @@ class BetaVae(Task):
     def decoded(self, model: Any, codes: Tensor) -> Tensor:
         """The mean picture of each code, in [0, 1]."""
         out = model.decode(codes)
-        return (out[:, :3] + 1).div(2).clamp(0, 1) if self.gaussian else out.sigmoid()
+        return (out[:, :3] + 1).div(2).clamp(0, 1) if self.layout.gaussian else out.sigmoid()
 
     def noise(self, count: int, seed: int) -> Tensor:
-        return torch.randn(count, self.latents, generator=torch.Generator().manual_seed(seed))
+        return torch.randn(
+            count, self.layout.latents, generator=torch.Generator().manual_seed(seed)
+        )
 
     def sizes(
         self, settings: int, film: dict[str, Any], quick: Training, **fields: Any
@@ -230,12 +219,9 @@ class Cifar10(BetaVae):
     name: ClassVar[str] = "beta_vae_cifar10"
     line: ClassVar[str] = "β-VAE on CIFAR-10, Gaussian likelihood with learned deviation"
 
-    channels: ClassVar[tuple[int, ...]] = (8, 16, 32)
-    convs: ClassVar[int] = 2
-    hidden: ClassVar[int] = 256
-    latents: ClassVar[int] = 256
-    gaussian: ClassVar[bool] = True
-    fan: ClassVar[str] = "avg"
+    layout: ClassVar[Layout] = Layout(
+        channels=(8, 16, 32), convs=2, hidden=256, latents=256, gaussian=True, fan="avg"
+    )
 
     low: float = 0.125
     high: float = 512.0
@@ -259,12 +245,10 @@ class WithFactors(BetaVae):
         "mig": Measure(label="mutual information gap", better="higher", relative=False),
     }
 
-    channels: ClassVar[tuple[int, ...]] = (8, 16, 32, 64)
-    convs: ClassVar[int] = 1
-    hidden: ClassVar[int] = 256
-    latents: ClassVar[int] = 10
-    gaussian: ClassVar[bool] = False
-    fan: ClassVar[str] = "in"  # the released file does not set it, and this is the code's default
+    # The released file does not set the fan, and "in" is the code's default
+    layout: ClassVar[Layout] = Layout(
+        channels=(8, 16, 32, 64), convs=1, hidden=256, latents=10, gaussian=False, fan="in"
+    )
     rates: ClassVar[dict[str, float]] = {"fixed_grid_tuned": 2.83, "yoto_tuned": 2.0}
 
     low: float = 0.5
