@@ -23,6 +23,7 @@ from bench.report.load import load_results
 from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
 from bench.run.schema import ExperimentConfig, from_plain
+from bench.run.schema import plain as as_plain
 from bench.run.store import Store
 
 CPU = torch.device("cpu")
@@ -65,7 +66,7 @@ def test_each_length_has_networks_of_its_own_with_their_whole_schedule() -> None
     assert len(set(ids)) == len(ids)
     same = {plain.measurement_id(m) for m in plain.measurements}
     assert same < set(ids)
-    assert experiment_from(from_plain(plain(asked.config()), ExperimentConfig)) == asked
+    assert experiment_from(from_plain(as_plain(asked.config()), ExperimentConfig)) == asked
 
 
 def test_lengths_are_asked_for_on_the_command_line_or_by_the_preset() -> None:

@@ -1,7 +1,10 @@
-"""The committed tables follow from the committed records."""
+"""The committed records, of several older versions, are read as they were written, and the
+committed tables follow from them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tarfile
 from pathlib import Path
 
@@ -9,30 +12,77 @@ import pandas as pd
 import pytest
 
 from bench.report import compare
-from bench.report.load import load_results
+from bench.report.load import CELLS, MEASURED, Results, load_results
+from bench.run.layout import FINISHED, HEADS, table_of
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 ARCHIVES = sorted(REFERENCE.glob("*/records.tar.xz"))
+ELSEWHERE = {"entry": "id", "cell": "id", "phases": "seconds"}  # columns by other names
+FROM_LEDGER = {"seconds", "processor_seconds"}  # columns that have one phase
 
 
 def test_there_are_references() -> None:
     assert ARCHIVES
 
 
-@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.parent.name)
-def test_committed_tables_follow_from_committed_records(archive: Path, tmp_path: Path) -> None:
-    with tarfile.open(archive) as file:
-        file.extractall(tmp_path, filter="data")
-    runs = load_results(tmp_path).runs
-    assert {run.folder for run in runs} == {p.parent.name for p in archive.parent.glob("*/*.md")}
-    for run in runs:
-        for name, frame in (
-            ("summary", compare.summary(run)),
-            ("comparisons", compare.comparisons(run)),
-            ("overall", compare.overall(run)),
-        ):
-            committed = pd.read_csv(archive.parent / run.folder / f"{name}.csv")
+@pytest.fixture(scope="module", params=ARCHIVES, ids=lambda path: path.parent.name)
+def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of committed tables, and beside it `results`."""
+    root = tmp_path_factory.mktemp(request.param.parent.name)
+    with tarfile.open(request.param) as file:
+        file.extractall(root / "results", filter="data")
+    (root / "committed").symlink_to(request.param.parent)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(archive: Path) -> Results:
+    return load_results(archive / "results")
+
+
+def agree(frame: pd.DataFrame, columns: list[str], contents: dict[str, dict]) -> None:
+    """Every value of these columns is the one in the JSON, where it has one."""
+    assert {str(path) for path in frame["path"]} <= contents.keys()
+    compared = set()
+    for row in frame.to_dict("records"):
+        content = contents[str(row["path"])]
+        content = {**content.get("ledger", {}), **content}
+        for name in columns:
+            stored = content.get(ELSEWHERE.get(name, name))
+            stored = (stored or {}).get("train") if name in FROM_LEDGER else stored
+            if stored is not None and name != "display":
+                value = json.loads(json.dumps(row[name]))  # tuples are lists there
+                assert value == stored, (row["path"], name)
+                compared.add(name)
+    assert len(compared) > len(columns) / 2
+
+
+def test_records_of_older_versions_are_read_as_they_were_written(
+    archive: Path, results: Results
+) -> None:
+    root = archive / "results"
+    heads, cells = (
+        {str(path): json.loads(path.read_text()) for path in root.glob(pattern)}
+        for pattern in (HEADS, FINISHED)
+    )
+    agree(results.measured, MEASURED, heads)
+    agree(results.cells, CELLS, cells)
+    assert len(results.cells) == len(cells)
+    for path, rows in results.records.merge(results.measured[["entry", "path"]]).groupby("path"):
+        table = table_of(path)
+        assert hashlib.sha256(table.read_bytes()).hexdigest() == heads[str(path)]["sha256"]
+        stored = pd.read_csv(table)
+        assert rows["value"].tolist() == stored["value"].tolist()
+        assert rows["measure"].tolist() == stored["measure"].tolist()
+
+
+def test_committed_tables_follow_from_committed_records(archive: Path, results: Results) -> None:
+    committed = (archive / "committed").resolve()
+    assert {run.folder for run in results.runs} == {p.parent.name for p in committed.glob("*/*.md")}
+    for run in results.runs:
+        for name in ("summary", "comparisons", "overall"):
             # By way of text, so that empty cells and whole numbers are read alike.
-            text = tmp_path / f"{run.folder}-{name}.csv"
-            frame.to_csv(text, index=False)
-            pd.testing.assert_frame_equal(pd.read_csv(text), committed, rtol=1e-6, atol=1e-9)
+            text = archive / f"{run.folder}-{name}.csv"
+            getattr(compare, name)(run).to_csv(text, index=False)
+            expected = pd.read_csv(committed / run.folder / text.name.split("-")[-1])
+            pd.testing.assert_frame_equal(pd.read_csv(text), expected, rtol=1e-6, atol=1e-9)

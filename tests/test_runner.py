@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -218,28 +216,6 @@ def test_what_another_run_is_writing_is_not_tidied_away(tmp_path: Path) -> None:
         (folder / name).touch()
     Store(tmp_path).tidy(cell)
     assert sorted(p.name for p in folder.iterdir()) == [".config.json.ab12.tmp", "config.json"]
-
-
-def test_a_cell_is_found_by_its_whole_id_without_a_look_at_the_others(
-    done: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    listed: list[str] = []
-    names = {path.name for path in done.glob("runs/*/*")}
-    for name in ("listdir", "scandir"):
-        plain = getattr(os, name)
-
-        def count(path: Any = ".", plain: Any = plain) -> Any:
-            listed.append(Path(os.fspath(path)).name)
-            return plain(path)
-
-        monkeypatch.setattr(os, name, count)
-    (cell,) = experiment("toy", "smoke", ["yoto"]).cells
-    assert Store(done).find(cell.id) == Store(done).folder(cell)
-    assert not names & set(listed)
-    assert Store(done).find(cell.id[:9]) == Store(done).folder(cell)
-    for wrong in ("", "zzz", "..", f"../yoto/{cell.id}"):
-        with pytest.raises(ValueError, match=r"cells in .* have an id that begins with"):
-            Store(done).find(wrong)
 
 
 def test_a_damaged_snapshot_is_noticed(done: Path, tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from bench.files import read_object
+from bench.run.schema import Damaged, Holder, plain
+from bench.run.schema import read as read_record
 
-KEYS = ("host", "machine", "pid", "started", "token", "beat")
+NOBODY = Holder(host="", machine="", pid=0, started="", token="", beat=0)  # of a damaged lease
 PATIENCE = 60.0  # seconds without a beat after which a lease is given up for dead
 BEAT = 5.0
 
@@ -68,7 +68,7 @@ class Lease:
             raise Busy("its lease was taken over while this process stood still")
 
     def _mine(self) -> bool:
-        return (read(self.path) or {}).get("token") == self.token
+        return (read(self.path) or NOBODY).token == self.token
 
     def _take(self) -> None:
         for _ in range(3):
@@ -80,12 +80,12 @@ class Lease:
             if holder is None:  # released in between
                 continue
             if alive(self.path, holder):
-                raise Busy(f"process {holder['pid']} on {holder['host']} is at work on it")
+                raise Busy(f"process {holder.pid} on {holder.host} is at work on it")
             # Of several that find it dead, one moves it away; if that was a new one, put it back.
             aside = self.path.with_name(f"{self.path.name}.{self.token}.dead")
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path, aside)
-                if (read(aside) or holder)["token"] != holder["token"]:
+                if (read(aside) or holder).token != holder.token:
                     with contextlib.suppress(FileExistsError):
                         os.link(aside, self.path)
                 aside.unlink()
@@ -103,7 +103,16 @@ class Lease:
                 self._beaten = time.monotonic()
 
     def _write(self, beat: int, exclusive: bool) -> None:
-        content = json.dumps({**_self(), "token": self.token, "beat": beat})
+        pid = os.getpid()
+        holder = Holder(
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=pid,
+            started=started(pid),
+            token=self.token,
+            beat=beat,
+        )
+        content = json.dumps(plain(holder))
         temporary = self.path.with_name(f"{self.path.name}.{self.token}.new")
         try:
             temporary.write_text(content, encoding="utf-8")
@@ -129,37 +138,33 @@ class Lease:
             temporary.unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """A lease's holder: host, machine, pid, started, token, beat. None where there is no lease."""
+def read(path: Path) -> Holder | None:
+    """A lease's holder; None where there is no lease."""
     try:
-        content = read_object(path)
-        holder = {key: content[key] for key in KEYS}
-        if not isinstance(holder["pid"], int):  # it becomes part of a path
-            raise ValueError
-        return holder
+        return read_record(path, Holder)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError):
-        return dict.fromkeys(KEYS, "damaged")
+    except Damaged:
+        return NOBODY
 
 
-def alive(path: Path, holder: dict[str, Any]) -> bool:
+def held(path: Path) -> bool:
+    """Whether there is a lease whose holder still works."""
+    holder = read(path)
+    return holder is not None and alive(path, holder)
+
+
+def alive(path: Path, holder: Holder) -> bool:
     """Whether the holder still works, as far as can be told from here."""
-    if holder["token"] == "damaged":
+    if holder == NOBODY:
         return False
-    if holder["machine"] == _machine():
-        return started(holder["pid"]) == holder["started"]
+    if holder.machine == _machine():
+        return started(holder.pid) == holder.started
     token, beat, since = _seen.get(path, ("", -1, 0.0))
-    if (token, beat) != (holder["token"], holder["beat"]):
-        _seen[path] = (holder["token"], holder["beat"], time.monotonic())
+    if (token, beat) != (holder.token, holder.beat):
+        _seen[path] = (holder.token, holder.beat, time.monotonic())
         return True
     return time.monotonic() - since < PATIENCE
-
-
-def _self() -> dict[str, Any]:
-    pid = os.getpid()
-    host = socket.gethostname()
-    return {"host": host, "machine": _machine(), "pid": pid, "started": started(pid)}
 
 
 def _machine() -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.files import guarded, printable, unguarded
+from bench.run.layout import picture_of
 
 WHOLE = "(all)"  # the `example` of a measure of the whole test set
 
@@ -73,10 +74,10 @@ def loads(text: str, source: str) -> list[Record]:
     return records
 
 
-def picture_is_whole(record: Path, digest: str | None) -> bool:
-    """Whether the picture beside a record's JSON file is what was drawn. One that was deleted, to
-    save space, is no damage; nor is there any where its SHA-256 is not known."""
-    picture = record.with_suffix(".png")
+def picture_is_whole(head: Path, digest: str | None) -> bool:
+    """Whether the picture beside a record's head is what was drawn. One that was deleted, to save
+    space, is no damage; nor is there any where its SHA-256 is not known."""
+    picture = picture_of(head)
     if digest is None or not picture.exists():
         return True
     return hashlib.sha256(picture.read_bytes()).hexdigest() == digest

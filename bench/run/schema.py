@@ -4,19 +4,18 @@
     write_atomic(path, text(done))     the JSON of a record, with its own hash
     copy = from_plain(job, Train)      from JSON's own types
 
-    DIR/runs/<task>/<method>/<cell id>/   config.json: CellConfig, log.jsonl: LogLine a line,
-                                          done.json: Done, failed.json: Failure, lease.json: Holder
-    DIR/records/<task>/<method>/<id>.json Head, beside the rows it speaks of
-    DIR/configs/<id>.json                 RunConfig
+Of the files that `bench/run/layout.py` lists, config.json is a CellConfig, done.json Done,
+failed.json a Failure, log.jsonl a LogLine a line, lease.json (and .lease) a Holder, a record's
+.json a Head, and what is in configs/ a RunConfig.
 
 A folder may come from anybody, so types, ranges and lengths are those that tables and figures can
-take; what is not named here is not read. Folders of older versions are read through `upgraded`.
+take; what is not named here is not read. What older versions lack has a default; see `older`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +24,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from bench.files import printable, read_object, sealed
 from bench.registry import describe, revive
+from bench.run.older import upgraded
+from bench.space import parse_setting
 
 Text = Annotated[str, Meta(max_length=4000, pattern=r"^[^\0\ud800-\udfff]*$")]
 # Whole numbers stay whole: ids and tables tell 1 from 1.0.
@@ -55,8 +56,7 @@ class Plugin(Struct, kw_only=True):
 
     def revive(self, base: type[Any]) -> Any:
         """The task or method again. ValueError where it is none, or of other code."""
-        target = MOVED.get(self.target, self.target)
-        return revive({"class": target, "fields": self.fields}, base)
+        return revive(plain(self), base)
 
 
 class Earlier(Struct, kw_only=True):
@@ -101,7 +101,7 @@ class RunConfig(Struct, kw_only=True, tag_field="kind", tag="run"):
 # What came of it ----------------------------------------------------------------------------------
 
 
-class Provenance(Struct, kw_only=True):
+class Provenance(Struct, kw_only=True, omit_defaults=True):
     """Where and with what something was made; never part of an id."""
 
     commit: Text | None = None
@@ -112,7 +112,7 @@ class Provenance(Struct, kw_only=True):
     time: Text | None = None
 
 
-class Ledger(Struct, kw_only=True):
+class Ledger(Struct, kw_only=True, omit_defaults=True):
     """What a training cost; see `bench/cost.py`. None is unknown, as in older folders."""
 
     steps: Amount | None = None
@@ -130,7 +130,7 @@ class Ledger(Struct, kw_only=True):
     device_name: Text | None = None
     shared_device: bool | None = None
     bytes: Amount | None = None
-    constants: dict[str, Any] = {}  # of the task: numbers measured before any training
+    constants: dict[str, Any] | None = None  # of the task: numbers measured before any training
 
     def __post_init__(self) -> None:
         if max(self.flops or 0, self.flops_per_step or 0) >= 1e30:  # more than a bound can say
@@ -166,6 +166,23 @@ class Failure(Struct, kw_only=True):
     time: Moment
 
 
+class LogLine(Struct, kw_only=True):
+    """What `status` reads of a line of a training's log."""
+
+    step: Amount
+
+
+class Holder(Struct, kw_only=True, frozen=True):
+    """The process that works on something; see `bench/run/lease.py`."""
+
+    host: Text
+    machine: Text
+    pid: Annotated[int, Meta(ge=1, lt=2**31)]  # it becomes part of a path
+    started: Text
+    token: Text
+    beat: Annotated[int, Meta(ge=0, lt=2**62)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeasureStyle:
     """How one measure is written: `bench.task.Measure` as it is stored."""
@@ -193,6 +210,9 @@ class AxisStyle:
     high: Number
     symbol: Text = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "symbol", self.symbol or self.name)
+
 
 class Display(Struct, kw_only=True):
     """How a task writes what it measures."""
@@ -207,6 +227,10 @@ class Display(Struct, kw_only=True):
         names = {axis.name for axis in self.axes}
         if len(names) < len(self.axes) or not all(0 < axis.low < axis.high for axis in self.axes):
             raise ValueError("axes need different names and 0 < low < high")
+        for name, style in self.measures.items():  # older heads do not say what is an estimate
+            known = name.removesuffix("_estimated")
+            if not style.estimates and known != name and known in self.measures:
+                self.measures[name] = replace(style, estimates=known)
 
 
 class Tuning(Struct, kw_only=True):
@@ -253,6 +277,14 @@ class Head(Struct, kw_only=True):
     answering_flops: Amount | None = None
     provenance: Provenance = field(default_factory=Provenance)
     time: Moment = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "context":  # whose points are anything
+            return
+        setting = parse_setting(self.setting)
+        names = [axis.name for axis in self.display.axes]
+        if not all(math.isfinite(setting.get(name, math.nan)) for name in names):
+            raise ValueError(f"the setting {self.setting!r} does not give {names}")
 
 
 # Work: what is sent to a process, and what it says ------------------------------------------------
@@ -335,18 +367,6 @@ class Ended(Event, kw_only=True):
 
 # Files --------------------------------------------------------------------------------------------
 
-MOVED: dict[str, str] = {}  # classes that older configurations name: where they are now
-
-# Of the methods of heads that do not say so: role, whether tuned, label.
-ROLES = {
-    "fixed_grid": ("reference", False, "fixed grid"),
-    "fixed_grid_tuned": ("reference", True, "fixed grid tuned"),
-    "yoto": ("under test", False, "YOTO"),
-    "yoto_tuned": ("under test", True, "YOTO tuned"),
-    "single_model": ("floor", False, "single model"),
-    "warm_grid": ("warm start", False, "warm grid"),
-}
-
 
 class Damaged(ValueError):
     """A stored file is not what was written; the message says which and what to do."""
@@ -380,19 +400,3 @@ def plain(record: Any) -> dict[str, Any]:
 def text(record: Any) -> str:
     """The JSON of a record, with its own hash."""
     return sealed(plain(record))
-
-
-def upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """An object of an older version as this one writes it: what it lacks has a default above, but
-    for what follows. It may be anybody's, so nothing here relies on its types."""
-    if "before" not in content and isinstance(content.get("after"), dict):  # cells in one another
-        before, earlier = [], content["after"]
-        while isinstance(earlier, dict):
-            before.append(earlier)
-            earlier = earlier.get("after")
-        content = {**content, "before": before}
-    if "display" in content and "role" not in content:
-        name, bracket, changed = str(content.get("method")).partition("[")
-        role, tuned, label = ROLES.get(name, ("", False, name.replace("_", " ")))
-        content = {**content, "role": role, "tuned": tuned, "label": label + bracket + changed}
-    return content

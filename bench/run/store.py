@@ -1,16 +1,8 @@
-"""Run folders: what is stored, what is finished, what is missing.
+"""What is stored, what is finished, what is missing: the results folder of `bench/run/layout.py`.
 
-    DIR/runs/<task>/<method>/<cell id>/   config.json log.jsonl state.pt model.safetensors done.json
-                                          (and model-<share>.safetensors, its snapshots;
-                                          failed.json where the last try ended in an error)
-    DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
-                                          (and .lease while somebody does)
-    DIR/configs/<id>.json                 every `run` as it was asked for
-
-Files are written under a temporary name and renamed; `done.json` and `<id>.json` come last, so
-that whatever lacks them is unfinished. Weights are safetensors, checkpoints load with
-`weights_only=True`: neither can run code. A configuration names the classes it is made of, which
-may be in a user's own Python file on this machine; replaying it runs that file.
+Weights are safetensors, checkpoints load with `weights_only=True`: neither can run code. A
+configuration names the classes it is made of, which may be in a user's own Python file on this
+machine; replaying it runs that file.
 """
 
 from __future__ import annotations
@@ -34,6 +26,7 @@ from bench.conditioners import Network
 from bench.files import write_atomic
 from bench.identity import provenance
 from bench.method import Cell, Method, build
+from bench.run import layout
 from bench.run.records import Record, dumps
 from bench.run.schema import (
     CellConfig,
@@ -60,15 +53,14 @@ class Store:
     # Cells
 
     def folder(self, cell: Cell) -> Path:
-        return self.root / "runs" / cell.task.name / cell.method.name / cell.id
+        return layout.cell_folder(self.root, cell.task.name, cell.method.name, cell.id)
 
     def prepare(self, cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> Path:
         """Make the cell's folder with its configuration; return the folder."""
-        folder = self.folder(cell)
-        config = folder / "config.json"
+        config = self.folder(cell) / layout.CONFIG
         if not config.exists():
             write_atomic(config, text(cell_config(cell, preset, snapshots)))
-        return folder
+        return config.parent
 
     def tidy(self, cell: Cell) -> None:
         """Remove what a process left that was killed while it wrote, and a damaged configuration;
@@ -76,23 +68,23 @@ class Store:
 
         A configuration is written before there is a lease, perhaps by another run just now.
         """
-        (self.folder(cell) / "failed.json").unlink(missing_ok=True)
-        for torn in self.folder(cell).glob(".*.tmp"):
-            if not torn.name.startswith(".config.json."):
+        folder = self.folder(cell)
+        (folder / layout.FAILED).unlink(missing_ok=True)
+        for torn in folder.glob(".*.tmp"):
+            if not torn.name.startswith(f".{layout.CONFIG}."):
                 torn.unlink(missing_ok=True)
-        config = self.folder(cell) / "config.json"
         try:
-            read(config, CellConfig)
+            read(folder / layout.CONFIG, CellConfig)
         except (Damaged, FileNotFoundError):
-            config.unlink(missing_ok=True)
+            (folder / layout.CONFIG).unlink(missing_ok=True)
 
     def result(self, cell: Cell) -> Done | None:
-        """The content of `done.json`, or None while the cell is unfinished.
+        """What came of a cell, or None while it is unfinished.
 
-        A damaged one is put aside with a warning: what it said is lost, so the cell is trained
-        anew, and the other cells are not held up.
+        A damaged `done.json` is put aside with a warning: what it said is lost, so the cell is
+        trained anew, and the other cells are not held up.
         """
-        path = self.folder(cell) / "done.json"
+        path = self.folder(cell) / layout.DONE
         try:
             return read(path, Done) if path.exists() else None
         except Damaged:
@@ -117,56 +109,38 @@ class Store:
         `snapshots`: by share, what `keep` returned. The files are not read again, so that damage
         since then is no part of the result.
         """
-        digest = self.keep(cell, network)
-        ledger.bytes = (self.folder(cell) / "model.safetensors").stat().st_size
-        done = self._ended(cell, preset, "done", ledger)
-        done.model_sha256 = digest
+        done = _ended(cell, preset, "done", ledger)
+        done.model_sha256 = self.keep(cell, network)
         done.snapshots = {f"{share:g}": snapshots[share] for share in sorted(snapshots)}
+        ledger.bytes = (self.folder(cell) / layout.weights_file()).stat().st_size
         self._close(cell, done)
 
     def keep(self, cell: Cell, network: Network, share: float = 1.0) -> str:
         """Store the weights after a share of the training; return their SHA-256."""
         weights = packed(network)
-        write_atomic(self.folder(cell) / weights_file(share), weights)
+        write_atomic(self.folder(cell) / layout.weights_file(share), weights)
         return hashlib.sha256(weights).hexdigest()
 
     def note_failure(self, folder: Path, reason: str) -> None:
         """Say in a cell's folder that its training ended in an error; the next one takes it out."""
-        write_atomic(folder / "failed.json", text(Failure(reason=reason, time=time.time())))
+        write_atomic(folder / layout.FAILED, text(Failure(reason=reason, time=time.time())))
 
     def give_up(self, cell: Cell, preset: str, reason: str, ledger: Ledger) -> None:
         """Record a diverged training: a result, shown in the report and not tried again."""
-        ledger.bytes = 0
-        done = self._ended(cell, preset, "diverged", ledger)
-        done.reason = reason
+        done = _ended(cell, preset, "diverged", ledger)
+        done.reason, ledger.bytes = reason, 0
         self._close(cell, done)
-
-    def _ended(
-        self, cell: Cell, preset: str, status: Literal["done", "diverged"], ledger: Ledger
-    ) -> Done:
-        return Done(
-            id=cell.id,
-            task=cell.task.name,
-            preset=preset,
-            method=cell.method.name,
-            seed=cell.seed,
-            trained_for=cell.trained_for,
-            after=cell.after.id if cell.after else None,
-            status=status,
-            ledger=ledger,
-            provenance=Provenance(**provenance()),
-        )
 
     def _close(self, cell: Cell, done: Done) -> None:
         folder = self.folder(cell)
-        write_atomic(folder / "done.json", text(done))
-        (folder / "state.pt").unlink(missing_ok=True)
+        write_atomic(folder / layout.DONE, text(done))
+        (folder / layout.STATE).unlink(missing_ok=True)
 
     def network(self, cell: Cell, share: float = 1.0) -> Network:
         """A finished cell's network, or its snapshot after a share of the training, on the CPU,
         in evaluation mode. Raises Damaged."""
         folder = self.folder(cell)
-        path = folder / weights_file(share)
+        path = folder / layout.weights_file(share)
         way_out = f"delete the folder {folder} and run again to train this cell anew"
         done = self.result(cell)
         if done is None or not path.exists():
@@ -181,47 +155,62 @@ class Store:
 
     def forget(self, cells: Iterable[Cell]) -> None:
         """Delete cells with all that belongs to them (`run --again`)."""
-        for cell in cells:
-            folder = self.folder(cell)
+        for folder in map(self.folder, cells):
             if folder.exists():
-                (folder / "done.json").unlink(missing_ok=True)  # first: the rest is then no result
+                (folder / layout.DONE).unlink(missing_ok=True)  # first: the rest is then no result
                 shutil.rmtree(folder)
 
     def find(self, identifier: str) -> Path:
         """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""
         kinds = list(self.root.glob("runs/*/*"))
         # A whole id needs no look at the other cells, which a pattern would go through.
-        found = [kind / identifier for kind in kinds if identifier.isalnum()]
-        found = [folder for folder in found if (folder / "config.json").exists()] or [
-            folder
-            for kind in kinds
-            for folder in kind.iterdir()
-            if folder.name.startswith(identifier) and (folder / "config.json").exists()
+        whole = [kind / identifier for kind in kinds if identifier.isalnum()]
+        beginning = (
+            folder for kind in kinds for folder in kind.iterdir()
+            if folder.name.startswith(identifier)
+        )  # fmt: skip
+        folders = [folder for folder in whole if (folder / layout.CONFIG).exists()] or [
+            folder for folder in beginning if (folder / layout.CONFIG).exists()
         ]
-        if len(found) != 1:
+        if len(folders) != 1:
             raise ValueError(
-                f"{len(found)} cells in {self.root} have an id that begins with {identifier!r}: "
+                f"{len(folders)} cells in {self.root} have an id that begins with {identifier!r}: "
                 "`run --dry` lists the missing ones"
             )
-        return found[0]
+        return folders[0]
 
     # Records
 
     def record_path(self, task: str, method: str, identifier: str) -> Path:
-        return self.root / "records" / task / method / f"{identifier}.json"
+        return layout.head_path(self.root, task, method, identifier)
 
     def write_records(
         self, path: Path, head: Head, records: list[Record], picture: bytes | None = None
     ) -> None:
-        """The rows of one method at one setting, then, last, the file that says they are whole."""
+        """The rows of one method at one setting, then, last, the head that says they are whole."""
         table = dumps(records)
-        write_atomic(path.with_suffix(".csv"), table)
+        write_atomic(layout.table_of(path), table)
         head.sha256 = hashlib.sha256(table.encode()).hexdigest()
         if picture is not None:
-            write_atomic(path.with_suffix(".png"), picture)
+            write_atomic(layout.picture_of(path), picture)
             head.picture_sha256 = hashlib.sha256(picture).hexdigest()
         head.provenance, head.time = Provenance(**provenance()), time.time()
         write_atomic(path, text(head))
+
+
+def _ended(cell: Cell, preset: str, status: Literal["done", "diverged"], ledger: Ledger) -> Done:
+    return Done(
+        id=cell.id,
+        task=cell.task.name,
+        preset=preset,
+        method=cell.method.name,
+        seed=cell.seed,
+        trained_for=cell.trained_for,
+        after=cell.after.id if cell.after else None,
+        status=status,
+        ledger=ledger,
+        provenance=Provenance(**provenance()),
+    )
 
 
 PAIRS = " (real, imaginary)"  # behind the name of a tensor stored as pairs of numbers
@@ -247,10 +236,6 @@ def unpacked(cell: Cell, weights: bytes) -> Network:
         state[name.removesuffix(PAIRS)] = torch.view_as_complex(state.pop(name))
     network.load_state_dict(state)
     return network.eval()
-
-
-def weights_file(share: float) -> str:
-    return "model.safetensors" if share == 1 else f"model-{share:g}.safetensors"
 
 
 def cell_config(cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> CellConfig:
