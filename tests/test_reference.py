@@ -71,7 +71,7 @@ def test_records_of_older_versions_are_read_as_they_were_written(
     for path, rows in results.records.merge(results.measured[["entry", "path"]]).groupby("path"):
         table = table_of(path)
         assert hashlib.sha256(table.read_bytes()).hexdigest() == heads[str(path)]["sha256"]
-        stored = pd.read_csv(table)
+        stored = pd.read_csv(table, float_precision="round_trip")
         assert rows["value"].tolist() == stored["value"].tolist()
         assert rows["measure"].tolist() == stored["measure"].tolist()
 

@@ -20,6 +20,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench.files import with_way_out
 from bench.run.schema import Damaged, Holder, plain
 from bench.run.schema import read as read_record
 
@@ -116,26 +117,26 @@ class Lease:
         temporary = self.path.with_name(f"{self.path.name}.{self.token}.new")
         try:
             temporary.write_text(content, encoding="utf-8")
-            if not exclusive:
+            if exclusive:
+                self._place(temporary, content)
+            else:
                 os.replace(temporary, self.path)
-                return
-            try:
-                os.link(temporary, self.path)  # fails where there is one, and is never half written
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without links
-                with open(self.path, "x", encoding="utf-8") as file:
-                    file.write(content)
         except FileExistsError:
             raise
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{error.strerror} while writing {self.path}: free some space or choose another "
-                "folder with --out, then give the same command again",
-            ) from error
+            raise with_way_out(error, self.path) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _place(self, written: Path, content: str) -> None:
+        """Make the lease, whole at once. FileExistsError where there is one."""
+        try:
+            os.link(written, self.path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(self.path, "x", encoding="utf-8") as file:
+                file.write(content)
 
 
 def read(path: Path) -> Holder | None:

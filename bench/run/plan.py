@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from msgspec import structs
 
 from bench.identity import content_id
 from bench.method import Cell, Method
@@ -103,38 +106,32 @@ class Experiment:
             if (each := self.methods[label]).role in ("reference", "under test") and share < 1
         }
 
+    def _asked(self, label: str, seed: int) -> Iterator[tuple[str, float, Setting]]:
+        """What is measured of a method: its kind, the share of the steps, and the setting."""
+        method, compared = self.methods[label], self.settings
+        yield from (("method", 1.0, setting) for setting in compared)
+        if method.swept and seed == self.seeds[0] and self.split == "test":
+            yield from (("swept", 1.0, setting) for setting in self.task.space.sweep(compared))
+        if method.swept or (method.role == "reference" and not method.tuned):
+            yield from (("snapshot", *each) for each in itertools.product(self.snapshots, compared))
+        lengths = [share for share in self.lengths if (seed, label, share) in self.shorter]
+        yield from (("length", *each) for each in itertools.product(lengths, compared))
+
     @functools.cached_property
     def measurements(self) -> list[Measurement]:
-        found = []
-        for seed in self.seeds:
-            for label, each in self.methods.items():
-                cells = self.plans[seed, label]
-                asked = [(setting, "method", 1.0) for setting in self.settings]
-                if each.swept and seed == self.seeds[0] and self.split == "test":
-                    between = self.task.space.sweep(self.settings)
-                    asked += [(setting, "swept", 1.0) for setting in between]
-                if each.swept or (each.role == "reference" and not each.tuned):
-                    asked += [
-                        (setting, "snapshot", share)
-                        for share in self.snapshots
-                        for setting in self.settings
-                    ]
-                asked += [
-                    (setting, "length", share)
-                    for share in self.lengths
-                    if (seed, label, share) in self.shorter
-                    for setting in self.settings
-                ]
-                for setting, kind, share in asked:
-                    trained = self.shorter[seed, label, share] if kind == "length" else cells
-                    used = tuple(each.cells_at(self.task, trained, setting))
-                    found.append(
-                        Measurement(
-                            label=label, method=each, seed=seed, setting=setting, cells=used,
-                            kind=kind, share=share,
-                        )
-                    )  # fmt: skip
-        return found
+        measurements = []
+        for seed, label in itertools.product(self.seeds, self.methods):
+            method = self.methods[label]
+            for kind, share, setting in self._asked(label, seed):
+                shorter = self.shorter.get((seed, label, share)) if kind == "length" else None
+                used = method.cells_at(self.task, shorter or self.plans[seed, label], setting)
+                measurements.append(
+                    Measurement(
+                        label=label, method=method, seed=seed, setting=setting, cells=tuple(used),
+                        kind=kind, share=share,
+                    )
+                )  # fmt: skip
+        return measurements
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
@@ -160,31 +157,17 @@ class Experiment:
 
     def config(self) -> ExperimentConfig:
         """The experiment as plain values; `experiment_from` makes it again."""
-        return ExperimentConfig(
-            task=Plugin.of(self.task),
-            preset=self.preset,
-            settings=self.settings,
-            seeds=self.seeds,
-            methods={label: Plugin.of(each) for label, each in self.methods.items()},
-            split=self.split,
-            snapshots=self.snapshots,
-            lengths=self.lengths,
-        )
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        methods = {label: Plugin.of(each) for label, each in self.methods.items()}
+        return ExperimentConfig(**fields | {"task": Plugin.of(self.task), "methods": methods})
 
 
 def experiment_from(config: ExperimentConfig) -> Experiment:
     """The inverse of `Experiment.config`. ValueError where it is none, or of other code."""
+    methods = {label: each.revive(Method) for label, each in config.methods.items()}
+    fields = structs.asdict(config) | {"task": config.task.revive(Task), "methods": methods}
     try:
-        return Experiment(
-            task=config.task.revive(Task),
-            preset=config.preset,
-            settings=config.settings,
-            seeds=config.seeds,
-            methods={label: each.revive(Method) for label, each in config.methods.items()},
-            split=config.split,
-            snapshots=config.snapshots,
-            lengths=config.lengths,
-        )
+        return Experiment(**fields)
     except UNFIT as error:
         raise ValueError(f"this is no run's configuration, or of other code: {error}") from error
 
