@@ -175,9 +175,9 @@ def parser(locations: Mapping[str, str | None] | None = None) -> argparse.Argume
             sub.add_argument(flag, help=text, **how)
         if name in WITH_TASKS and locations:
             group = sub.add_argument_group("where things lie, for these tasks")
-            for flag, told in locations.items():
-                nargs = "?" if told is None else None
-                group.add_argument(flag, type=place, metavar="PATH", nargs=nargs, help=told)
+            for flag, lies in locations.items():
+                nargs = "?" if lies is None else None
+                group.add_argument(flag, type=place, metavar="PATH", nargs=nargs, help=lies)
     return top
 
 

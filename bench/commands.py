@@ -186,13 +186,13 @@ def _flags(options: Namespace, *names: str) -> list[str]:
 
 
 def cell(options: Namespace) -> int:
-    from bench.run.runner import choose_device
+    from bench.run import layout, runner
     from bench.run.schema import CellConfig, read
     from bench.run.store import Store
 
     root = _results(options)
-    config = read(Store(root).find(options.id) / "config.json", CellConfig)
-    return _train(config, root, choose_device(options.device))
+    config = read(Store(root).find(options.id) / layout.CONFIG, CellConfig)
+    return _train(config, root, runner.choose_device(options.device))
 
 
 def _train(config: CellConfig, root: Path, device: Any) -> int:

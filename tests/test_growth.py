@@ -21,16 +21,7 @@ from bench.run.board import LONGEST, Board
 from bench.run.folders import merge
 from bench.run.lease import Busy
 from bench.run.records import Record, dumps, loads
-from bench.run.schema import (
-    CellConfig,
-    Ended,
-    Job,
-    Started,
-    Waiting,
-    from_plain,
-    plain,
-    read,
-)
+from bench.run.schema import CellConfig, Ended, Job, Started, Waiting, from_plain, plain, read
 from bench.run.store import Store, cell_config, cell_from
 from benchmarks import growth
 

@@ -20,6 +20,7 @@ import psutil
 
 from bench.files import files_in
 from bench.identity import canonical
+from bench.run import layout
 from bench.run.schema import CellConfig, Done, Job, Plugin, Recording, Train, read
 
 MARGIN = 1.25  # over the measured peak: other methods, and what allocators waste between blocks
@@ -56,13 +57,13 @@ def peaks(root: Path, kind: str) -> dict[str, int]:
     """The largest `peak_memory_bytes` of the finished networks of each task (see `task_of`) on a
     device of `kind`. On a CPU that is the peak size of the whole process."""
     largest: dict[str, int] = {}
-    for path in files_in(root, "runs/*/*/*/done.json"):
+    for path in files_in(root, layout.FINISHED):
         try:
             ledger = read(path, Done).ledger
             peak = int(ledger.peak_memory_bytes or 0)
             if ledger.device != kind or not 0 < peak < MOST:
                 continue
-            task = _key(read(path.parent / "config.json", CellConfig).task)
+            task = _key(read(path.parent / layout.CONFIG, CellConfig).task)
         except (OSError, ValueError, LookupError, AttributeError):  # damaged, or not ours
             continue
         largest[task] = max(peak, largest.get(task, 0))

@@ -121,15 +121,15 @@ def share(nodes: Sequence[dict[str, Any]], kind: str, per_device: int, memory: i
     able = [node for node in nodes if node["Alive"] and node["Resources"].get(wanted, 0) > 0]
     if not able:
         raise RuntimeError(f"the Ray cluster has no node with a {wanted}")
-    found = [node["Resources"] for node in able]
+    resources = [node["Resources"] for node in able]
     if kind == "cuda":
-        cores = min(each.get("CPU", 1) / each["GPU"] for each in found)
+        cores = min(each.get("CPU", 1) / each["GPU"] for each in resources)
         threads = max(1, int(cores / per_device))
         return Share(cpus=0, gpus=_part(1 / per_device), threads=threads, crowded=per_device > 1)
-    cpus = _part(min(each["CPU"] for each in found) / per_device)
-    beside = len({node["NodeManagerHostname"] for node in able}) < len(able)
-    crowded = beside or max(each["CPU"] for each in found) >= 2 * cpus
-    memory = int(min([memory, *(each.get("memory", memory) for each in found)]))
+    cpus = _part(min(each["CPU"] for each in resources) / per_device)
+    one_machine = len({node["NodeManagerHostname"] for node in able}) < len(able)
+    crowded = one_machine or max(each["CPU"] for each in resources) >= 2 * cpus
+    memory = int(min([memory, *(each.get("memory", memory) for each in resources)]))
     threads = max(1, int(cpus))
     return Share(cpus=cpus, gpus=0, threads=threads, crowded=crowded, memory=memory)
 
@@ -157,9 +157,9 @@ def rooms(kind: str) -> list[Room]:
         for node in able
     }
     ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=60)
-    found = []
+    free = []
     for ref in ready:
         with contextlib.suppress(ray.exceptions.RayError):  # lost meanwhile
             cores = asked[ref].get("CPU", 1) / (asked[ref]["GPU"] if kind == "cuda" else 1)
-            found.append(Room(free=ray.get(ref).free, cores=cores))
-    return found
+            free.append(Room(free=ray.get(ref).free, cores=cores))
+    return free

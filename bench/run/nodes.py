@@ -29,6 +29,7 @@ from typing import Any, Self
 import msgspec
 
 from bench.files import write_atomic
+from bench.run import layout
 from bench.run.cluster import Share, ray_module
 from bench.run.lease import Busy, Lease
 from bench.run.schedule import GRACE, POLL, Driver, Emit, Executor, Stop, Work, attempt
@@ -347,17 +348,12 @@ def pack(root: Path, folders: Sequence[Path]) -> Files:
 
 def write_back(root: Path, files: Files, gone: Sequence[str]) -> None:
     """Write what came of a job, the file that says it is whole last. OSError, ValueError."""
-    for place in sorted(files, key=lambda place: (_says_whole(place), place)):
+    for place in sorted(files, key=lambda place: (layout.says_whole(place), place)):
         if not _inside(place):
             raise ValueError(f"{place!r} is no place in a results folder")
         write_atomic(root / place, files[place])
     for place in filter(_inside, gone):
         (root / place).unlink(missing_ok=True)
-
-
-def _says_whole(place: str) -> bool:
-    top, name = Path(place).parts[0], Path(place).name
-    return name == "done.json" or (top == "records" and name.endswith(".json"))
 
 
 def _inside(place: str) -> bool:

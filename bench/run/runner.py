@@ -19,7 +19,7 @@ from bench import contract
 from bench.files import append_line, printable_lines, write_atomic
 from bench.identity import content_id, plain
 from bench.method import Cell
-from bench.run import capacity, cluster, nodes, schedule, schema
+from bench.run import capacity, cluster, layout, nodes, schedule, schema
 from bench.run.board import Board
 from bench.run.plan import Experiment, Measurement, cell_label
 from bench.run.store import Store, cell_config
@@ -75,7 +75,7 @@ class Run:
         """Store what was asked for, so that `run --config` can replay it."""
         configs = tuple(planned.config() for planned in self.experiments)
         content = schema.plain(schema.RunConfig(experiments=configs))
-        path = self.store.root / "configs" / f"{content_id(content)}.json"
+        path = layout.run_config_path(self.store.root, content_id(content))
         write_atomic(path, json.dumps(plain(content), indent=1) + "\n")
         return path
 
@@ -84,8 +84,9 @@ class Run:
         for planned in self.experiments:
             self.store.forget(planned.cells)
             for job in self._record_jobs(planned):
-                for ending in (".json", ".csv", ".png"):
-                    (self.store.root / job.path).with_suffix(ending).unlink(missing_ok=True)
+                head = self.store.root / job.path
+                for path in (head, layout.table_of(head), layout.picture_of(head)):
+                    path.unlink(missing_ok=True)
 
     # Jobs
 
@@ -212,7 +213,7 @@ class Run:
             if jobs := self.record_jobs():
                 self.execute(jobs, "measuring", stop)
             else:
-                print("records: all stored, nothing to measure")
+                Board("records", []).note("all stored, nothing to measure")
         return not stop()
 
     def execute(self, jobs: Sequence[schema.Job], title: str, stop: schedule.Stop) -> None:

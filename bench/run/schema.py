@@ -351,14 +351,11 @@ class Note(Event, kw_only=True):
 
 
 class Waiting(Event, kw_only=True):
-    """It is to be tried again, or cannot begin."""
-
-    reason: str
+    reason: str  # why it is to be tried again, or cannot begin
 
 
 class Ended(Event, kw_only=True):
-    """finished, failed, stopped: over for this run. Only between a process and `schedule.Driver`:
-    busy, another run has it; lost, the process or its machine is gone."""
+    """Busy (another run has it) and lost (its process is gone) are for `schedule.Driver` alone."""
 
     how: Literal["finished", "failed", "stopped", "busy", "lost"]
     reason: str = ""

@@ -21,7 +21,7 @@ from bench.cost import (
 )
 from bench.faithful import faithful
 from bench.method import Cell, Method, build
-from bench.run import schema
+from bench.run import layout, schema
 from bench.run.lease import Lease
 from bench.run.plan import cell_label
 from bench.run.records import WHOLE, Record, picture_is_whole
@@ -53,15 +53,10 @@ def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
 def lease_of(job: schema.Job) -> Lease | None:
     """Of the cell that a job trains, or of the record it writes."""
     if isinstance(job, schema.Train):
-        return Lease(Path(job.root) / job.uses[0] / "lease.json")
+        return Lease(Path(job.root) / job.uses[0] / layout.LEASE)
     if isinstance(job, schema.Recording):
-        return Lease(record_lease(Path(job.root) / job.path))
+        return Lease(layout.lease_of(Path(job.root) / job.path))
     return None
-
-
-def record_lease(path: Path) -> Path:
-    """The lease of whoever makes the record whose JSON file is `path`; no JSON file itself."""
-    return path.with_suffix(".lease")
 
 
 # Training -----------------------------------------------------------------------------------------
@@ -77,7 +72,7 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
     if store.result(cell) is not None:
         return
     folder = store.prepare(cell, preset, shares)
-    lease = Lease(folder / "lease.json")
+    lease = Lease(folder / layout.LEASE)
 
     def stop() -> bool:
         lease.check()  # before anything is saved: it would be over the new holder's
@@ -140,7 +135,7 @@ def record(job: schema.Recording) -> None:
     """Write the records of one method at one setting, or of known curves, on every test example."""
     store, path = Store(Path(job.root)), Path(job.root) / job.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    lease = Lease(record_lease(path))
+    lease = Lease(layout.lease_of(path))
     with lease.hold(), torch.backends.cudnn.flags(**EXACT):
         if recorded(store, job):  # another run did meanwhile
             return
@@ -224,7 +219,7 @@ def recorded(
     """Whether a measurement is there, whole, and made from the weights that are stored now, on all
     measures that can be had. cells: by id, and missing: of the task, where they are at hand."""
     path = store.root / job.path
-    table = path.with_suffix(".csv")
+    table = layout.table_of(path)
     if not path.exists() or not table.exists():
         return False
     try:
