@@ -44,10 +44,10 @@ def check(experiment: Any) -> None:
     different conditioner is put on it, steered and folded; `measure` is called once. A second or so
     on the CPU. Tasks and methods that ship with the suite are asked by its tests, together, and not
     again."""
-    task, steered = experiment.task, set[Any]()
+    steered = set[Any]()
     models: dict[str, dict[str, int]] = {}  # how often each layer is called, by the model
     for (seed, label), cells in experiment.plans.items():
-        shipped = ships(type(task)) and ships(type(experiment.methods[label]))
+        shipped = ships(type(experiment.task)) and ships(type(experiment.methods[label]))
         if seed != experiment.seeds[0] or not cells or shipped:
             continue
         with same_noise():
@@ -55,10 +55,9 @@ def check(experiment: Any) -> None:
             if trial.signature not in models:
                 calls = _check_losses(trial)
                 if not models:
-                    _check_measure(task, trial, experiment.split)
+                    _check_measure(trial, experiment.split)
                 models[trial.signature] = calls
-            conditioner = trial.conditioner()
-            if conditioner is None:
+            if (conditioner := trial.conditioner()) is None:
                 continue
             sites = list(getattr(conditioner, "sites", []))
             kind = (trial.signature, type(conditioner), tuple(sites))
@@ -106,9 +105,8 @@ class _Trial:
         return drawn
 
     def fault(self, reason: str) -> ContractError:
-        return ContractError(
-            f"{self.label} cannot be used on the task {self.task.name!r}: {reason}"
-        )
+        task = f"the task {self.task.name!r}"
+        return ContractError(f"{self.label} cannot be used on {task}: {reason}")
 
 
 def _check_model(task: Task, model: Any) -> None:
@@ -150,52 +148,47 @@ def _check_losses(trial: _Trial) -> dict[str, int]:
 
 
 def _check_terms(task: Task, terms: Any) -> None:
-    what = f"losses() of the task {task.name!r}"
+    what = f"losses() of the task {task.name!r} returns"
     _check_values(what, terms, task.terms, COUNT)
     for name, term in terms.items():
         if name not in task.terms:
             raise ContractError(
-                f"{what} returns {name!r}, which `terms` does not name: all that is returned is "
-                "trained on"
+                f"{what} {name!r}, which `terms` does not name: all that is returned is trained on"
             )
         if term.dtype != torch.float32:
-            raise ContractError(f"{what} returns the term {name!r} as {term.dtype}: add .float()")
+            raise ContractError(f"{what} the term {name!r} as {term.dtype}: add .float()")
         if not term.isfinite().all():
-            raise ContractError(
-                f"{what} returns the term {name!r} as {term.tolist()} from an untrained model: it "
-                "must be finite"
-            )
+            values = f"as {term.tolist()} from an untrained model: it must be finite"
+            raise ContractError(f"{what} the term {name!r} {values}")
 
 
 @torch.no_grad()
-def _check_measure(task: Task, trial: _Trial, split: str) -> None:
+def _check_measure(trial: _Trial, split: str) -> None:
     """That `measure` returns every term and known measures, one number for one example."""
-    model = copy.deepcopy(trial.model).eval()
+    task, model = trial.task, copy.deepcopy(trial.model).eval()
     _hook(task, "ready()", lambda: task.ready(model))
-    what = f"measure() of the task {task.name!r}"
     _, example = next(iter(task.data(split).to(CPU).examples()))
     values = _hook(task, "measure()", lambda: task.measure(model, example))
+    what = f"measure() of the task {task.name!r} returns"
     _check_values(what, values, task.terms, 1)
     for name in values:
         if name not in task.measures:
-            raise ContractError(f"{what}: {near(name, task.measures, 'entry of `measures`')}")
+            reason = near(name, task.measures, "entry of `measures`")
+            raise ContractError(f"{what} {name!r}: {reason}")
 
 
 def _check_values(what: str, values: Any, terms: Sequence[str], count: int) -> None:
     """That these are numbers by name, one per example of a batch of `count`, every term's too."""
     if not isinstance(values, dict):
-        raise ContractError(f"{what} returns {_shape(values)}, not its numbers by name")
+        raise ContractError(f"{what} {_shape(values)}, not its numbers by name")
     if missing := [name for name in terms if name not in values]:
-        raise ContractError(
-            f"{what} does not return the loss term {missing[0]!r} under its own name: it returns "
-            f"{list(values)}"
-        )
+        raise ContractError(f"{what} {list(values)}, without the loss term {missing[0]!r}")
     for name, value in values.items():
         if not isinstance(value, Tensor) or value.shape != (count,):
             raise ContractError(
-                f"{what} returns {_shape(value)} for {name!r} of a batch of {count}: it must be "
-                f"one number per example, ({count},), since every example has coefficients of its "
-                "own; average over all dimensions but the first, as .flatten(1).mean(1)"
+                f"{what} {_shape(value)} for {name!r} of a batch of {count}: it must be one number "
+                f"per example, ({count},), since every example has coefficients of its own; "
+                "average over all dimensions but the first, as .flatten(1).mean(1)"
             )
 
 
@@ -209,13 +202,12 @@ def _check_conditioner(
     """
     model = trial.model.train()
     names = list(dict.fromkeys(site.removeprefix(BEFORE) for site in sites))
-    for name in names:
-        if not calls[name]:
-            raise trial.fault(
-                f"the layer {name!r} is never called by losses(): its weights are read by what is "
-                "around it, as nn.MultiheadAttention does with its out_proj, or it is not used; a "
-                "scale or shift of its output has no place: leave it out of sites()"
-            )
+    if uncalled := [name for name in names if not calls[name]]:
+        raise trial.fault(
+            f"the layer {uncalled[0]!r} is never called by losses(): its weights are read by what "
+            "is around it, as nn.MultiheadAttention does with its out_proj, or it is not used; a "
+            "scale or shift of its output has no place: leave it out of sites()"
+        )
     try:
         draws = trial.draw(COUNT)
         network = Network(model, conditioner)

@@ -9,6 +9,7 @@ for path in files_in(root, "records/*/*/*.json"): ...      none outside of `root
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -35,11 +36,12 @@ def printable(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    shown = (c.isprintable() or c in _JOINERS or category(c) == "Zs" for c in text)
-    return "".join(
-        c if well else c.encode("unicode_escape").decode()
-        for c, well in zip(text, shown, strict=True)
-    )
+
+    def shown(c: str) -> str:
+        well = c.isprintable() or c in _JOINERS or category(c) == "Zs"
+        return c if well else c.encode("unicode_escape").decode()
+
+    return "".join(map(shown, text))
 
 
 def expanded(path: str) -> str:
@@ -151,18 +153,14 @@ def leading_out(root: Path) -> Path | None:
 def files_in(root: Path, pattern: str) -> Iterator[Path]:
     """The ordinary files in `root` that match, in order. Links to files, and folders that lead
     out of `root`, are passed over with one warning."""
-    top, inside, left = root.resolve(), {}, []
+    top, left = root.resolve(), []
+    inside = functools.cache(lambda folder: folder.resolve().is_relative_to(top))
     for path in sorted(root.glob(pattern)):
-        if path.parent not in inside:
-            inside[path.parent] = path.parent.resolve().is_relative_to(top)
-        try:
-            ordinary = stat.S_ISREG(path.lstat().st_mode)
-        except FileNotFoundError:  # removed meanwhile
-            continue
-        if inside[path.parent] and ordinary:
-            yield path
-        else:
-            left.append(path)
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+            if stat.S_ISREG(path.lstat().st_mode) and inside(path.parent):
+                yield path
+            else:
+                left.append(path)
     if left:
         warnings.warn(
             f"{len(left)} of the files in {printable(root)} are links or no ordinary files and "
@@ -180,31 +178,34 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     # Not the process's number: processes of two containers have the same one.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:  # never through a planted link
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise with_way_out(error, path) from error
+    with _way_out(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "xb") as file:  # never through a planted link
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file. An OSError says what to do; the last line may then be torn."""
+    with _way_out(path), open(path, "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+@contextlib.contextmanager
+def _way_out(path: Path) -> Iterator[None]:
+    """While it lasts, an OSError says what to do about it."""
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        yield
     except OSError as error:
-        raise with_way_out(error, path) from error
-
-
-def with_way_out(error: OSError, path: Path) -> OSError:
-    return OSError(
-        error.errno,
-        f"{error.strerror} while writing {path}; what was there is unharmed: free some space or "
-        "choose another folder with --out, then give the same command again to continue",
-    )
+        raise OSError(
+            error.errno,
+            f"{error.strerror} while writing {path}; what was there is unharmed: free some space "
+            "or choose another folder with --out, then give the same command again to continue",
+        ) from error

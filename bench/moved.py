@@ -16,18 +16,24 @@ from bench.names import near
 # By the old name, where to look.
 MOVED = {
     "bench.artefacts": ("bench.pictures.downloads",),
+    "bench.cluster": ("bench.run.cluster",),
     "bench.conditioning": ("bench.conditioners", "bench.modulation"),
     "bench.data": ("bench.pictures.data",),
     "bench.decode": ("bench.pictures.decode",),
+    "bench.executors": ("bench.run.schedule",),
+    "bench.lease": ("bench.run.lease",),
     "bench.measures": ("bench.pictures.measures",),
     "bench.naming": ("bench.names",),
+    "bench.packing": ("bench.run.capacity",),
     "bench.perceptual": ("bench.pictures.perceptual",),
+    "bench.progress": ("bench.run.board",),
     "bench.records": ("bench.run.records", "bench.files"),
     "bench.runner": ("bench.run.plan", "bench.run.work", "bench.run.runner"),
     "bench.scenes": ("bench.pictures.scenes",),
     "bench.store": ("bench.run.store",),
     "bench.timing": ("bench.run.timing",),
     "bench.untrusted": ("bench.files",),
+    "bench.upkeep": ("bench.run.folders",),
 }
 
 

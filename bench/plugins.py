@@ -231,7 +231,9 @@ class _Loader(machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(self.path), self.path)
 
     def exec_module(self, module: ModuleType) -> None:
-        importing = functools.partial(_import, module.__name__.partition(".")[0], Path(self.path))
+        space, file = module.__name__.partition(".")[0], Path(self.path)
+        roots = tuple(Path(root) for root in sys.modules[space].__path__)
+        importing = functools.partial(_import, space, roots, file)
         # Functions defined in it keep them.
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": importing}
         super().exec_module(module)
@@ -239,6 +241,7 @@ class _Loader(machinery.SourceFileLoader):
 
 def _import(
     space: str,
+    roots: tuple[Path, ...],
     file: Path,
     name: str,
     globals: Mapping[str, object] | None = None,
@@ -250,7 +253,6 @@ def _import(
     wanted = tuple(fromlist or ())
     if level == 0 and name.partition(".")[0] in SUITE:
         return _of_the_suite(name, wanted, file)
-    roots = tuple(Path(root) for root in sys.modules[space].__path__)
     if level or not _beside(roots, name, wanted, file):
         return builtins.__import__(name, globals, locals, wanted, level)
     if wanted:
