@@ -26,7 +26,7 @@ from bench.report.load import Results, Run, file_name
 from bench.report.notes import warnings
 from bench.report.rendering import data_uri, embedded, html, source
 from bench.report.sections import MORE, SECTIONS, Built, by_section
-from bench.report.sheet import Sheet
+from bench.report.sheet import Column, Row, Sheet, sheet_of
 from bench.report.sliders import Knob, Previews, knob_of
 from bench.report.text import NOTHING, estimate, measure_label, number, one_line, ratio, short
 
@@ -36,6 +36,7 @@ COLUMN = 900  # pixels of a PNG beyond which a figure is as wide as two columns
 REPLACED = ("samples", "sweep")  # by the slider, where it has pictures
 # Shown as marks, whatever follows them in the cell.
 WORDS = {"better", "equal", "worse", "undecided", "mixed", "failed", "diverged"}
+NO_NUMBERS = {NOTHING, "ref.", "", *WORDS}  # in columns of numbers
 _NUMBER = re.compile(r"([+−]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?)(?: ([kMGTP])|[^\w.]|$)")
 _POWERS = {"k": "e3", "M": "e6", "G": "e9", "T": "e12", "P": "e15"}
 
@@ -63,6 +64,8 @@ def page(results: Results, reports: Sequence[Built], command: str) -> str:
         all_trained=_all_trained(results.cells),
         command=command,
         few=FEW,
+        value_of=value_of,
+        verdict_in=verdict_in,
     )
 
 
@@ -117,13 +120,13 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
             {
                 "section": section,
                 "words": re.sub("`(.+?)`", r"“\1”", section.words),
-                "listing": listing(report.sheets[section.name]),
-                "plates": galleries[section.name],
+                "listing": Listing.of(report.sheets[section.name]),
+                "plates": galleries.get(section.name, []),
             }
             for section in report.sections
         ],
         "more": galleries[MORE],
-        "networks": listing(_networks(run)),
+        "networks": Listing.of(_networks(run)),
         "origin": {name: ", ".join(values) for name, values in origin(run).items()},
     }
 
@@ -150,20 +153,34 @@ def _facts(report: Built) -> list[tuple[str, str, str]]:
 
 def _networks(run: Run) -> Sheet:
     """The ledger itself: one row per training."""
-    phases = list(dict.fromkeys(name for each in run.cells["phases"] for name in each))
-    head = ["network", "method", "seed", "trained for", "status", "steps", "examples", "FLOPs"]
-    head += [*(f"{one_line(name)} (s)" for name in phases), "parameters", "stored", "net memory"]
-    rows = []
-    for row in run.cells.to_dict("records"):
-        settings = "; ".join(", ".join(f"{v:g}" for v in setting) for setting in row["trained_for"])
+
+    def trained_for(row: Row) -> str:
+        settings = (", ".join(f"{value:g}" for value in setting) for setting in row["trained_for"])
+        return "; ".join(settings) or "the range"
+
+    def parameters(row: Row) -> str:
         counts = pd.Series([row["parameters"], row["conditioner_parameters"]], dtype=float)
-        cells = [one_line(row["cell"]), run.label(row["method"]), str(row["seed"])]
-        cells += [settings or "the range", row["status"]]
-        cells += [short(row[name]) for name in ("steps", "examples", "flops")]
-        cells += [number(row["phases"].get(name), 1) for name in phases]
-        cells += [short(counts.sum(min_count=1)), short(row["bytes"], "B")]
-        rows.append([*cells, short(row["net_memory_bytes"], "B")])
-    return Sheet(head, rows, 5, [len(rows)])
+        return short(counts.sum(min_count=1))
+
+    def seconds(phase: str) -> Column:
+        return Column(f"{one_line(phase)} (s)", lambda row: number(row["phases"].get(phase), 1))
+
+    phases = dict.fromkeys(name for each in run.cells["phases"] for name in each)
+    columns = [
+        Column("network", lambda row: one_line(row["cell"])),
+        Column("method", lambda row: run.label(row["method"])),
+        Column("seed", lambda row: str(row["seed"])),
+        Column("trained for", trained_for),
+        Column("status", lambda row: row["status"]),
+        Column("steps", lambda row: short(row["steps"])),
+        Column("examples", lambda row: short(row["examples"])),
+        Column("FLOPs", lambda row: short(row["flops"])),
+        *map(seconds, phases),
+        Column("parameters", parameters),
+        Column("stored", lambda row: short(row["bytes"], "B")),
+        Column("net memory", lambda row: short(row["net_memory_bytes"], "B")),
+    ]
+    return sheet_of(run.cells.to_dict("records"), columns)
 
 
 # Tables -----------------------------------------------------------------------------------------
@@ -172,54 +189,31 @@ def _networks(run: Run) -> Sheet:
 class Listing(NamedTuple):
     """A table that the page's script sorts by any column and, where it is long, filters.
 
-    head: texts with their kinds, "n" for a column of numbers. rows: the name of each, and a `Cell`
-    for each other column.
+    names: of the rows, each repeated where it stands once for several, so that rows can move.
+    kinds: of the columns, "n" for one whose cells are all numbers, verdicts or empty.
     """
 
-    head: list[tuple[str, str]]
-    rows: list[tuple[str, list[Cell]]]
+    sheet: Sheet
+    names: list[str]
+    kinds: list[str]
+
+    @classmethod
+    def of(cls, sheet: Sheet) -> Listing:
+        names: list[str] = []
+        for first, *_ in sheet.rows:
+            names.append(first or names[-1])
+        kinds = [""]
+        for place in range(1, len(sheet.head)):
+            texts = {row[place] for row in sheet.rows}
+            numbers = {text for text in texts if value_of(text) is not None}
+            kinds.append("n" if numbers and texts - numbers <= NO_NUMBERS else "")
+        return cls(sheet, names, kinds)
 
 
-class Cell(NamedTuple):
-    """kind: of its column. word: the verdict it begins with. known: the number it is sorted by."""
-
-    text: str
-    kind: str
-    word: str
-    best: bool
-    known: str
-
-
-def listing(sheet: Sheet) -> Listing:
-    """A name that stands once for the rows below it is repeated, so that rows can move. A column is
-    one of numbers if all its cells are numbers, verdicts or empty."""
-    names: list[str] = []
-    for first, *_ in sheet.rows:
-        names.append(first or names[-1])
-    kinds = [""]
-    for place in range(1, len(sheet.head)):
-        texts = {row[place] for row in sheet.rows}
-        numbers = {text for text in texts if value_of(text) is not None}
-        others = texts - numbers - {NOTHING, "ref.", ""} - WORDS
-        kinds.append("n" if numbers and not others else "")
-
-    def cell(line: int, place: int) -> Cell:
-        text, kind = sheet.rows[line][place], kinds[place]
-        word = text.split(" ")[0]
-        known = value_of(text) if kind else None
-        return Cell(
-            text=text,
-            kind=kind,
-            word=word if word in WORDS else "",
-            best=(line, place) in sheet.best,
-            known="" if known is None else f"{known:.12g}",
-        )
-
-    rows = [
-        (name, [cell(line, place) for place in range(1, len(kinds))])
-        for line, name in enumerate(names)
-    ]
-    return Listing(list(zip(sheet.head, kinds, strict=True)), rows)
+def verdict_in(text: str) -> str:
+    """The verdict that a cell begins with, if any."""
+    word = text.partition(" ")[0]
+    return word if word in WORDS else ""
 
 
 def value_of(text: str) -> float | None:
