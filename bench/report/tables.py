@@ -47,6 +47,10 @@ def _methods(run: Run) -> Column:
     return Column("method", lambda row: run.label(row["method"]))
 
 
+def _reference(run: Run) -> Callable[[Row], str]:
+    return lambda row: "ref." if row["method"] == run.reference else ""
+
+
 def _spread_out(frame: pd.DataFrame, names: list[str], by: str) -> list[Row]:
     """One row per value of `names`, with all others under (value of `by`, column)."""
     rows: list[Row] = []
@@ -64,13 +68,16 @@ def _spread_out(frame: pd.DataFrame, names: list[str], by: str) -> list[Row]:
 def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> Sheet:
     """What is lost and what is saved; `narrow` leaves out what a terminal has no room for."""
     title, digits = gap_title(run)
-    labels = setting_labels(run)
+    labels, reference = setting_labels(run), _reference(run)
     shares = ["share_mean", "share_low", "share_high", "share_worst"]
     frame = frame.assign(**{name: 100 * frame[name] for name in shares})
+    done = run.measured[~run.measured["status"].isin(LOST)].groupby("method")["seed"].nunique()
+    frame["seeds_done"] = frame["method"].map(done).fillna(0)
     worst = "worst" if narrow else f"worst (at {setting_head(run)})"
 
-    def reference(row: Row) -> str:
-        return "ref." if row["method"] == run.reference else ""
+    def at(key: str) -> Callable[[Row], str]:
+        """The setting in brackets."""
+        return lambda row: f" ({labels[row[key]]})" if row[key] and not narrow else ""
 
     def overlap(row: Row) -> str:
         """The share of the grid's range of quality that a BD-rate rests on."""
@@ -80,23 +87,20 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
     def averaged(row: Row) -> str:
         return f"{row['share_settings']}, {row['gap_settings']}" if row["gap_settings"] else NOTHING
 
-    def seeds(row: Row) -> str:
-        of_method = run.measured[run.measured["method"] == row["method"]]
-        return str(of_method.loc[~of_method["status"].isin(LOST), "seed"].nunique())
+    def needed(row: Row) -> str:
+        """How many seeds would settle what is undecided."""
+        return f"over {MOST_SEEDS}" if row["seeds_needed"] == math.inf else ""
 
-    def at(key: str) -> Callable[[Row], str]:
-        """The setting in brackets."""
-        return lambda row: f" ({labels[row[key]]})" if row[key] and not narrow else ""
-
-    mean_share = value("benefit lost (%)", shares[0], 0, "lower", ends=shares[1:3])
-    worst_share = value(worst, shares[3], 0, "lower").then(at("share_worst_setting"))
     ends = ("loss_gap_low", "loss_gap_high")
     mean_gap = value(title, "loss_gap_mean", digits, sign=True, ends=ends)  # may cancel: none best
     worst_gap = value(worst, "loss_gap_worst", digits, "lower", sign=True, ends=())
-    verdict = Column("verdict", _overall_verdict)
+    lost = [
+        value("benefit lost (%)", shares[0], 0, "lower", ends=shares[1:3]).unless(reference),
+        value(worst, shares[3], 0, "lower").then(at("share_worst_setting")),
+        Column("verdict", _overall_verdict),
+    ]
     bd_rate = value("BD-rate (%)", "bd_rate", 1, "lower", sign=True)
     flops, pays = times("FLOPs", "flops_ratio"), value("pays from", "break_even", 0, "lower")
-    lost = [mean_share.unless(reference), worst_share, verdict]
     if narrow:
         return _by_method(run, frame, [*lost, bd_rate, flops, pays])
     columns = [
@@ -105,7 +109,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
         worst_gap.then(at("worst_setting")).unless(reference),
         Column("settings in the means", averaged),
         value("power", "power", 2),
-        Column("seeds to settle", _to_settle),
+        value("seeds to settle", "seeds_needed", 0).unless(needed),
         bd_rate,
         Column("overlap", overlap),
         flops,
@@ -114,7 +118,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
         times("FLOPs / warm grid", "against_warm"),
         times("FLOPs / cheapest equal", "against_peer"),
         pays,
-        Column("seeds", seeds),
+        value("seeds", "seeds_done", 0),
     ]
     return _by_method(run, frame, columns)
 
@@ -129,12 +133,6 @@ def _overall_verdict(row: Row) -> str:
     if verdict in ORIENTATION.values():
         return "orientation"
     return _marked(verdict, row["stands"])
-
-
-def _to_settle(row: Row) -> str:
-    """How many seeds would settle what is undecided."""
-    needed = row["seeds_needed"]
-    return f"over {MOST_SEEDS}" if needed == math.inf else number(needed, 0)
 
 
 def knob_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
@@ -223,16 +221,10 @@ def summary_sheet(
     setting = setting.then(lambda row: " ‡" if row["status"] == "some lost" else "")
     columns = [_methods(run), setting, *map(measured, measures or run.measures)]
     if compared is not None:
-        of_loss = compared[compared["measure"] == LOSS]
-        gaps = of_loss.set_index(["method", "setting"])["gap"].to_dict()
         title, digits = gap_title(run)
-
-        def gap(row: Row) -> str:
-            if row["method"] == run.reference:
-                return "ref."
-            return number(gaps.get((row["method"], row["setting"])), digits, sign=True)
-
-        columns.append(Column(title, gap))
+        gaps = compared.loc[compared["measure"] == LOSS, ["method", "setting", "gap"]]
+        frame = frame.merge(gaps, how="left", on=["method", "setting"])
+        columns.append(value(title, "gap", digits, sign=True).unless(_reference(run)))
     return sheet_of(
         frame.to_dict("records"),
         columns,
@@ -247,6 +239,7 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     labels, names = setting_labels(run), measures_of(run)
     shares = ["share", "share_low", "share_high"]
     frame = frame.assign(**{name: 100 * frame[name].astype(float) for name in shares})
+    frame["most_pairs"] = frame.groupby(["method", "setting"])["pairs"].transform("max")
     rows = _spread_out(frame, ["method", "setting"], "measure")
     lost = {
         (method, setting): entries["status"].iloc[0]
@@ -268,9 +261,6 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         column = column.unless(lambda row: lost.get((row["method"], row["setting"]), ""))
         return column._replace(plain=plain.text)
 
-    def pairs(row: Row) -> str:
-        return str(max(row[name, "pairs"] for name in names))
-
     def of_loss(head: str, key: str, digits: int, *, sign: bool) -> Column:
         ends = [(LOSS, f"{key}_low"), (LOSS, f"{key}_high")]
         return value(head, (LOSS, key), digits, sign=sign, ends=ends)
@@ -289,7 +279,7 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         of_loss("benefit lost (%)", "share", 0, sign=False),
         Column("verdict", verdict),
         *map(change, names[1:]),
-        Column("pairs", pairs),
+        value("pairs", (LOSS, "most_pairs"), 0),
     ]
     return sheet_of(
         rows,
