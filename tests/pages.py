@@ -131,9 +131,9 @@ def plain(method: str, setting: Setting) -> Image.Image:
 
 
 CODEC = {
-    "loss": {**style_of("loss"), "margin": "1%"},
-    "bpp": {**style_of("rate, coded", "bpp"), "margin": "1%", "worst": 4.0},
-    "psnr": {**style_of("PSNR", "dB", "higher"), "margin": "0.05", "worst": 15.0},
+    "loss": style_of("loss", margin="1%"),
+    "bpp": style_of("rate, coded", "bpp", margin="1%", worst=4.0),
+    "psnr": style_of("PSNR", "dB", "higher", margin="0.05", worst=15.0),
     "distortion": style_of("255²·MSE"),
 }
 RESULTS = {

@@ -26,8 +26,10 @@ from bench.space import Setting, format_setting
 Noise = Callable[[], float]
 
 
-def style_of(label: str, unit: str = "", better: str = "lower", digits: int = 3) -> dict[str, Any]:
-    return {"label": label, "unit": unit, "better": better, "digits": digits}
+def style_of(
+    label: str, unit: str = "", better: str = "lower", digits: int = 3, **more: Any
+) -> dict[str, Any]:
+    return {"label": label, "unit": unit, "better": better, "digits": digits, **more}
 
 
 CODEC = {
