@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,79 @@ def ledger_of(method: str, shared: bool) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A results folder, and what all records of one run in it share."""
+
+    root: Path
+    run: dict[str, str]
+    axes: list[dict[str, Any]]
+    measures: dict[str, dict[str, Any]]
+    fronts: tuple[tuple[str, str], ...]
+    at: float
+    version: int
+
+    def setting(self, values: Setting) -> str:
+        return format_setting([axis["name"] for axis in self.axes], values)
+
+    def beyond(self, values: Setting) -> list[str]:
+        return [
+            f"{axis['name']} = {value:g}"
+            for axis, value in zip(self.axes, values, strict=True)
+            if not axis["low"] <= value <= axis["high"]
+        ]
+
+    def cell(
+        self, method: str, seed: int, trained_for: tuple[Setting, ...], bad: bool, shared: bool
+    ) -> str:
+        """A training's files; its id."""
+        identity = content_id([*self.run.values(), method, seed, trained_for, self.version])
+        done = {"task": self.run["task"], "preset": self.run["preset"], "id": identity}
+        done |= {"method": method, "seed": seed, "after": None}
+        done |= {"status": "diverged" if bad else "done", "trained_for": trained_for}
+        done |= {"ledger": ledger_of(method, shared), "provenance": PROVENANCE}
+        folder = self.root / "runs" / file_name(self.run["task"]) / file_name(method) / identity
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "done.json").write_text(json.dumps(done | {"reason": REASON} if bad else done))
+        return identity
+
+    def entry(
+        self, method: str, seed: int, setting: str, cells: list[str], rows: list[Record],
+        **more: Any,
+    ) -> Path:  # fmt: skip
+        """A measurement's files; where its picture belongs."""
+        identity = content_id([*self.run.values(), method, seed, setting, cells])
+        folder = self.root / "records" / file_name(self.run["task"]) / file_name(method)
+        path, text = folder / f"{identity}.csv", dumps(rows)
+        folder.mkdir(parents=True, exist_ok=True)
+        head = {**self.run, "id": identity, "method": method, "seed": seed, "setting": setting}
+        head |= {"cells": cells, "outside": [], "provenance": PROVENANCE, "kind": "method"}
+        head |= {"display": {"measures": self.measures, "fronts": self.fronts, "axes": self.axes}}
+        head["display"]["sample_line"] = ""
+        head |= {"sha256": hashlib.sha256(text.encode()).hexdigest(), "time": self.at, **more}
+        if head["status"] == "done":
+            path.write_text(text)
+        else:
+            head["reason"] = REASON
+        path.with_suffix(".json").write_text(json.dumps(head))
+        return path.with_suffix(".png")
+
+    def curve(self, pictures: int, original: Image.Image | None) -> None:
+        """JPEG's, and the picture that samples show an answer to."""
+        rows = [
+            Record(
+                *self.run.values(), "JPEG", 0, "", f"quality={q}", f"picture{number}", name,
+                value + 0.1 * number,
+            )
+            for number in range(pictures)
+            for q in (5, 10, 20, 30, 50, 70, 90)
+            for name, value in [("bpp", 0.1 * (q / 5) ** 0.9), ("psnr", 21 + 3.4 * math.log(q / 4))]
+        ]  # fmt: skip
+        path = self.entry("context", 0, "", [], rows, status="done", kind="context")
+        if original:
+            original.save(path)
+
+
 def write_results(
     root: Path,
     *,
@@ -127,102 +201,39 @@ def write_results(
 ) -> None:
     """A results folder as the runner writes it. `diverged` has (method, seed, setting's place);
     methods named after YOTO are `swept` with the first seed; `picture` draws the samples."""
-    names = [axis["name"] for axis in axes]
-    display = {"measures": measures, "fronts": fronts, "axes": axes, "sample_line": ""}
     run = {"task": task, "preset": preset, "experiment": experiment}
-
-    def cell(method: str, seed: int, trained_for: tuple[Setting, ...], bad: bool) -> str:
-        identity = content_id([task, preset, experiment, method, seed, trained_for, version])
-        done = {
-            "id": identity,
-            "status": "diverged" if bad else "done",
-            "task": task,
-            "preset": preset,
-            "method": method,
-            "seed": seed,
-            "trained_for": trained_for,
-            "after": None,
-            "ledger": ledger_of(method, method in shared),
-            "provenance": PROVENANCE,
-        }
-        folder = root / "runs" / file_name(task) / file_name(method) / identity
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "done.json").write_text(json.dumps(done | {"reason": REASON} if bad else done))
-        return identity
-
-    def entry(
-        method: str, seed: int, setting: str, cells: list[str], rows: list[Record], **more: Any
-    ) -> Path:
-        identity = content_id([task, preset, experiment, method, seed, setting, cells])
-        path = root / "records" / file_name(task) / file_name(method) / f"{identity}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = dumps(rows)
-        head = {**run, "id": identity, "method": method, "seed": seed, "setting": setting}
-        head |= {"cells": cells, "outside": [], "display": display, "provenance": PROVENANCE}
-        head |= {"sha256": hashlib.sha256(text.encode()).hexdigest(), "time": at, "status": "done"}
-        head |= {"kind": "method", **more}
-        if head["status"] == "done":
-            path.write_text(text)
-        else:
-            head["reason"] = REASON
-        path.with_suffix(".json").write_text(json.dumps(head))
-        return path.with_suffix(".png")
-
-    def measured(method: str, seed: int, setting: Setting, network: Any, cell: str) -> list[Record]:
-        rows = []
-        for number in range(pictures):
-            hard = float(np.random.default_rng(number).standard_normal())
-            random = np.random.default_rng([seed, number, *network])
-            taken = values(method, setting, hard, random.standard_normal)
-            head = (*run.values(), method, seed, cell, format_setting(names, setting))
-            rows += [
-                Record(*head, f"picture{number}", name, value)
-                for name, value in taken.items()
-                if name not in without
-            ]
-        return rows
-
+    folder = Folder(
+        root=root, run=run, axes=axes, measures=measures, fronts=fronts, at=at, version=version
+    )
     middle = len(settings) // 2
     lost = {(method, seed) for method, seed, _ in diverged}
-    for method, seed, (place, setting) in itertools.product(
-        methods, seeds, enumerate([*settings, *swept])
-    ):
-        compared = place < len(settings)
+    places = list(enumerate([*settings, *swept]))
+    for method, seed, (place, setting) in itertools.product(methods, seeds, places):
+        compared, bad = place < len(settings), (method, seed, place) in diverged
         if not compared and ("yoto" not in method or seed != seeds[0]):
             continue
-        bad = (method, seed, place) in diverged
         trainer = "fixed_grid" if method == "single_model" else method
         fixed = {"fixed_grid": (setting,), "single_model": (settings[middle],)}.get(method, ())
-        own = cell(trainer, seed, fixed, bad or (not fixed and (method, seed) in lost))
+        gone = bad or (not fixed and (method, seed) in lost)
+        cell = folder.cell(trainer, seed, fixed, gone, trainer in shared)
         network = {"single_model": middle, "unconditioned": 0}.get(method, place)
-        rows = [] if bad else measured(method, seed, setting, (len(trainer), network), own)
-        beyond = [
-            f"{axis['name']} = {value:g}"
-            for axis, value in zip(axes, setting, strict=True)
-            if not axis["low"] <= value <= axis["high"]
-        ]
-        more = {"outside": ["λ is outside its range"] if place in outside else []}
-        if not compared:
-            more = {"outside": beyond, "kind": "swept"}
-        path = entry(
-            method, seed, format_setting(names, setting), [own], rows,
-            status="diverged" if bad else "done", **more,
+        text, rows = folder.setting(setting), []
+        for number in range(0 if bad else pictures):
+            hard = float(np.random.default_rng(number).standard_normal())
+            random = np.random.default_rng([seed, number, len(trainer), network])
+            taken = values(method, setting, hard, random.standard_normal)
+            head = (*run.values(), method, seed, cell, text, f"picture{number}")
+            rows += [Record(*head, name, v) for name, v in taken.items() if name not in without]
+        marks = ["λ is outside its range"] if place in outside else []
+        path = folder.entry(
+            method, seed, text, [cell], rows, status="diverged" if bad else "done",
+            outside=marks if compared else folder.beyond(setting),
+            kind="method" if compared else "swept",
         )  # fmt: skip
         if picture and not bad:
             picture(method, setting).save(path)
     if context:
-        rows = [
-            Record(
-                *run.values(), "JPEG", 0, "", f"quality={q}", f"picture{number}", name,
-                value + 0.1 * number,
-            )
-            for number in range(pictures)
-            for q in (5, 10, 20, 30, 50, 70, 90)
-            for name, value in [("bpp", 0.1 * (q / 5) ** 0.9), ("psnr", 21 + 3.4 * math.log(q / 4))]
-        ]  # fmt: skip
-        path = entry("context", 0, "", [], rows, kind="context")
-        if original:
-            original.save(path)
+        folder.curve(pictures, original)
 
 
 STYLE_AXES = [
@@ -306,5 +317,5 @@ def change(path: Path, **entries: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
 
 
-def said(built: Built, words: str) -> bool:
+def has_note(built: Built, words: str) -> bool:
     return any(words in note for note in built.notes)

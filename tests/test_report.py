@@ -20,10 +20,10 @@ from synthetic import (
     codec,
     draws,
     frame_of,
+    has_note,
     heads,
     page_of,
     report_of,
-    said,
     shown,
     style_settings,
     undrawn,
@@ -100,7 +100,7 @@ def test_a_measurement_that_changed_is_left_out_and_named(tmp_path: Path, harm: 
     assert [str(culprit) in sentence for sentence in run.damaged] == [True]
     with pytest.warns(UserWarning, match="left out"):
         (built,) = build(tmp_path)
-    assert said(built, "1 measurements are not what was written")
+    assert has_note(built, "1 measurements are not what was written")
 
 
 @pytest.mark.parametrize("harm", ["torn", "lacking", "cell"])
@@ -137,7 +137,7 @@ def test_the_newest_version_of_a_method_counts(tmp_path: Path) -> None:
     newest = built.summary[built.summary["method"] == "yoto"].reset_index(drop=True)
     pd.testing.assert_frame_equal(newest, new)
     assert built.run.superseded == 5
-    assert said(built, "5 older measurements")
+    assert has_note(built, "5 older measurements")
     yoto = built.savings.set_index("method").loc["yoto"]
     assert yoto["networks"] == 1  # the old version's network is not in the sum
 
@@ -202,7 +202,7 @@ def test_pairs_that_lack_a_partner_are_left_out_and_said(tmp_path: Path) -> None
     (built,) = build(tmp_path)
     assert set(built.comparisons["pairs"]) == {4}
     assert set(built.comparisons["unpaired"]) == {2}
-    assert said(built, "YOTO: 10 measured examples have no partner")
+    assert has_note(built, "YOTO: 10 measured examples have no partner")
 
 
 @pytest.mark.usefixtures("draws")
@@ -254,7 +254,7 @@ def test_seconds_of_a_shared_device_are_not_quoted(tmp_path: Path) -> None:
     assert math.isnan(costs.at["yoto", "seconds"])
     assert costs.at["fixed_grid", "seconds"] == 250.0
     assert costs.at["yoto", "flops_ratio"] == pytest.approx(0.4)
-    assert said(built, "No seconds are quoted of YOTO:")
+    assert has_note(built, "No seconds are quoted of YOTO:")
 
 
 def test_seconds_of_different_devices_have_no_ratio(tmp_path: Path) -> None:
@@ -297,4 +297,4 @@ def test_a_training_without_its_ledger_leaves_its_cost_open(
     costs = built.savings.set_index("method")
     assert costs.loc[["yoto", "all, each network once"], "flops"].isna().all()
     assert costs.at["yoto", "networks"] == 1
-    assert said(built, note)
+    assert has_note(built, note)

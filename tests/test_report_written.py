@@ -25,10 +25,10 @@ from synthetic import (
     codec,
     draws,
     frame_of,
+    has_note,
     heads,
     page_of,
     report_of,
-    said,
     shown,
     undrawn,
     write_results,
@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_are_counted_and_in_no_mean(tmp_path: Path) -
     assert built.summary["psnr"].map(math.isfinite).all()
     infinite = int((frame_of(tmp_path)["value"] == math.inf).sum())
     assert infinite > 0
-    assert said(built, f"{infinite} measured values")
+    assert has_note(built, f"{infinite} measured values")
 
 
 def test_the_diverged_are_shown_as_such(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_measure_without_rows_keeps_its_column_and_a_note(tmp_path: Path) -> N
     built = report_of(tmp_path, without=("lpips",))
     assert built.summary["lpips"].isna().all()
     assert "LPIPS (Alex)" in (built.folder / "summary.md").read_text()
-    assert said(built, "LPIPS (Alex) was not measured")
+    assert has_note(built, "LPIPS (Alex) was not measured")
     assert "LPIPS" in shown(terminal_tables([built])[2])
 
 
