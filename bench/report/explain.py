@@ -5,13 +5,12 @@ python run_bench.py report results --explain compression-quick/yoto/0.018
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from bench.report.compare import comparisons
-from bench.report.costs import GRID, with_ancestors
+from bench.report.costs import with_ancestors
 from bench.report.load import Results, Run
 from bench.report.reference import in_percent
 from bench.report.text import estimate, number, one_line, short
@@ -23,27 +22,25 @@ def explain(results: Results, row: str) -> str:
     REPORT is a report's folder, METHOD as results call it, SETTING as tables or records write it.
     ValueError names what there is instead.
     """
-    run, method, settings = _find(results, row)
+    run, method, settings = _named(results, row)
     compared = comparisons(run)
     lines: list[str] = []
-    used: set[str] = set()
-    entries = run.measured[run.measured["method"] == method]
+    cells: set[str] = set()
     for setting in settings:
-        at = entries[entries["setting"] == setting]
-        lines += ["", f"{run.folder}, {method}, {setting}"]
-        lines += _numbers(run, method, setting, compared)
-        lines += ["  records", *_records(at)]
-        behind = [at]
-        if method != GRID:
-            grid = run.measured[run.measured["method"] == GRID]
-            behind.append(grid[(grid["setting"] == setting) & grid["seed"].isin(at["seed"])])
-            lines += ["  records it is compared with", *_records(behind[-1])]
-        used |= {cell for part in behind for cells in part["cells"] for cell in cells}
-    lines += ["", *_trainings(run, used)]
-    return "\n".join(lines[1:])
+        at = run.measured[run.measured["setting"] == setting]
+        entries = at[at["method"] == method]
+        lines += [f"{run.folder}, {method}, {setting}"]
+        lines += [*_numbers(run, method, setting, compared), "  records", *_records(entries)]
+        if method != run.reference:
+            of_grid = (at["method"] == run.reference) & at["seed"].isin(entries["seed"])
+            lines += ["  records it is compared with", *_records(at[of_grid])]
+            entries = pd.concat([entries, at[of_grid]])
+        lines.append("")
+        cells |= {cell for used in entries["cells"] for cell in used}
+    return "\n".join([*lines, *_trainings(run, cells)])
 
 
-def _find(results: Results, row: str) -> tuple[Run, str, list[str]]:
+def _named(results: Results, row: str) -> tuple[Run, str, list[str]]:
     folder, _, rest = row.partition("/")
     run = next((run for run in results.runs if run.folder == folder), None)
     if run is None:
@@ -55,13 +52,17 @@ def _find(results: Results, row: str) -> tuple[Run, str, list[str]]:
         raise ValueError(f"{folder} has no method {rest.split('/')[0]!r}: it has {there}")
     method = max(methods, key=len)
     setting = rest[len(method) + 1 :]
-    of_method = set(run.measured.loc[run.measured["method"] == method, "setting"])
-    known = {s: (s, label, label.replace(" ", "")) for s, label in run.labels().items()}
-    found = [s for s in run.settings if s in of_method and (not setting or setting in known[s])]
-    if not found:
-        there = "; ".join(f"{label} ({s})" for s, (_, label, _) in known.items() if s in of_method)
+    measured = set(run.measured.loc[run.measured["method"] == method, "setting"])
+    labels = {s: label for s, label in run.labels().items() if s in measured}
+    settings = [
+        s
+        for s, label in labels.items()
+        if not setting or setting in (s, label, label.replace(" ", ""))
+    ]
+    if not settings:
+        there = "; ".join(f"{label} ({s})" for s, label in labels.items())
         raise ValueError(f"{method} was not measured at {setting!r}: there are {there}")
-    return run, method, found
+    return run, method, settings
 
 
 def _numbers(run: Run, method: str, setting: str, compared: pd.DataFrame) -> list[str]:
@@ -76,8 +77,8 @@ def _numbers(run: Run, method: str, setting: str, compared: pd.DataFrame) -> lis
         if gap := by_measure.get(name):
             digits, unit = (1, " %") if in_percent(style) else (style.digits, "")
             text = estimate(gap["gap"], (gap["low"], gap["high"]), digits, sign=True) + unit
-            said = ", ".join(filter(None, [gap["verdict"], gap["interval"]]))
-            line += f"; to the grid {text} ({gap['pairs']} pairs, {said})"
+            more = [f"{gap['pairs']} pairs", gap["verdict"], gap["interval"]]
+            line += f"; to the grid {text} ({', '.join(filter(None, more))})"
         lines.append(line)
     return lines
 
@@ -85,33 +86,33 @@ def _numbers(run: Run, method: str, setting: str, compared: pd.DataFrame) -> lis
 def _records(entries: pd.DataFrame) -> list[str]:
     lines = []
     for entry in entries.sort_values("seed").to_dict("records"):
-        where = entry["path"].with_suffix(".csv") if entry["status"] == "done" else entry["path"]
-        state = "" if entry["status"] == "done" else f", {entry['status']}: {entry['reason']}"
+        done = entry["status"] == "done"
+        state = "" if done else f", {entry['status']}: {entry['reason']}"
         lines += [
-            f"    {where}",
+            f"    {entry['path'].with_suffix('.csv') if done else entry['path']}",
             f"      seed {entry['seed']}{state}; from {', '.join(entry['cells'])}",
-            f"      {_made(entry['provenance'])}",
+            f"      {_made_with(entry['provenance'])}",
         ]
     return lines or ["    none"]
 
 
-def _trainings(run: Run, used: set[str]) -> list[str]:
+def _trainings(run: Run, cells: set[str]) -> list[str]:
     """The cells, and those they were continued from."""
     lines = ["trainings"]
-    wanted = with_ancestors(run, used)
+    wanted = with_ancestors(run, cells)
     for cell in run.cells[run.cells["cell"].isin(wanted)].to_dict("records"):
-        told = "; ".join(", ".join(f"{value:g}" for value in each) for each in cell["trained_for"])
+        settings = "; ".join(", ".join(f"{v:g}" for v in each) for each in cell["trained_for"])
         after = f", continued from {cell['after']}" if isinstance(cell["after"], str) else ""
         state = f": {cell['reason']}" if cell["reason"] else ""
         lines += [
             f"    {cell['path']}",
             f"      {cell['cell']}: {cell['method']}, seed {cell['seed']}, trained for "
-            f"{told or 'the whole range'}{after}; {cell['status']}{state}",
+            f"{settings or 'the whole range'}{after}; {cell['status']}{state}",
             f"      {_ledger(cell)}",
-            f"      {_made(cell['provenance'])}",
+            f"      {_made_with(cell['provenance'])}",
         ]
-    here = set(run.cells["cell"])
-    return lines + [f"    {cell}: no done.json in this folder" for cell in sorted(wanted - here)]
+    missing = sorted(wanted - set(run.cells["cell"]))
+    return lines + [f"    {cell}: no done.json in this folder" for cell in missing]
 
 
 def _ledger(cell: dict[str, Any]) -> str:
@@ -127,13 +128,9 @@ def _ledger(cell: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _made(provenance: dict[str, Any]) -> str:
+def _made_with(provenance: dict[str, Any]) -> str:
     """Commit, time, command and packages."""
     packages = (f"{name} {version}" for name, version in provenance.get("packages", {}).items())
-    facts: Iterable[str] = (
-        f"commit {provenance.get('commit') or 'unknown'}",
-        provenance.get("time", ""),
-        provenance.get("command", ""),
-        ", ".join(packages),
-    )
+    facts = [f"commit {provenance.get('commit') or 'unknown'}", provenance.get("time", "")]
+    facts += [provenance.get("command", ""), ", ".join(packages)]
     return "; ".join(one_line(fact) for fact in facts if fact)

@@ -16,15 +16,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 from PIL import Image, features
 
-from bench.report import Built
-from bench.report.costs import GRID
 from bench.report.load import Run
-from bench.report.markup import data_uri
 from bench.report.pictures import opened, sample_of
 from bench.report.reference import LOSS, in_percent
+from bench.report.rendering import data_uri
+from bench.report.sections import Built
 from bench.report.tables import main_measures
-from bench.report.text import estimate, measure_label, method_label, one_line
-from bench.report.verdict import under_test
+from bench.report.text import estimate, measure_label, one_line
 from bench.run.records import WHOLE
 
 SIDE = 384  # pixels of a picture shown: one to one on a wide screen
@@ -94,10 +92,8 @@ class Knob(NamedTuple):
     content: dict[str, Any] | None
     paths: list[Path]
 
-    def data(self, previews: Previews) -> dict[str, Any] | None:
+    def data(self, previews: Previews) -> dict[str, Any]:
         """The content as JSON, each different picture in it once."""
-        if self.content is None:
-            return None
         sources = list(dict.fromkeys(previews.sources[path] for path in self.paths))
         places = {source: place for place, source in enumerate(sources)}
 
@@ -114,37 +110,43 @@ class Knob(NamedTuple):
 def knob_of(report: Built) -> Knob:
     """The sliders of a report, without content where no method but the grid was measured."""
     run = report.run
-    methods = [method for method in run.methods if method != GRID]
+    methods = [method for method in run.methods if method != run.reference]
     if not methods or LOSS not in run.measures:
         return Knob(None, [])
-    shown = [LOSS, *(name for name in main_measures(run) if name != LOSS)]
+    shown = list(dict.fromkeys([LOSS, *main_measures(run)]))
     used = list(dict.fromkeys([*shown, *(name for front in run.fronts for name in front)]))
     points = _Points(report, used)
-    swept = set(run.swept["method"])
-    styles = {name: run.measures[name] for name in used}
+    first = run.under_test[0] if run.under_test else methods[0]
     content = {
         "axes": [
             {"name": one_line(a.name), "symbol": one_line(a.symbol), "low": a.low, "high": a.high}
             for a in run.axes
         ],
         "measures": {
-            name: {"name": one_line(s.label), "label": measure_label(s), "digits": s.digits}
-            for name, s in styles.items()
+            name: {
+                "name": one_line(run.measures[name].label),
+                "label": measure_label(run.measures[name]),
+                "digits": run.measures[name].digits,
+            }
+            for name in used
         },
         "shown": shown,
         "fronts": [list(front) for front in run.fronts],
         "rescored": points.linear,
-        "grid": points.of(GRID),
+        "grid": points.of(run.reference),
         "methods": [
-            {"label": method_label(method), "swept": method in swept, "points": points.of(method)}
+            {
+                "label": run.label(method),
+                "swept": method in set(run.swept["method"]),
+                "points": points.of(method),
+            }
             for method in methods
         ],
-        "first": methods.index(under_test(run) or methods[0]),
+        "first": methods.index(first),
         "start": list(run.centre or run.values(run.settings[len(run.settings) // 2])),
         "original": run.original,
     }
-    paths = points.paths + ([run.original] if run.original is not None else [])
-    return Knob(content, paths)
+    return Knob(content, points.paths + ([run.original] if run.original is not None else []))
 
 
 class _Points:
@@ -159,9 +161,9 @@ class _Points:
         self.measures = measures
         self.axes = [axis.name for axis in self.run.axes]
         self.paths: list[Path] = []
-        entries = pd.concat([self.run.measured, self.run.swept])
         self.failing = set(self.run.yardstick.failing if self.run.yardstick else ())
-        self.rows: dict[str, dict[str, list[dict[str, Any]]]] = {GRID: {}}
+        self.rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        entries = pd.concat([self.run.measured, self.run.swept]).sort_values("seed", kind="stable")
         for row in entries.to_dict("records"):
             self.rows.setdefault(row["method"], {}).setdefault(row["setting"], []).append(row)
 
@@ -182,36 +184,41 @@ class _Points:
             ends = (row["low"], row["high"])
             at[row["measure"]] = self._gap(row["measure"], row["gap"], ends, row["verdict"])
 
-    def of(self, method: str) -> list[dict[str, Any]]:
+    def of(self, method: str | None) -> list[dict[str, Any]]:
         """One per setting, in the order of coefficients."""
-        settings = sorted(self.rows[method], key=self.run.values)
-        return [self._point(method, setting) for setting in settings]
+        return (
+            [self._point(method, setting) for setting in self._settings(method)] if method else []
+        )
+
+    def _settings(self, method: str) -> list[str]:
+        return sorted(self.rows[method], key=self.run.values)
 
     def _point(self, method: str, setting: str) -> dict[str, Any]:
-        rows = self.rows[method][setting]
+        rows, run = self.rows[method][setting], self.run
         seeds = {row["seed"] for row in rows if row["status"] == "done"}
         kind = "compared" if any(row["kind"] == "method" for row in rows) else "between"
         point: dict[str, Any] = {
-            "at": list(self.run.values(setting)),
+            "at": list(run.values(setting)),
             "kind": "outside" if any(row["outside"] for row in rows) else kind,
-            **self._found(method, setting, seeds),
+            **self._measured(method, setting, seeds),
             "fails": setting in self.failing,
             "gaps": self.gaps.get((method, setting), {}),
             "seeds": len(seeds),
             "examples": self.examples.get((method, setting), 0),
         }
-        if method != GRID and self.rows[GRID]:
-            point["beside"] = beside = self._beside(setting, seeds)
-            own, fixed = (each["numbers"].get(LOSS) for each in (point, beside))
-            if not beside["exact"] and self.linear and own is not None and fixed is not None:
-                percent = in_percent(self.run.measures[LOSS])
-                gap = (own - fixed) * (100 / abs(fixed) if percent and fixed else 1.0)
+        if run.reference not in (None, method):
+            point["beside"] = fixed = self._nearest_fixed(setting, seeds)
+            losses = [each["numbers"].get(LOSS) for each in (point, fixed)]
+            if not fixed["exact"] and self.linear and None not in losses:
+                gap = losses[0] - losses[1]
+                if in_percent(run.measures[LOSS]) and losses[1]:
+                    gap *= 100 / abs(losses[1])
                 point["gaps"] = {LOSS: self._gap(LOSS, gap)}  # no interval is claimed for it
         return point
 
-    def _found(self, method: str, setting: str, seeds: set[int]) -> dict[str, Any]:
+    def _measured(self, method: str, setting: str, seeds: set[int]) -> dict[str, Any]:
         """Numbers over these seeds, and the picture of the first seed that has one."""
-        rows = sorted(self.rows[method][setting], key=lambda row: row["seed"])
+        rows = self.rows[method][setting]
         done = [row for row in rows if row["status"] == "done"]
         picture = next(filter(None, (sample_of(row["path"]) for row in done)), None)
         self.paths += [picture] if picture else []
@@ -221,19 +228,21 @@ class _Points:
             "picture": picture,
         }
 
-    def _beside(self, setting: str, seeds: set[int]) -> dict[str, Any]:
+    def _nearest_fixed(self, setting: str, seeds: set[int]) -> dict[str, Any]:
         """The fixed network trained nearest to `setting`, its loss scored with that setting."""
-        at = self.run.values(setting)
-        fixed = sorted(self.rows[GRID], key=self.run.values)
-        near = min(fixed, key=lambda each: self._distance(at, self.run.values(each)))
-        own = self.run.values(near)
-        found = self._found(GRID, near, seeds)
-        terms = self._means(GRID, near, seeds, self.axes)
-        if LOSS in found["numbers"] and self.linear:
-            found["numbers"][LOSS] += sum(
-                (new - old) * terms[name] for name, new, old in zip(self.axes, at, own, strict=True)
+        grid, at = str(self.run.reference), self.run.values(setting)
+        settings = self._settings(grid)
+        near = min(settings, key=lambda each: self._distance(at, self.run.values(each)))
+        trained_for = self.run.values(near)
+        content = self._measured(grid, near, seeds)
+        if LOSS in content["numbers"] and self.linear:
+            terms = self._means(grid, near, seeds, self.axes)
+            content["numbers"][LOSS] += sum(
+                (new - old) * terms[name]
+                for name, new, old in zip(self.axes, at, trained_for, strict=True)
             )
-        return {**found, "at": list(own), "exact": own == at, "index": fixed.index(near)}
+        place = {"exact": trained_for == at, "index": settings.index(near)}
+        return {**content, "at": list(trained_for), **place}
 
     def _distance(self, one: Sequence[float], other: Sequence[float]) -> float:
         """In units of the logarithmic axes' lengths."""
@@ -248,13 +257,13 @@ class _Points:
         self, method: str, setting: str, seeds: set[int], measures: Sequence[str]
     ) -> dict[str, float]:
         """Over examples and these seeds, of what was measured."""
-        found = {}
+        means = {}
         for measure in measures:
             keys = [(method, setting, measure, seed) for seed in sorted(seeds)]
             parts = [self.totals[key] for key in keys if key in self.totals]
             if parts:
-                found[measure] = sum(p[0] for p in parts) / sum(p[1] for p in parts)
-        return found
+                means[measure] = sum(p[0] for p in parts) / sum(p[1] for p in parts)
+        return means
 
     def _gap(
         self, measure: str, gap: float, ends: tuple[float, ...] = (), verdict: str = ""

@@ -12,26 +12,16 @@ NOTHING = "—"
 _GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 _GREEK += ["lambda", "mu", "nu", "xi", "", "pi", "rho", "", "sigma", "tau", "upsilon", "phi", "chi"]
 _GREEK += ["psi", "omega"]
+_IN_MATHS = {"Δ": "Delta", "Σ": "Sigma", "Λ": "Lambda", "×": "times", "±": "pm", "·": "cdot"}
+_IN_MATHS |= {"↑": "uparrow", "↓": "downarrow", "→": "to", "∞": "infty"}
+_IN_MATHS |= {chr(0x3B1 + place): name for place, name in enumerate(_GREEK) if name}
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
-    **{chr(0x3B1 + i): rf"$\{name}$" for i, name in enumerate(_GREEK) if name},
-    **{c: rf"$\{name}$" for c, name in {"Δ": "Delta", "Σ": "Sigma", "Λ": "Lambda"}.items()},
-    **{c: rf"$\{name}$" for c, name in {"×": "times", "±": "pm", "·": "cdot"}.items()},
-    **{c: rf"$\{name}$" for c, name in {"↑": "uparrow", "↓": "downarrow", "→": "to"}.items()},
+    **{c: rf"$\{name}$" for c, name in _IN_MATHS.items()},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": "$<$", ">": "$>$", "|": "$|$", "−": "$-$", "²": "$^2$", "³": "$^3$", "\u00a0": "~"},
-    **{
-        "[": "{[}",
-        "*": "{*}",
-        "—": "--",
-        "–": "--",
-        "†": r"\dag{}",
-        "‡": r"\ddag{}",
-        "ß": r"\ss{}",
-        "§": r"\S{}",
-        "°": r"$^\circ$",
-        "∞": r"$\infty$",
-    },
+    **{"[": "{[}", "*": "{*}", "—": "--", "–": "--", "†": r"\dag{}", "‡": r"\ddag{}"},
+    **{"ß": r"\ss{}", "§": r"\S{}", "°": r"$^\circ$"},
 }
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]|~$#"} | {"<": "&lt;", "&": "&amp;"})
 
@@ -95,9 +85,9 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 
-def escape(text: str) -> str:
+def escape(text: object) -> str:
     """Text that Markdown, tables included, shows as it is."""
-    return one_line(text).translate(_MARKDOWN)
+    return one_line(str(text)).translate(_MARKDOWN)
 
 
 def markdown_table(
@@ -108,37 +98,34 @@ def markdown_table(
 ) -> str:
     """A table of escaped cells, aligned in the source too; the first `left` columns lean left, and
     cells at (row, column) in `bold` are so."""
-    marked = [
-        [f"**{escape(cell)}**" if (r, c) in bold else escape(cell) for c, cell in enumerate(row)]
-        for r, row in enumerate(rows)
-    ]
-    cells = [[escape(cell) for cell in head], *marked]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
+    cells = [[escape(cell) for cell in head]]
+    for r, row in enumerate(rows):
+        texts = [escape(cell) for cell in row]
+        cells.append([f"**{text}**" if (r, c) in bold else text for c, text in enumerate(texts)])
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def line(row: Sequence[str]) -> str:
         padded = [
             cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        return "| " + " | ".join(padded) + " |"
+        return f"| {' | '.join(padded)} |\n"
 
-    rule = ["-" * width if i < left else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])]) + "\n"
+    return "".join(map(line, [cells[0], rule, *cells[1:]]))
 
 
 def latex(text: str) -> str:
     """Text that LaTeX sets as it is; what its standard fonts lack becomes its plain letters or a
     question mark."""
-    found = []
-    for character in one_line(text):
-        if character in _LATEX:
-            found.append(_LATEX[character])
-        elif character.isascii():
-            found.append(character)
-        else:
-            plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-            found.append("".join(_LATEX.get(c, c) for c in plain) or "?")
-    return "".join(found)
+
+    def known(character: str) -> str:
+        if character in _LATEX or character.isascii():
+            return _LATEX.get(character, character)
+        plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+        return "".join(_LATEX.get(c, c) for c in plain) or "?"
+
+    return "".join(map(known, one_line(text)))
 
 
 def latex_table(
@@ -154,13 +141,12 @@ def latex_table(
         return " & ".join(cells) + r" \\"
 
     ends = {sum(groups[: i + 1]) for i in range(len(groups) - 1)}
-    body = []
-    for r, row in enumerate(rows):
-        cells = [latex(cell) for cell in row]
-        body.append(line(rf"\textbf{{{t}}}" if (r, c) in bold else t for c, t in enumerate(cells)))
-        if r + 1 in ends:
-            body.append(r"\addlinespace")
     columns = "l" * left + "r" * (len(head) - left)
     lines = ["% \\usepackage{booktabs}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    lines += [line(map(latex, head)), r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
-    return "\n".join(lines) + "\n"
+    lines += [line(map(latex, head)), r"\midrule"]
+    for r, row in enumerate(rows):
+        cells = map(latex, row)
+        lines.append(line(rf"\textbf{{{t}}}" if (r, c) in bold else t for c, t in enumerate(cells)))
+        if r + 1 in ends:
+            lines.append(r"\addlinespace")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"

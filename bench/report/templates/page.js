@@ -12,9 +12,9 @@
     "but another of the fixed networks does better here (the reference fails), so that nothing " +
     "is called better or worse";
 
-  const make = (name, text = "", kind = "") => {
+  const make = (name, content = "", kind = "") => {
     const element = document.createElement(name);
-    element.textContent = text;
+    element.append(...[content].flat());
     if (kind) element.className = kind;
     return element;
   };
@@ -100,10 +100,7 @@
         const here = method.points.filter((each) => each.at[i] === value);
         return here.some((each) => each.kind === "compared") ? "compared" : "between";
       });
-      const box = make("div", "", "slider");
-      const head = make("p");
       const shown = make("span", "", "value");
-      const rail = make("div", "", "rail");
       const input = make("input");
       Object.assign(input, { type: "range", min: 0, max: values.length - 1, step: 1 });
       input.ariaLabel = `${axis.symbol}, the coefficient of ${axis.name}`;
@@ -113,11 +110,10 @@
         move(nearest(method.points.filter((each) => each.at[i] === value), point));
         speak();
       });
-      head.append(make("span", axis.symbol, "symbol"), " = ", shown);
-      head.append(` coefficient of ${axis.name}`);
-      rail.append(input, scaleOf(values, kinds, i));
-      box.append(head, rail);
-      holder.append(box);
+      const symbol = make("span", axis.symbol, "symbol");
+      const head = make("p", [symbol, " = ", shown, ` coefficient of ${axis.name}`]);
+      const rail = make("div", [input, scaleOf(values, kinds, i)], "rail");
+      holder.append(make("div", [head, rail], "slider"));
       return (at) => {
         const place = values.indexOf(at[i]);
         input.value = place;
@@ -128,7 +124,6 @@
 
     // The rail, solid over the range trained for, with a mark and a label per value.
     function scaleOf(values, kinds, i) {
-      const scale = make("div", "", "ticks");
       const last = Math.max(1, values.length - 1);
       const left = (place) => `${(100 * place) / last}%`;
       const range = make("div", "", "range");
@@ -136,15 +131,14 @@
       range.hidden = !inside.length;
       range.style.left = left(inside[0] ?? 0);
       range.style.right = left(last - (inside.at(-1) ?? last));
-      scale.append(range);
       const ticks = values.map((value, place) => {
         const fails = method.points.some((each) => each.at[i] === value && each.fails);
-        const tick = make("span", "", `tick ${kinds[place]}${fails ? " fails" : ""}`);
+        const label = make("span", plain(value));
+        const tick = make("span", label, `tick ${kinds[place]}${fails ? " fails" : ""}`);
         tick.style.left = left(place);
-        tick.append(make("span", plain(value)));
         return tick;
       });
-      scale.append(...ticks);
+      const scale = make("div", [range, ...ticks], "ticks");
       scale.ariaHidden = "true";
       new ResizeObserver(() => thin(ticks)).observe(scale);
       return scale;
@@ -169,60 +163,50 @@
       section.dataset.place = point.kind;
       for (const set of sliders) set(point.at);
       const [head, why] = PLACES[point.kind];
-      const place = find(".place");
-      place.className = `place ${point.kind}`;
-      const beside = point.beside;
-      const fixed = beside?.exact ? "a fixed network was" : "no fixed network was";
-      place.children[0].textContent = `${head}:`;
+      const fixed = point.beside;
+      const which = fixed?.exact ? "a fixed network was" : "no fixed network was";
       const but = point.fails ? "; " + FAILS : "";
-      place.children[1].textContent = `${why}${fixed} trained for it${but}.`;
+      find(".place").className = `place ${point.kind}`;
+      find(".place strong").textContent = `${head}:`;
+      find(".place span").textContent = `${why}${which} trained for it${but}.`;
       picture(".own", point, method.label, `told ${named(point.at)}`);
-      if (beside) {
-        const what = beside.exact ? "Fixed network" : "Nearest fixed network";
-        picture(".beside", beside, what, `trained for ${named(beside.at)}`);
-      }
-      find(".picture.beside").hidden = !beside || !data.pictures.length;
+      const title = fixed?.exact ? "Fixed network" : "Nearest fixed network";
+      picture(".beside", fixed, title, fixed && `trained for ${named(fixed.at)}`);
       for (const who of section.querySelectorAll(".who")) who.textContent = method.label;
-      numbers(beside);
+      numbers(fixed);
       chart();
     }
 
-    function picture(selector, from, title, told) {
+    function picture(selector, from, title, detail) {
       const figure = find(`.picture${selector}`);
       const image = figure.querySelector("img");
-      const [name, detail] = figure.querySelector("figcaption").children;
-      name.textContent = title;
-      detail.textContent = told;
-      figure.hidden = !data.pictures.length;
+      figure.hidden = !from || !data.pictures.length;
+      if (figure.hidden) return;
       const source = data.pictures[from.picture];
-      show(image, source, `${title}, ${told}`);
+      figure.querySelector("b").textContent = title;
+      figure.querySelector("span").textContent = detail;
+      image.alt = `${title}, ${detail}`;
+      image.hidden = !source;
+      if (source) image.src = source;
       image.nextSibling?.remove();
       if (!source) image.after(from.status === "done" ? "no picture" : from.status);
     }
 
-    function show(image, source, alt) {
-      image.hidden = !source;
-      image.alt = alt;
-      if (source) image.src = source;
-    }
-
-    function numbers(beside) {
+    function numbers(fixed) {
       const rows = data.shown.map((name) => {
         const { label, digits } = data.measures[name];
-        const row = make("tr");
         const head = make("th", label);
         head.scope = "row";
-        row.append(head, make("td", written(point.numbers[name], digits), "own"));
-        row.append(make("td", written(beside?.numbers[name], digits), "beside"));
-        row.append(gap(point.gaps[name]));
-        return row;
+        const mine = make("td", written(point.numbers[name], digits), "own");
+        const theirs = make("td", written(fixed?.numbers[name], digits), "beside");
+        return make("tr", [head, mine, theirs, gap(point.gaps[name])]);
       });
       find(".numbers tbody").replaceChildren(...rows);
       const counted = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
       let basis = point.status === "done" ? "" : `${method.label} ${point.status} here. `;
       basis += `Means over ${counted(point.seeds, "seed")} and ${counted(point.examples, "example")}.`;
-      if (beside && !beside.exact) {
-        basis += ` The fixed network was trained for ${named(beside.at)}`;
+      if (fixed && !fixed.exact) {
+        basis += ` The fixed network was trained for ${named(fixed.at)}`;
         basis += data.rescored
           ? `; its loss is scored with ${named(point.at)}, so that the two can be compared.`
           : ": its loss is that of its own coefficients.";
@@ -230,26 +214,23 @@
       find(".basis").textContent = basis;
     }
 
-    function gap(found) {
-      const cell = make("td", "—");
-      if (!found) return cell;
-      cell.textContent = `${found.gap} `;
-      if (found.ends) cell.append(make("small", found.ends), " ");
-      if (found.verdict) cell.append(make("span", found.verdict, `v ${found.verdict}`));
-      return cell;
+    function gap(known) {
+      if (!known) return make("td", "—");
+      const ends = known.ends ? [make("small", known.ends), " "] : [];
+      const mark = known.verdict ? [make("span", known.verdict, `v ${known.verdict}`)] : [];
+      return make("td", [`${known.gap} `, ...ends, ...mark]);
     }
 
     // Once the slider rests: a reader should hear where it came to, not all that it passed.
     function speak() {
       clearTimeout(speaking);
       speaking = setTimeout(() => {
-        const cells = [...find(".numbers tbody").rows].map((row) =>
-          [...row.cells].map((cell) => cell.textContent.trim()),
-        );
-        const said = cells.map(
-          ([name, own, fixed, found]) => `${name}: ${own}, fixed ${fixed}, gap ${found}`,
-        );
-        find(".spoken").textContent = `${named(point.at)}. ${PLACES[point.kind][0]}. ${said.join(". ")}.`;
+        const sentences = [...find(".numbers tbody").rows].map((row) => {
+          const [name, mine, theirs, gap] = [...row.cells].map((cell) => cell.textContent.trim());
+          return `${name}: ${mine}, fixed ${theirs}, gap ${gap}.`;
+        });
+        const place = `${named(point.at)}. ${PLACES[point.kind][0]}.`;
+        find(".spoken").textContent = [place, ...sentences].join(" ");
       }, 400);
     }
 
@@ -259,10 +240,9 @@
       if (!data.fronts.length) return;
       const [x, y] = data.fronts[front.value || 0];
       const svg = find(".chart svg");
-      const has = (each) => each.numbers[x] !== undefined && each.numbers[y] !== undefined;
-      const own = method.points.filter(has);
-      const fixed = data.grid.filter(has);
-      const all = [...own, ...fixed];
+      const has = (each) => each?.numbers[x] !== undefined && each.numbers[y] !== undefined;
+      const series = { beside: data.grid.filter(has), own: method.points.filter(has) };
+      const all = Object.values(series).flat();
       svg.replaceChildren();
       if (!all.length) return;
       const across = scale(all.map((each) => each.numbers[x]), 52, 354);
@@ -278,11 +258,10 @@
         draw(svg, "line", { class: "grid", x1: 52, x2: 354, y1: py, y2: py });
         draw(svg, "text", { x: 46, y: py + 4, "text-anchor": "end" }, plain(value));
       }
-      const { label: below } = data.measures[x];
-      const { label: beside } = data.measures[y];
+      const [below, left] = [x, y].map((name) => data.measures[name].label);
       draw(svg, "text", { x: 203, y: 292, "text-anchor": "middle" }, below);
-      draw(svg, "text", { transform: "translate(10 129) rotate(-90)", "text-anchor": "middle" }, beside);
-      for (const [points, who] of [[fixed, "beside"], [own, "own"]]) {
+      draw(svg, "text", { transform: "translate(10 129) rotate(-90)", "text-anchor": "middle" }, left);
+      for (const [who, points] of Object.entries(series)) {
         if (data.axes.length === 1 && points.length > 1) {
           const line = [...points].sort((a, b) => a.at[0] - b.at[0]).map(spot);
           draw(svg, "path", { class: who, d: `M${line.join("L")}` });
@@ -292,19 +271,18 @@
         }
       }
       // The fixed network's place is that of its own coefficients.
-      const pair = [point, point.beside && data.grid[point.beside.index]];
-      const ends = pair.map((each) => each && has(each) && spot(each));
-      if (ends[0] && ends[1]) {
-        const [[x1, y1], [x2, y2]] = ends;
+      const pair = { own: point, beside: data.grid[point.beside?.index] };
+      const ends = Object.entries(pair).filter(([, each]) => has(each));
+      if (ends.length === 2) {
+        const [[x1, y1], [x2, y2]] = ends.map(([, each]) => spot(each));
         draw(svg, "line", { class: "join", x1, y1, x2, y2 });
       }
-      ends.forEach((end, i) => {
-        if (!end) return;
-        const [cx, cy] = end;
-        draw(svg, "circle", { class: `now ${i ? "beside" : "own"}`, cx, cy, r: 8 });
-      });
-      const said = `${beside} against ${below}: ${method.label} and the fixed networks.`;
-      svg.setAttribute("aria-label", `${said} The numbers stand in the table beside it.`);
+      for (const [who, each] of ends) {
+        const [cx, cy] = spot(each);
+        draw(svg, "circle", { class: `now ${who}`, cx, cy, r: 8 });
+      }
+      const about = `${left} against ${below}: ${method.label} and the fixed networks.`;
+      svg.setAttribute("aria-label", `${about} The numbers stand in the table beside it.`);
     }
 
     function mark(svg, [cx, cy], who, kind) {
@@ -314,20 +292,14 @@
       } else draw(svg, "circle", { class: `${who} ${kind}`, cx, cy, r: kind === "between" ? 2.5 : 4 });
     }
 
-    const original = find(".picture.original");
-    original.hidden = data.original === null;
-    if (data.original !== null) {
-      show(original.querySelector("img"), data.pictures[data.original], "The original picture");
-      original.querySelector("b").textContent = "Original";
-      original.querySelector("span").textContent = "what both were given";
-    }
+    const original = data.original === null ? null : { picture: data.original };
+    picture(".original", original, "Original", "what both were given");
     find(".preview").textContent = data.preview;
     for (const image of section.querySelectorAll(".picture img")) {
       image.addEventListener("load", () => {
-        const enlarged = image.clientWidth > 2 * image.naturalWidth;
-        image.classList.toggle("pixels", enlarged);
-        const shape = image.naturalWidth / image.naturalHeight;
-        image.parentElement.style.setProperty("--shape", shape);
+        const { clientWidth, naturalWidth, naturalHeight } = image;
+        image.classList.toggle("pixels", clientWidth > 2 * naturalWidth);
+        image.parentElement.style.setProperty("--shape", naturalWidth / naturalHeight);
       });
     }
     choose(data.first);
@@ -349,21 +321,17 @@
     const rough = (to - from) / 4;
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
-    const found = [];
-    for (let i = Math.ceil(from / step); i * step <= to; i++) found.push(tidy(i * step));
-    return found;
+    const first = Math.ceil(from / step);
+    const count = Math.floor(to / step) - first + 1;
+    return Array.from({ length: count }, (_, i) => tidy((first + i) * step));
   }
 
   function decades(from, to) {
     const factors = to - from < 1.6 ? [1, 2, 5] : to - from < 3 ? [1, 3] : [1];
-    const found = [];
-    for (let power = Math.floor(from); power <= to; power++) {
-      for (const factor of factors) {
-        const value = tidy(factor * 10 ** power);
-        if (Math.log10(value) >= from && Math.log10(value) <= to) found.push(value);
-      }
-    }
-    return found;
+    const powers = Array.from({ length: Math.ceil(to - from) + 1 }, (_, i) => Math.floor(from) + i);
+    return powers
+      .flatMap((power) => factors.map((factor) => tidy(factor * 10 ** power)))
+      .filter((value) => Math.log10(value) >= from && Math.log10(value) <= to);
   }
 
   const tidy = (value) => Number(value.toPrecision(6));

@@ -1,0 +1,144 @@
+"""From the files of a run to its report: tables, figures and the pages that link them.
+
+    built = build(Path("results"))              results/report/<task>-<preset>/report.md
+
+Needs only what lies in the results folders: no torch, no task.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from bench.files import drawing_to_files, guarded, printable, write_atomic
+from bench.report import lengths, page, verdict
+from bench.report.headings import origin, setting_labels, size_line
+from bench.report.load import Run, load_results
+from bench.report.notes import notes
+from bench.report.rendering import markdown
+from bench.report.sections import (
+    MORE,
+    TITLES,
+    Built,
+    Frames,
+    by_section,
+    frames_of,
+    sheets_of,
+)
+from bench.report.text import escape
+
+NARROW = ("front_", "headline", "quality", "break_even", "cross")  # figures a column wide
+Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
+
+
+def build(
+    *roots: Path, out: Path | None = None, only: set[tuple[str, str, str]] | None = None
+) -> list[Built]:
+    """Write the reports of everything in the results folders `roots`, read as one, and the page
+    of them all; [] where nothing is measured.
+
+    `out` defaults to `report` in the first root. `only` names the (task, preset, experiment)s to
+    write and return; the page shows the others as they were. FileNotFoundError and ValueError as
+    `load_results`.
+    """
+    results = load_results(*roots)
+    if out is None:
+        out = roots[0] / "report"
+        _refuse_outside(roots[0], [out, *(out / run.folder for run in results.runs)])
+    wanted = [only is None or run.key in only for run in results.runs]
+    reports = [
+        _report(run, out / run.folder, write=write)
+        for run, write in zip(results.runs, wanted, strict=True)
+    ]
+    if reports:
+        command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
+        write_atomic(out / "index.html", page.page(results, reports, command))
+    return [report for report, write in zip(reports, wanted, strict=True) if write]
+
+
+def _report(run: Run, folder: Path, *, write: bool) -> Built:
+    frames = frames_of(run)
+    trained_out = None if run.lengths.empty else lengths.trained_out(run)
+    sentence = verdict.verdict_sentence(run, frames["overall"], trained_out=trained_out)
+    facts = notes(run, frames["comparisons"], frames["overall"], frames["savings"])
+    report = Built(
+        run=run, folder=folder, paths=[], sentence=sentence, notes=facts, frames=frames,
+        sheets=sheets_of(run, frames),
+    )  # fmt: skip
+    if not write:
+        report.paths.extend(sorted(folder.glob("*.*")))
+        return report
+    if trained_out is not None:
+        same_loss = lengths.same_loss(run, frames["quality"])
+        frames = frames | {"trained_out": trained_out, "same_loss": same_loss}
+    files = _write(report, frames)
+    report.paths.extend(folder / name for name in files)
+    return report
+
+
+def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
+    """The files by name, the page first."""
+    with drawing_to_files():
+        from bench.report.plots import figures
+    files: dict[str, str | bytes] = {f"{name}.csv": csv_of(frames[name]) for name in frames}
+    bullets = [f"- {escape(note)}" for note in report.notes]
+    for section in report.sections:
+        sheet = report.sheets[section.name]
+        lines = [section.words, "", sheet.markdown(), *bullets, ""]
+        files[f"{section.name}.md"] = "\n".join(lines)
+        files[f"{section.name}.tex"] = sheet.latex()
+    needed = ("summary", "comparisons", "overall", "quality")
+    drawn = figures(report.run, *(frames[name] for name in needed))
+    files = {"report.md": _page(report, sorted(files), drawn), **files}
+    for name, endings in drawn.items():
+        files |= {f"{name}.{ending}": data for ending, data in endings.items()}
+    for path in report.folder.glob("*.*"):  # of an earlier build
+        ours = path.suffix in (".svg", ".png", ".gif") or path.stem in TITLES
+        if ours and path.name not in files:
+            path.unlink()
+    for name, content in files.items():
+        write_atomic(report.folder / name, content)
+    return files
+
+
+def _page(report: Built, files: list[str], drawn: Drawn) -> str:
+    """The report's Markdown page: the verdict, what to know first, then tables and figures."""
+    run = report.run
+    sections = [
+        (section, Markup(report.sheets[section.name].markdown())) for section in report.sections
+    ]
+    pictures = {
+        name: next(ending for ending in ("gif", "png", "svg") if ending in endings)
+        for name, endings in drawn.items()
+    }
+    labels = setting_labels(run)
+    return markdown(
+        "report.md", run=run, report=report, size=size_line(run), sections=sections,
+        figures=by_section(drawn, report.sections), more=MORE, drawn=drawn, pictures=pictures,
+        narrow=NARROW, files=files, origin=origin(run),
+        settings={labels[setting]: setting for setting in run.settings if len(run.axes) > 1},
+    )  # fmt: skip
+
+
+def csv_of(frame: pd.DataFrame) -> str:
+    """A frame as CSV that no spreadsheet computes: a text cell or heading that begins like a
+    formula (`=`, `+`, `-`, `@`, a tab, a line break) gets an apostrophe before it, control
+    characters are written out (`\\n`), and numbers stay as they are."""
+
+    def safe(cell: object) -> object:
+        return guarded(printable(cell)) if isinstance(cell, str) else cell
+
+    texts = frame.select_dtypes(exclude="number").columns
+    cells = frame.assign(**{name: frame[name].map(safe) for name in texts})
+    return cells.rename(columns=safe).to_csv(index=False, lineterminator="\n")
+
+
+def _refuse_outside(root: Path, folders: Iterable[Path]) -> None:
+    """A results folder of somebody else's may hold a link in the place of its report."""
+    for folder in folders:
+        if not folder.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{folder} leads out of {root}: remove the link or choose --out")

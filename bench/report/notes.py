@@ -1,0 +1,202 @@
+"""What a reader must know before believing the tables, one sentence each; plain text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from bench.report.compare import LOST
+from bench.report.costs import ALL
+from bench.report.headings import SIGN, examples
+from bench.report.load import Run
+from bench.report.reference import setting_words
+from bench.report.stats import ENOUGH_SEEDS
+from bench.report.text import one_line
+
+
+def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
+    """All that apply; the frames are `comparisons`, `overall` and `savings`."""
+    return [
+        *_design(run),
+        *_lost(run),
+        *_without_a_pair(run, gaps),
+        *_without_a_front(run, overall),
+        *_costs(run, saving[saving["method"] != ALL]),
+        *_devices(run, saving),
+        *_left_out(run),
+        *_infinite(run),
+        *_failing(run),
+    ]
+
+
+def warnings(run: Run, examined: pd.DataFrame) -> list[str]:
+    """What stands before all other notes: too few seeds, and settings of which nothing is said."""
+    few = (
+        f"{len(run.seeds)} of {ENOUGH_SEEDS} seeds: all of this is orientation, and nothing is "
+        "called better, equal or worse."
+    )
+    return [few] * (len(run.seeds) < ENOUGH_SEEDS) + [
+        f"{SIGN.strip()} The reference fails at {setting_words(run, row['setting'])}, where "
+        f"nothing is called better or worse: {row['why']}."
+        for row in examined[examined["fails"].astype(bool)].to_dict("records")
+    ]
+
+
+def _design(run: Run) -> Iterator[str]:
+    for name, constant in run.constant.items():
+        yield f"{one_line(name)} = {constant:g} at every setting."
+    count, seeds = examples(run), len(run.seeds)
+    if seeds == 1:
+        yield (
+            f"One seed, {count} examples: intervals are over examples only (BCa), and nothing "
+            "here says how much another seed would change."
+        )
+    elif seeds < ENOUGH_SEEDS:
+        yield (
+            f"{seeds} seeds, {count} examples: means are over both, intervals over examples only "
+            "(BCa, the seeds averaged), for so few seeds say little of the next."
+        )
+    else:
+        yield (
+            f"{seeds} seeds, {count} examples: means and intervals are over both (hierarchical "
+            "bootstrap)."
+        )
+    if (splits := set(run.measured["split"])) != {"test"}:
+        yield f"Measured on the {' and '.join(sorted(splits))} split: to choose by only."
+    if run.measured.groupby(["method", "setting"])["seed"].nunique().nunique() > 1:
+        yield "Not every method has every seed yet: the seeds are unequal in number."
+    for name in run.measures.keys() - set(run.records["measure"]):
+        yield (
+            f"{one_line(run.measures[name].label)} was not measured (for want of its weights, or "
+            "because the run is unfinished): its column is empty."
+        )
+    if outside := sorted({s for sentences in run.measured["outside"] for s in sentences}):
+        yield f"† outside the range of coefficients trained for: {'; '.join(outside)}."
+
+
+def _lost(run: Run) -> Iterator[str]:
+    gone = run.measured["status"].isin(LOST)
+    lost = run.measured[gone]
+    for (method, status, why), rows in lost.groupby(["method", "status", "reason"]):
+        places = []
+        for setting, entries in rows.groupby("setting"):
+            seeds = ", ".join(str(seed) for seed in sorted(entries["seed"]))
+            places.append(f"{one_line(setting)} (seed {seeds})")
+        there = run.measured["setting"].isin(rows["setting"]) & (run.measured["method"] == method)
+        some = (there & ~gone).any()
+        yield (
+            f"{'‡ ' if some else ''}{status.capitalize()}: {run.label(method)} at "
+            + ", ".join(places)
+            + (f": {one_line(why)}" if why else "")
+            + ("; the numbers are the other seeds'." if some else ".")
+        )
+
+
+def _without_a_pair(run: Run, gaps: pd.DataFrame) -> Iterator[str]:
+    if run.reference is None:
+        yield "There is no fixed grid in this run: no gaps and no ratios can be given."
+        return
+    for method, part in gaps.groupby("method"):
+        if lost := part.groupby("setting")["unpaired"].max().sum():
+            yield (
+                f"{run.label(method)}: {int(lost)} measured examples have no partner in the fixed "
+                "grid (same setting, seed and example) and are in no gap."
+            )
+
+
+def _without_a_front(run: Run, overall: pd.DataFrame) -> Iterator[str]:
+    refused = overall[(overall["bd_reason"] != "") & overall["bd_rate"].notna().any()]
+    for reason, rows in refused.groupby("bd_reason"):
+        yield f"No BD-rate for {_listed(run, rows['method'])}: {reason}."
+
+
+def _costs(run: Run, saving: pd.DataFrame) -> Iterator[str]:
+    untimed: list[str] = []
+    of_grid = saving.loc[saving["method"] == run.reference, "settings"]
+    for row in saving.to_dict("records"):
+        label = run.label(row["method"])
+        if row["missing_cells"]:
+            yield (
+                f"{label}: {row['missing_cells']} of its trainings have no done.json in this "
+                "folder, so its cost is unknown."
+            )
+        elif math.isnan(row["flops"]):
+            yield (
+                f"{label}: a training (diverged, as a rule) left no ledger, so the cost is unknown."
+            )
+        elif math.isnan(row["seconds"]):
+            untimed.append(row["method"])
+        if len(of_grid) and row["settings"] != of_grid.iloc[0]:
+            yield (
+                f"{label} was measured at {row['settings']} settings and the fixed grid at "
+                f"{of_grid.iloc[0]}: their costs are not for the same work."
+            )
+    if untimed:
+        yield (
+            f"No seconds are quoted of {_listed(run, untimed)}: a training shared its device with "
+            "another or was not timed."
+        )
+
+
+def _devices(run: Run, saving: pd.DataFrame) -> Iterator[str]:
+    devices = saving.loc[saving["method"] == ALL, "device"].iloc[0]
+    if ";" in devices:
+        yield f"Trained on different devices ({devices}): seconds are compared on one only."
+    if run.measured.loc[run.measured["status"] == "done", "answering_flops"].isna().any():
+        yield (
+            "What a method does to answer for a setting (a search, say) was not counted in all of "
+            "these measurements: then it is in no cost, and neither is the tuning of its levers."
+        )
+    tuned = saving.loc[saving["tuning_variants"] > 0, "method"]
+    if len(tuned) and run.tuned_reference is None:
+        yield (
+            f"The levers of {_listed(run, tuned)} were found by trying variants, and the fixed "
+            "grid has none: measure a tuned grid beside it, which has the same right."
+        )
+    kinds = sorted({kind for kind in run.measured["device"] if kind})
+    if len(kinds) > 1:
+        yield (
+            f"Measured on different kinds of device ({one_line(', '.join(kinds))}): coded bytes of "
+            "one may differ from those of the other."
+        )
+
+
+def _left_out(run: Run) -> Iterator[str]:
+    if run.damaged:
+        yield (
+            f"{len(run.damaged)} measurements are not what was written and were left out: "
+            f"{one_line(run.damaged[0])}."
+        )
+    if run.superseded:
+        yield (
+            f"{run.superseded} older measurements of changed methods lie in the folder and were "
+            "left out: the newest count."
+        )
+    if run.not_finite:
+        yield f"{run.not_finite} measured values are not finite and in no mean."
+
+
+def _infinite(run: Run) -> Iterator[str]:
+    for measure, rows in run.infinite.groupby("measure"):
+        counts = rows.groupby("method").size()
+        by_method = ", ".join(f"{run.label(method)} {n}" for method, n in counts.items())
+        yield (
+            f"{one_line(run.measures[measure].label)} is infinite in some rows ({by_method}): "
+            "each mean is of the others (how many are missing stands beside it), gaps are of rows "
+            "that both sides have, and fronts of rows that all have."
+        )
+
+
+def _failing(run: Run) -> Iterator[str]:
+    if run.yardstick and run.yardstick.failing:
+        failing = ", ".join(setting_words(run, setting) for setting in run.yardstick.failing)
+        yield (
+            f"§ the reference fails at {failing}: another network of the grid is better there than "
+            "the one trained for it, beyond the margin; no method is judged there."
+        )
+
+
+def _listed(run: Run, methods: Iterable[str]) -> str:
+    return ", ".join(map(run.label, methods))

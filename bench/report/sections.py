@@ -1,0 +1,187 @@
+"""The report as one list: what stands under which title, and which figures beside it.
+
+A new table is a function that makes its `Sheet`, an entry in SECTIONS and a paragraph in
+`templates/words.md`; a new figure is a drawing function in `plots.py` and its name in SECTIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from bench.report import compare, costs, reference, tables, versus
+from bench.report.load import Run
+from bench.report.rendering import source
+from bench.report.sheet import Sheet
+
+Frames = dict[str, pd.DataFrame]
+MORE = "more"  # figures beside no table
+
+
+def _words() -> dict[str, list[str]]:
+    """The paragraphs of `words.md`, Markdown, by section: above the table, and below it."""
+    _, *parts = source("words.md").split("## ")
+    texts = (part.partition("\n")[::2] for part in parts)
+    return {name: [" ".join(p.split()) for p in text.split("\n\n")] for name, text in texts}
+
+
+WORDS = _words()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table and what stands around it.
+
+    frame: its answers, from the run and the frames of the sections above, which are written as
+        `<name>.csv`; None where they are those of the section `shows`.
+    figures: captions by how the figures' names begin. folded: closed on the page until asked for.
+    """
+
+    name: str
+    title: str
+    sheet: Callable[[Run, pd.DataFrame], Sheet]
+    frame: Callable[[Run, Frames], pd.DataFrame] | None = None
+    shows: str = ""
+    figures: dict[str, str] = field(default_factory=dict)
+    folded: bool = False
+
+    @property
+    def words(self) -> str:
+        return WORDS[self.name][0]
+
+    @property
+    def after(self) -> str:
+        return " ".join(WORDS[self.name][1:])
+
+
+SECTIONS = [
+    Section(
+        "reference",
+        "The reference examined",
+        tables.reference_sheet,
+        lambda run, _: reference.examine(run),
+    ),
+    Section(
+        "overall",
+        "Lost and saved",
+        tables.overall_sheet,
+        lambda run, _: compare.overall(run),
+        figures={
+            "headline": "Share of the benefit lost at matching coefficients (0 the grid, 1 its "
+            "middle network for all) against compute, mean and worst setting, one point a method",
+            "heat": "Loss gap of every method at every setting with its verdict, and the share of "
+            "the benefit lost",
+        },
+    ),
+    Section(
+        "versus",
+        "Method against method",
+        tables.versus_sheet,
+        lambda run, frames: versus.versus(run, frames["overall"]),
+    ),
+    Section(
+        "knob",
+        "Front and knob",
+        tables.knob_sheet,
+        shows="overall",
+        figures={
+            "front_": "Trade-off front: every method",
+            "cross_": "Told one setting, scored with another",
+            "sweep_": "One network, its coefficients moving",
+        },
+    ),
+    Section(
+        "comparisons",
+        "Gap to one network per setting",
+        tables.gaps_sheet,
+        lambda run, _: compare.comparisons(run),
+        figures={"gap": "Gap to the fixed grid against the coefficient"},
+    ),
+    Section(
+        "summary",
+        "Quality at the same coefficients",
+        tables.summary_sheet,
+        lambda run, _: compare.summary(run),
+        figures={
+            "measures": "Every measure against the coefficient",
+            "samples": "What the models make of the first test example",
+        },
+        folded=True,
+    ),
+    Section(
+        "quality",
+        "Quality against compute",
+        tables.quality_sheet,
+        lambda run, _: compare.quality_compute(run),
+        figures={
+            "quality": "Quality against compute: networks trained for a share of the steps, each "
+            "with its whole schedule"
+        },
+    ),
+    Section("savings", "Cost", tables.savings_sheet, lambda run, _: costs.savings(run)),
+    Section(
+        "break_even",
+        "Break-even",
+        tables.break_even_sheet,
+        lambda run, _: costs.break_evens(run),
+        figures={"break_even": "What so many settings cost"},
+    ),
+]
+TITLES = {section.name: section.title for section in SECTIONS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """The report of one task, preset and experiment. `paths` has the page first.
+
+    sentence: the verdict in words. frames: by the names of SECTIONS, which are attributes, too:
+    `built.overall`; see `bench/report/compare.py` and `costs.py`. sheets: those with something in
+    them.
+    """
+
+    run: Run
+    folder: Path
+    paths: list[Path]
+    sentence: str
+    notes: list[str]
+    frames: Frames
+    sheets: dict[str, Sheet]
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        frames = self.__dict__.get("frames", {})
+        if name not in frames:
+            raise AttributeError(f"a report has no {name!r}: its frames are {', '.join(frames)}")
+        return frames[name]
+
+    @property
+    def sections(self) -> list[Section]:
+        """Those that have a table here."""
+        return [section for section in SECTIONS if section.name in self.sheets]
+
+
+def frames_of(run: Run) -> Frames:
+    """Every section's answers."""
+    frames: Frames = {}
+    for section in SECTIONS:
+        if section.frame is not None:
+            frames[section.name] = section.frame(run, frames)
+    return frames
+
+
+def sheets_of(run: Run, frames: Frames) -> dict[str, Sheet]:
+    """Every table that has something in it, by name."""
+    sheets = {each.name: each.sheet(run, frames[each.shows or each.name]) for each in SECTIONS}
+    return {name: sheet for name, sheet in sheets.items() if sheet.rows}
+
+
+def by_section(figures: Iterable[str], sections: Iterable[Section]) -> dict[str, list[str]]:
+    """The figures' names by the section beside whose table they stand, else under MORE."""
+    starts = {start: section.name for section in sections for start in section.figures}
+    places: dict[str, list[str]] = {name: [] for name in [*starts.values(), MORE]}
+    for figure in figures:
+        near = (name for start, name in starts.items() if figure.startswith(start))
+        places[next(near, MORE)].append(figure)
+    return places

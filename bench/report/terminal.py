@@ -1,0 +1,67 @@
+"""A report in the terminal: four tables at most 100 columns wide."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from bench.report.compare import LOST
+from bench.report.headings import size_line
+from bench.report.reference import LOSS
+from bench.report.sections import TITLES, Built
+from bench.report.sheet import Sheet
+from bench.report.tables import main_measures, overall_sheet, savings_sheet, summary_sheet
+from bench.report.text import one_line
+
+
+def terminal_tables(built: Sequence[Built]) -> list[Table]:
+    """Per report: what is lost and saved, the reference examined, the measures that matter with the
+    loss gap, and the costs as ratios to the grid's."""
+    return [table for report in built for table in _tables(report)]
+
+
+def _tables(report: Built) -> Iterator[Table]:
+    run = report.run
+    title = f"{one_line(run.task)}, {one_line(run.preset)}: {size_line(run)}"
+    yield rich_table(overall_sheet(run, report.overall, narrow=True), title, report.sentence)
+    if "reference" in report.sheets:
+        yield rich_table(report.sheets["reference"], TITLES["reference"])
+    measures = list(dict.fromkeys([*main_measures(run), *({LOSS} & run.measures.keys())]))
+    summary = summary_sheet(run, report.summary, measures, report.comparisons)
+    yield rich_table(summary, TITLES["summary"], "\n".join(report.notes))
+    ratios = ": × of the fixed grid's" if run.reference else ""
+    costs = savings_sheet(run, report.savings, narrow=True)
+    yield rich_table(costs, f"Cost for all settings{ratios}")
+
+
+def rich_table(sheet: Sheet, title: str, caption: str = "") -> Table:
+    """Numbers to the right, a rule between methods, nothing interpreted."""
+    table = Table(
+        title=Text(one_line(title), style="bold"),
+        caption=Text(caption + "\n", style="dim") if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for place, label in enumerate(sheet.head):
+        widest = max(len(row[place]) for row in sheet.rows)
+        head = textwrap.fill(label, max(11, widest)).replace("\u00a0", " ")  # rich breaks there
+        justify: Literal["left", "right"] = "left" if place < sheet.left else "right"
+        table.add_column(Text(head), justify=justify, overflow="fold", min_width=min(widest, 24))
+    ends = set(itertools.accumulate(sheet.groups[:-1]))
+    for line, row in enumerate(sheet.rows):
+        cells = [Text(one_line(cell)) for cell in row]
+        for place, cell in enumerate(cells):
+            if cell.plain in LOST:
+                cell.stylize("red")
+            elif (line, place) in sheet.best:
+                cell.stylize("bold")
+        table.add_row(*cells, end_section=line + 1 in ends)
+    return table
