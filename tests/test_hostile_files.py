@@ -29,7 +29,7 @@ from rich.console import Console
 from bench.cli import main
 from bench.files import files_in, guarded, printable, read_object, sealed, unguarded, write_atomic
 from bench.pictures import downloads
-from bench.report import build, compare, csv_of, load_results, plots, terminal_tables
+from bench.report import build, compare, csv_of, figures, load_results, terminal_tables
 from bench.report.text import escape, latex, latex_table, markdown_table
 from bench.run import lease
 from bench.run.folders import clean, merge, status
@@ -41,7 +41,7 @@ from bench.train import MAGIC, load_state
 from tests.faults import fuzz
 
 CPU = torch.device("cpu")
-FIGURES = plots.figures
+FIGURES = figures.figures
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "＝1")
 quickly = settings(max_examples=200, deadline=None, derandomize=True)
 
@@ -74,7 +74,7 @@ def root(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
+    monkeypatch.setattr("bench.report.figures.figures", lambda *_: {})
 
 
 # ------------------------------------------------------------------ fuzzing, a little
@@ -428,7 +428,7 @@ def test_no_name_of_a_measure_decides_how_a_figure_is_called(
         head["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
         path.with_suffix(".json").write_text(sealed(head))
     (run,) = load_results(root).runs
-    monkeypatch.setattr(plots, "_saved", lambda figure: {"svg": b"", "png": b""})
+    monkeypatch.setattr(figures, "saved", lambda figure: {"svg": b"", "png": b""})
     frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
     drawn = FIGURES(run, *frames, compare.quality_compute(run))
     assert any(name.startswith("front_") for name in drawn)

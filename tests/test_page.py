@@ -251,8 +251,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for each in tasks:
             write(root, **each)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bench.report.plots.figures", lambda *_: figure)
-            patch.setattr("bench.report.sweeps.sweeps", lambda *_: {}, raising=False)
+            patch.setattr("bench.report.figures.figures", lambda *_: figure)
+            patch.setattr("bench.report.films.sweeps", lambda *_: {}, raising=False)
             build(root)
         return root / "report" / "index.html"
 

@@ -268,7 +268,7 @@ def draws() -> None:
 @pytest.fixture(autouse=True)
 def _only_where_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "draws" not in request.fixturenames:
-        monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
+        monkeypatch.setattr("bench.report.figures.figures", lambda *_: {})
         monkeypatch.setattr("bench.report.page.page", lambda *_: "")
 
 
@@ -827,66 +827,6 @@ def test_figures_have_their_size_and_are_the_same_again(tmp_path: Path, draws: N
     build(tmp_path)
     assert before == {path: path.read_bytes() for path in built.paths}
     assert not (built.folder / "front_of_another_run.png").exists()
-
-
-@pytest.mark.parametrize("kind", ["quick", "many", "style", "odd"])
-def test_no_text_is_clipped_or_on_other_text(tmp_path: Path, kind: str) -> None:
-    from matplotlib import style as mpl_style
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
-    from bench.report import plots
-
-    more = ("weight_interpolation", "warm_started_grid", "gain_units", "input_concatenation")
-    if kind == "quick":
-        write_results(tmp_path)
-    elif kind == "many":
-        settings = tuple((c,) for c in (0.001, *LAMBDAS, 0.3))
-        write_results(tmp_path, methods=METHODS + more, settings=settings, outside=(0, 6))
-    elif kind == "style":
-        write_style(tmp_path, methods=METHODS + more)
-    else:
-        label = {"label": "$a very long_name of^ a measure", "unit": "$", "digits": 1}
-        write_results(tmp_path, measures={**CODEC, "psnr": label}, settings=((0.01,), (0.1,)))
-    (built,) = build(tmp_path)
-    run = built.run
-    with mpl_style.context(["default", plots.STYLE]):
-        figures = [plots.front(run, built.summary, *pair) for pair in run.fronts]
-        figures += [plots.measures(run, built.summary), plots.gap(run, built.comparisons)]
-        for figure in figures:
-            canvas = FigureCanvasAgg(figure)
-            canvas.draw()
-            inside = figure.bbox.padded(1)
-            drawn = [*figure.texts, *(t for legend in figure.legends for t in legend.texts)]
-            for axes in figure.axes:
-                drawn += [t for t in axes.get_children() if isinstance(t, Text)]  # titles
-                drawn += [axes.xaxis.label, axes.yaxis.label]
-                for axis in (axes.xaxis, axes.yaxis):
-                    low, high = sorted(axis.get_view_interval())
-                    ticks = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
-                    drawn += [tick.label1 for tick in ticks]
-            texts = {id(t): t for t in drawn if t.get_text().strip()}.values()
-            assert len(texts) > 5
-            boxes = []
-            for text in texts:
-                box = Text.get_window_extent(text)  # an annotation's own counts its arrow, too
-                assert inside.contains(box.x0, box.y0), text
-                assert inside.contains(box.x1, box.y1), text
-                boxes.append((text, box.padded(-0.5)))
-            for i, (one, box) in enumerate(boxes):
-                for other, other_box in boxes[:i]:
-                    assert not box.overlaps(other_box), (one, other)
-
-
-def test_methods_differ_without_colour() -> None:
-    from bench.report.plots import looks
-
-    names = ["fixed_grid", "yoto", *(f"m{i}" for i in range(12))]
-    found = looks(names)
-    seen = {(look["marker"], str(look.get("dashes"))) for look in found.values()}
-    assert len(seen) == len(names)
-    assert found["fixed_grid"]["color"] == "black"
-    assert looks(["yoto"])["yoto"] == found["yoto"]  # whatever else is drawn
 
 
 # The house --------------------------------------------------------------------------------------

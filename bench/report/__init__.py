@@ -175,7 +175,7 @@ def _build(run: Run, folder: Path, *, write: bool) -> Built:
     sheets = tables.sheets(run, frames)
     if write:
         with drawing_to_files():
-            from bench.report.plots import figures
+            from bench.report.figures import figures
 
         files: dict[str, str | bytes] = {}
         for name, frame in frames.items():

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.report.load import MeasureStyle, Run
 from bench.report.look import DASHES, REFERENCE, featured, gap_axis, hollow, no_line, plain, scale
-from bench.report.names import Label, along
+from bench.report.names import Label, along, name_all
 from bench.report.panels import Named, OverSettings, Points, failing, hollow_note, room_for_names
 from bench.report.reference import LOSS, in_percent, margin_of
 from bench.report.tables import main_measures
@@ -67,7 +67,7 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure | None:
         if inside:
             text = plain(one_line(name))
             labels.append(Label(text=text, at=inside[::-3], colour=GREYS[place % 3]))
-    drawing.name(axes, labels, points, [*drawn.values(), *known.values()])
+    name_all(axes, labels, points, [*drawn.values(), *known.values()])
     return drawing.figure
 
 

@@ -1,6 +1,6 @@
 """Names beside the points and curves of a crowded figure, instead of a legend of fifteen lines.
 
-    name_all(axes, [Label(text="YOTO", at=[(0.2, 3.1)], colour="C0"), ...], avoid=points)
+    name_all(axes, [Label(text="YOTO", at=[(0.2, 3.1)], colour="C0"), ...], points, lines)
 
 Every name may stand at many places around its points. A place costs what it covers, how far it is
 away, and what its leader crosses; names are moved one after the other to their cheapest place
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,11 +54,15 @@ class Places(NamedTuple):
     cost: Array  # (n,): other names aside
 
 
-def name_all(axes: Axes, labels: Sequence[Label], avoid: ArrayLike, size: float = 6.5) -> None:
-    """Draw the labels inside the axes, whose limits and place in the figure must be final.
-
-    avoid: (n, 2) points in data coordinates that names should not cover; see `along`.
-    """
+def name_all(
+    axes: Axes,
+    labels: Sequence[Label],
+    points: ArrayLike,
+    lines: Iterable[ArrayLike] = (),
+    size: float = 6.5,
+) -> None:
+    """Draw the labels inside the axes, whose limits and place in the figure must be final, where
+    they cover neither the marks at the points nor the lines: (n, 2) each, in data coordinates."""
     unit = axes.figure.dpi / 72  # pixels per point
 
     def in_points(data: ArrayLike) -> Array:
@@ -66,7 +70,11 @@ def name_all(axes: Axes, labels: Sequence[Label], avoid: ArrayLike, size: float 
         return np.asarray(pixels) / unit
 
     frame = np.array(axes.bbox.extents) / unit
-    taken = sums(in_points(avoid), frame)
+    angles = np.linspace(0, 2 * math.pi, 9)
+    ring = 4.0 / unit * np.stack([np.append(np.cos(angles), 0), np.append(np.sin(angles), 0)], 1)
+    marks = (in_points(points)[:, None] + ring).reshape(-1, 2)
+    covered = [marks, *(in_points(along(axes, line)) for line in lines)]
+    taken = sums(np.concatenate(covered), frame)
     drawn = [_text(axes, label, size) for label in labels]
     places = []
     for label, text in zip(labels, drawn, strict=True):
@@ -83,21 +91,13 @@ def name_all(axes: Axes, labels: Sequence[Label], avoid: ArrayLike, size: float 
 
 def along(axes: Axes, points: ArrayLike, step: float = 3.0) -> Array:
     """Points of a drawn polygon (n, 2) about `step` pixels apart, as straight on screen."""
-    corners = axes.transData.transform(np.asarray(points, float).reshape(-1, 2))
+    corners = axes.transData.transform(np.asarray(points, float))
     parts = [corners[: len(corners) == 1]]
     for start, end in itertools.pairwise(corners):
         if math.isfinite(length := math.dist(start, end)):
             share = np.linspace(0, 1, max(2, int(length / step)))[:, None]
             parts.append(start + share * (end - start))
     return np.asarray(axes.transData.inverted().transform(np.concatenate(parts)))
-
-
-def ring(axes: Axes, points: ArrayLike, radius: float = 4.0) -> Array:
-    """Data coordinates of a small ring of pixels around every point, its centre included."""
-    angles = np.linspace(0, 2 * math.pi, 9)[:, None]
-    aside = radius * np.concatenate([[[0.0, 0.0]], np.hstack([np.cos(angles), np.sin(angles)])])
-    around = axes.transData.transform(np.asarray(points, float).reshape(-1, 2))[:, None] + aside
-    return np.asarray(axes.transData.inverted().transform(around.reshape(-1, 2)))
 
 
 def _text(axes: Axes, label: Label, size: float) -> Annotation:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from bench.report import look
 from bench.report.load import Run
 from bench.report.look import DOUBLE, SINGLE, plain
-from bench.report.names import Label, along, name_all, ring
+from bench.report.names import Label
 from bench.report.text import one_line
 
 Points = NDArray[np.float64]  # (n, 2)
@@ -50,7 +50,7 @@ def room_for_names(run: Run) -> float:
 class Named:
     """A figure a column wide, its panels one above the other, their methods named where they are.
 
-    Draw on `panels`; then `finish`, which fixes where everything stands; then `name`.
+    Draw on `panels`; then `finish`, which fixes where everything stands; then `name_all` of them.
     """
 
     def __init__(self, run: Run, height: float, panels: int = 1) -> None:
@@ -83,13 +83,6 @@ class Named:
         bold = method == self.run.reference or method in look.featured(self.run)
         text = text or self.called[method]
         return Label(text=text, at=at, colour=self.looks[method]["color"], bold=bold)
-
-    def name(
-        self, axes: Axes, labels: Sequence[Label], points: ArrayLike, lines: Iterable[ArrayLike]
-    ) -> None:
-        """Put the names where they cover neither the points nor the lines."""
-        taken = [ring(axes, points), *(along(axes, line) for line in lines)]
-        name_all(axes, labels, np.concatenate(taken))
 
 
 class OverSettings:

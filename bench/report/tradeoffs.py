@@ -16,7 +16,7 @@ from bench.report.costs import break_evens, costs_by_seed
 from bench.report.lengths import same_loss
 from bench.report.load import Run
 from bench.report.look import compute_axis, featured, gap_axis, hollow, no_line, plain, scale
-from bench.report.names import Label
+from bench.report.names import Label, name_all
 from bench.report.panels import Named, Points, failing, hollow_note, room_for_names
 from bench.report.reference import LOSS, margin_of
 from bench.report.stats import ENOUGH_SEEDS
@@ -68,7 +68,7 @@ def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
     labels = [drawing.label(method, point) for method, point in zip(methods, points, strict=True)]
     across = [(left * (right / left) ** part, 1) for part in (0.85, 0.7, 0.55)]
     labels.append(Label(text="the middle network for all", at=across, colour="none"))
-    drawing.name(axes, labels, points, lines)
+    name_all(axes, labels, points, lines)
     return drawing.figure
 
 
@@ -153,7 +153,7 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
         at = [(cost * (enough / cost) ** share, level) for share in (0.5, 0.35, 0.65)]
         text = f"{enough / cost:.2g}× cheaper" if enough >= cost else f"{cost / enough:.2g}× dearer"
         labels.append(Label(text=text, at=at, colour="none", bold=True))
-    drawing.name(axes, labels, np.concatenate([c[:, :2] for c in curves.values()]), traced)
+    name_all(axes, labels, np.concatenate([c[:, :2] for c in curves.values()]), traced)
     return drawing.figure
 
 
@@ -221,7 +221,7 @@ def break_even(run: Run) -> Figure | None:
         for method, names in alike.items():
             text = textwrap.fill(", ".join(name.replace(" ", "\u00a0") for name in names), 40)
             labels.append(drawing.label(method, curves[method][::-1], text))
-        drawing.name(axes, labels, [], curves.values())
+        name_all(axes, labels, [], curves.values())
     return drawing.figure
 
 
