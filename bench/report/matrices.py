@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from bench.report import compare, look
+from bench.report import look
+from bench.report.compare import LOST
+from bench.report.compare import cross as losses_of_told
 from bench.report.load import Run
 from bench.report.look import plain
 from bench.report.panels import failing
@@ -113,7 +115,7 @@ def heatmap(run: Run, comparisons: pd.DataFrame, overall: pd.DataFrame) -> Figur
 def _gap_cells(run: Run, of_loss: pd.DataFrame) -> Callable[[str, str], Cell]:
     """What the heat map says of a method at a setting."""
     at = of_loss.set_index(["method", "setting"])
-    status = run.measured.assign(lost=run.measured["status"].isin(compare.LOST))
+    status = run.measured.assign(lost=run.measured["status"].isin(LOST))
     lost = status.groupby(["method", "setting"])["lost"].all()
     sizes = of_loss.loc[~of_loss["reference_fails"].astype(bool), "gap"].abs()
     most = max(min(sizes.max(), 10 * sizes.median()), 1e-12) if sizes.notna().any() else 1.0
@@ -184,7 +186,7 @@ def cross(run: Run, method: str) -> Figure | None:
     """The model told one setting (row), scored with another's coefficients (column): how far its
     loss is above the best row's. A ring marks the best of a column; a perfect knob has them all
     on the diagonal. None for fewer than two settings."""
-    matrix = compare.cross(run, method)
+    matrix = losses_of_told(run, method)
     matrix = matrix.loc[matrix.notna().all(axis=1)]
     values = matrix[matrix.index].to_numpy(float)
     count, several = len(values), len(run.axes) > 1
@@ -195,10 +197,10 @@ def cross(run: Run, method: str) -> Figure | None:
     excess = 100 * (values - best) / best if percent else values - best
     most = max(float(np.quantile(excess, 0.9)), 1e-12)
     shades = 0.9 * np.minimum(1.0, np.log1p(9 * excess / most) / math.log(10))
-    colours = sns.light_palette("#0173b2", as_cmap=True)
+    colours = sns.light_palette("#0173b2", as_cmap=True)(shades)
     rows = [
-        [Cell(_brief(value).lstrip("+"), colours(shade)) for value, shade in zip(*row, strict=True)]
-        for row in zip(excess, shades, strict=True)
+        [Cell(_brief(k).lstrip("+") if k else "0", c) for k, c in zip(lost, row, strict=True)]
+        for lost, row in zip(excess, colours, strict=True)
     ]
     height = min(0.27, 2.8 / count) * count + (0.9 if several else 0.65)
     figure = Figure(figsize=(look.SINGLE, height))
@@ -229,7 +231,7 @@ def _unit(run: Run) -> str:
 
 
 def _brief(value: float) -> str:
-    """`+1.7`, `−13`, `+1.2k`, `0`: a gap that fits a small cell."""
+    """`+1.7`, `−13`, `+1.2k`: a gap that fits a small cell."""
     if abs(value) >= 999.5:
         return f"{value / 1000:+.2g}k".replace("-", "−")
-    return number(value, 1 if abs(value) < 9.95 else 0, sign=True) if value else "0"
+    return number(value, 1 if abs(value) < 9.95 else 0, sign=True)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.report import look
 from bench.report.costs import break_evens, costs_by_seed
-from bench.report.lengths import same_loss
+from bench.report.lengths import needed
 from bench.report.load import Run
 from bench.report.look import compute_axis, featured, gap_axis, hollow, no_line, plain, scale
 from bench.report.names import Label, name_all
@@ -137,7 +137,7 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
         "lines: the gap interpolated linearly in the logarithm of the compute",
         "gaps are to the grid's full training",
     ]
-    arrow = None if failing(run) else _same_loss(run, known, base)
+    arrow = None if failing(run) else _same_loss(run, curves)
     said += ["arrow: compute for the same loss"] if arrow is not None else []
     said += ["bands: 95 % intervals"] if bands.notna().all(axis=1).any() else []
     across = "compute, × the full grid's FLOPs" if len(full) else "FLOPs"
@@ -167,15 +167,15 @@ def _interpolated(curve: Points, parts: int = 48) -> Points:
     return np.stack([np.exp(logs), *rest], 1)
 
 
-def _same_loss(run: Run, quality: pd.DataFrame, base: float) -> Points | None:
+def _same_loss(run: Run, curves: dict[str, Points]) -> Points | None:
     """From the compute of the method under test to what the reference needs for the same gap, at
     that gap: (2, 2). None where the reference's curve does not come down to it."""
-    frame = same_loss(run, quality).set_index("method")
-    method = next((m for m in reversed(featured(run)) if m in frame.index), None)
-    if method is None or math.isnan(frame.at[method, "grid_flops"]):
+    method = next((m for m in reversed(featured(run)) if m in curves), None)
+    if method is None or run.reference not in curves:
         return None
-    row = frame.loc[method]
-    return np.array([(row[flops] / base, row["loss_gap"]) for flops in ("flops", "grid_flops")])
+    cost, level = curves[method][-1, :2]
+    enough = needed(curves[run.reference][:, :2].tolist(), level)
+    return None if math.isnan(enough) else np.array([(cost, level), (enough, level)])
 
 
 def break_even(run: Run) -> Figure | None:
