@@ -40,7 +40,7 @@ from PIL import Image
 from bench.report import compare, look
 from bench.report.costs import break_evens, savings
 from bench.report.figures import figures, moving
-from bench.report.matrices import MARKS
+from bench.report.matrices import MARKS, heatmap
 from bench.report.panels import failing
 from bench.report.tradeoffs import headline, quality_compute
 
@@ -213,7 +213,8 @@ def test_the_heat_map_says_what_failed(tmp_path: Path) -> None:
     methods = ("fixed_grid", "single_model", "yoto")
     full_results(tmp_path, methods=methods, diverged=lost, pictures=2)
     found = Case(tmp_path)
-    figure = found.drawn["heatmap"]
+    figure = heatmap(found.run, found.comparisons, found.overall)
+    assert figure is not None
     assert any("failed" in row for row in cells_of(figure))
 
 
