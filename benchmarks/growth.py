@@ -50,7 +50,7 @@ MEBI = 2**20
 # What the steps import, so that none is charged for it.
 PRELOAD = [
     "bench.report.page",
-    "bench.report.plots",
+    "bench.report.figures",
     "bench.run.runner",
     "bench.cli",
     "bench.run.folders",

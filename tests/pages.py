@@ -169,7 +169,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         for each in tasks:
             write_results(root, **{**RESULTS, **each})
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("bench.report.plots.figures", lambda *_: figure)
+            patch.setattr("bench.report.figures.figures", lambda *_: figure)
             build(root)
         return root / "report" / "index.html"
 

@@ -289,7 +289,7 @@ def draws() -> None:
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "draws" not in request.fixturenames:
-        monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
+        monkeypatch.setattr("bench.report.figures.figures", lambda *_: {})
         monkeypatch.setattr("bench.report.page.page", lambda *_: "")
 
 

@@ -55,7 +55,7 @@ def test_a_latex_table_is_whole() -> None:
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs LaTeX")
 def test_every_table_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
+    monkeypatch.setattr("bench.report.figures.figures", lambda *_: {})
     nasty = "$x_1^2$ & {50 %} #~\\ <β> 漢"
     write_results(
         tmp_path / "r", measures=MEASURES, methods=("fixed_grid", "yoto", "a_b[c=1.0]"),

@@ -22,7 +22,7 @@ import torch
 from bench.checkpoint import MAGIC, load_state
 from bench.cli import main
 from bench.files import files_in, read_object, sealed, write_atomic
-from bench.report import build, compare, load_results, plots
+from bench.report import build, compare, figures, load_results
 from bench.run import lease
 from bench.run.folders import clean, merge, status
 from bench.run.records import Record
@@ -32,12 +32,12 @@ from tests.faults import fuzz
 from tests.hostile import Payload, payloads
 
 CPU = torch.device("cpu")
-FIGURES = plots.figures
+FIGURES = figures.figures
 
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
+    monkeypatch.setattr("bench.report.figures.figures", lambda *_: {})
 
 
 # fuzzing, a little

@@ -27,7 +27,7 @@ quickly = settings(max_examples=200, deadline=None, derandomize=True)
 
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.report.plots.figures", lambda *_: {})
+    monkeypatch.setattr("bench.report.figures.figures", lambda *_: {})
 
 
 TEXTS = ("<script>alert(1)</script>", "[red]x[/red]", "\x1b[2J\x1b[31mx", "a|b", "$x_1$ \\input{x}",

@@ -83,7 +83,7 @@ def _report(run: Run, folder: Path, *, write: bool) -> Built:
 def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
     """The files by name, the page first."""
     with drawing_to_files():
-        from bench.report.plots import figures
+        from bench.report.figures import figures
     files: dict[str, str | bytes] = {f"{name}.csv": csv_of(frames[name]) for name in frames}
     bullets = [f"- {escape(note)}" for note in report.notes]
     for section in report.sections:

@@ -1,7 +1,7 @@
 """The report as one list: what stands under which title, and which figures beside it.
 
 A new table is a function that makes its `Sheet`, an entry in SECTIONS and a paragraph in
-`templates/words.md`; a new figure is a drawing function in `plots.py` and its name in SECTIONS.
+`templates/words.md`; a new figure is a drawing function in `figures.py` and its name in SECTIONS.
 """
 
 from __future__ import annotations

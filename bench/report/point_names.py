@@ -1,6 +1,6 @@
 """Names beside the points and curves of a crowded figure, instead of a legend of fifteen lines.
 
-    name_all(axes, [Label(text="YOTO", at=[(0.2, 3.1)], colour="C0"), ...], avoid=points)
+    name_all(axes, [Label(text="YOTO", at=[(0.2, 3.1)], colour="C0"), ...], points, lines)
 
 Every name may stand at many places around its points. A place costs what it covers, how far it is
 away, and what its leader crosses; names are moved one after the other to their cheapest place
@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,56 +35,64 @@ AWAY, AWAY_BOLD, COVERS_POINT, PASSES_POINT, LATER_ANCHOR = 0.35, 0.8, 6.0, 1.5,
 COVERS_NAME, CROSSES_NAME, CROSSES_LEADER = 400.0, 60.0, 25.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Label:
+class Label(NamedTuple):
     """A name and the places in data coordinates, the best first, at one of which it stands."""
 
     text: str
-    at: Sequence[tuple[float, float]]
+    at: ArrayLike  # (n, 2)
     colour: Any
     bold: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Places:
-    """Where one name may stand, in points from the figure's corner: the anchor (n, 2), the box
-    (n, 4), the leader's end at the box (n, 2), the distance (n,) and the cost (n,)."""
+class Places(NamedTuple):
+    """Where one name may stand, in points from the figure's corner."""
 
-    anchor: Array
-    box: Array
-    end: Array
-    away: Array
-    cost: Array
+    anchor: Array  # (n, 2)
+    box: Array  # (n, 4): left, bottom, right, top
+    end: Array  # (n, 2): of the leader, at the box
+    away: Array  # (n,): the distance
+    cost: Array  # (n,): other names aside
 
 
-def name_all(axes: Axes, labels: Sequence[Label], avoid: ArrayLike, size: float = 6.5) -> None:
-    """Draw the labels inside the axes, whose limits and place in the figure must be final.
-
-    avoid: (n, 2) points in data coordinates that names should not cover; see `along`.
-    """
+def name_all(
+    axes: Axes,
+    labels: Sequence[Label],
+    points: ArrayLike,
+    lines: Iterable[ArrayLike] = (),
+    size: float = 6.5,
+) -> None:
+    """Draw the labels inside the axes, whose limits and place in the figure must be final, where
+    they cover neither the marks at the points nor the lines: (n, 2) each, in data coordinates."""
     unit = axes.figure.dpi / 72  # pixels per point
+
+    def in_points(data: ArrayLike) -> Array:
+        pixels = axes.transData.transform(np.asarray(data, float).reshape(-1, 2))
+        return np.asarray(pixels) / unit
+
     frame = np.array(axes.bbox.extents) / unit
-    taken = _raster(_to_points(axes, np.asarray(avoid, float).reshape(-1, 2), unit), frame)
+    angles = np.linspace(0, 2 * math.pi, 9)
+    ring = 4.0 / unit * np.stack([np.append(np.cos(angles), 0), np.append(np.sin(angles), 0)], 1)
+    marks = (in_points(points)[:, None] + ring).reshape(-1, 2)
+    covered = [marks, *(in_points(along(axes, line)) for line in lines)]
+    taken = sums(np.concatenate(covered), frame)
     drawn = [_text(axes, label, size) for label in labels]
     places = []
     for label, text in zip(labels, drawn, strict=True):
-        anchors = _to_points(axes, np.asarray(label.at, float), unit)
-        places.append(_places(anchors, text, label.bold, unit, frame, taken))
-    for text, own, place in zip(drawn, places, _cheapest(places), strict=True):
-        x, y = own.anchor[place]
-        left, bottom, right, top = own.box[place]
-        text.xyann = ((left + right) / 2 - x, (bottom + top) / 2 - y)
-        text.xy = tuple(axes.transData.inverted().transform((x * unit, y * unit)))
-        if own.away[place] < LED and text.arrow_patch is not None:
+        extent = Text.get_window_extent(text)  # without its leader
+        half = np.array([extent.width, extent.height]) / unit / 2
+        places.append(_places(in_points(label.at), half, label.bold, frame, taken))
+    for text, options, place in zip(drawn, places, _cheapest(places), strict=True):
+        anchor, box = options.anchor[place], options.box[place]
+        text.xyann = tuple((box[:2] + box[2:]) / 2 - anchor)
+        text.xy = tuple(axes.transData.inverted().transform(anchor * unit))
+        if options.away[place] < LED and text.arrow_patch is not None:
             text.arrow_patch.set_visible(False)
 
 
-def along(axes: Axes, points: Sequence[tuple[float, float]], step: float = 3.0) -> Array:
-    """Points of a drawn polygon about `step` pixels apart, as straight on screen: (n, 2)."""
-    if len(points) < 2:
-        return np.asarray(points, float).reshape(-1, 2)
+def along(axes: Axes, points: ArrayLike, step: float = 3.0) -> Array:
+    """Points of a drawn polygon (n, 2) about `step` pixels apart, as straight on screen."""
     corners = axes.transData.transform(np.asarray(points, float))
-    parts = [corners[:0]]
+    parts = [corners[: len(corners) == 1]]
     for start, end in itertools.pairwise(corners):
         if math.isfinite(length := math.dist(start, end)):
             share = np.linspace(0, 1, max(2, int(length / step)))[:, None]
@@ -104,36 +111,24 @@ def _text(axes: Axes, label: Label, size: float) -> Annotation:
     return text
 
 
-def _to_points(axes: Axes, data: Array, unit: float) -> Array:
-    return np.asarray(axes.transData.transform(data)) / unit if len(data) else data
-
-
-def _raster(points: Array, frame: Array) -> Array:
+def sums(points: Array, frame: Array) -> Array:
     """A table of sums of how many of the points lie in each square point of the frame, so that
-    `_count` reads a box from its corners."""
-    width, height = np.ceil(frame[2:] - frame[:2]).astype(int) + 1
-    place = np.floor(points - frame[:2]).astype(int)
-    place = place[((place >= 0) & (place < [width, height])).all(1)]
-    counts = np.zeros((width + 1, height + 1))
-    np.add.at(counts, tuple(place.T + 1), 1)
-    return counts.cumsum(0).cumsum(1)
+    `count` reads a box from its corners."""
+    edges = [np.arange(size + 2) for size in np.ceil(frame[2:] - frame[:2])]
+    counts, _ = np.histogramdd(points - frame[:2], bins=edges)
+    return np.asarray(np.pad(counts, ((1, 0), (1, 0))).cumsum(0).cumsum(1))
 
 
-def _count(taken: Array, boxes: Array) -> Array:
-    """How many of the rastered points lie in boxes (..., 4), which are relative to the frame."""
+def count(taken: Array, boxes: Array) -> Array:
+    """How many of the summed points lie in boxes (..., 4), which are relative to the frame."""
     most = np.array(taken.shape) - 1
-    low = np.clip(np.floor(boxes[..., :2]).astype(int), 0, most)
-    high = np.clip(np.ceil(boxes[..., 2:]).astype(int), 0, most)
-    (a, b), (c, d) = np.moveaxis(low, -1, 0), np.moveaxis(high, -1, 0)
-    return taken[c, d] - taken[a, d] - taken[c, b] + taken[a, b]
+    left, bottom = np.moveaxis(np.clip(np.floor(boxes[..., :2]).astype(int), 0, most), -1, 0)
+    right, top = np.moveaxis(np.clip(np.ceil(boxes[..., 2:]).astype(int), 0, most), -1, 0)
+    return taken[right, top] - taken[left, top] - taken[right, bottom] + taken[left, bottom]
 
 
-def _places(
-    anchors: Array, text: Annotation, bold: bool, unit: float, frame: Array, taken: Array
-) -> _Places:
+def _places(anchors: Array, half: Array, bold: bool, frame: Array, taken: Array) -> Places:
     """The `KEPT` cheapest of all angles and distances around all anchors, other names aside."""
-    extent = Text.get_window_extent(text)  # without its leader
-    half = np.array([extent.width, extent.height]) / unit / 2
     angle, away = (grid.ravel() for grid in np.meshgrid(ANGLES, DISTANCES))
     direction = np.stack([np.cos(angle), np.sin(angle)], 1)
     centre = (anchors[:, None] + direction * (away[:, None] + half)).reshape(-1, 2)
@@ -144,25 +139,24 @@ def _places(
     away = np.tile(away, len(anchors))
     line = end[:, None] + np.linspace(0, 1, 24)[:, None] * (anchor - end)[:, None]
     clear = np.hypot(*np.moveaxis(anchor[:, None] - line, -1, 0)) > LED  # of its own marker
-    passed = _count(taken, np.concatenate([line - 1, line + 1], 2) - np.tile(frame[:2], 2)) > 0
+    corner = np.tile(frame[:2], 2)
+    passed = count(taken, np.concatenate([line - 1, line + 1], 2) - corner) > 0
     cost = (
         (AWAY_BOLD if bold else AWAY) * away
         + np.tile(np.abs(angle), len(anchors)) / math.pi  # a little: to the right is best
         + LATER_ANCHOR * np.repeat(np.arange(len(anchors)), len(angle))
-        + COVERS_POINT * _count(taken, box - np.tile(frame[:2], 2))
+        + COVERS_POINT * count(taken, box - corner)
         + PASSES_POINT * (clear & passed).sum(1) * (away >= LED)
         + 1e6 * outside
     )
     kept = np.argsort(cost, kind="stable")[:KEPT]
-    return _Places(
-        anchor=anchor[kept], box=box[kept], end=end[kept], away=away[kept], cost=cost[kept]
-    )
+    return Places(*(each[kept] for each in (anchor, box, end, away, cost)))
 
 
-def _cheapest(places: Sequence[_Places]) -> list[int]:
+def _cheapest(places: Sequence[Places]) -> list[int]:
     """One place per name, so that the sum of all costs is small."""
     names = np.arange(len(places))
-    own = np.stack([each.cost for each in places])
+    alone = np.stack([each.cost for each in places])
     between = np.zeros((len(names), len(names), KEPT, KEPT))
     for i, j in itertools.combinations(names, 2):
         between[i, j] = _between(places[i], places[j])
@@ -175,31 +169,31 @@ def _cheapest(places: Sequence[_Places]) -> list[int]:
         while moved:
             moved = False
             for i in random.permutation(names):
-                cost = own[i] + between[i, names, :, chosen].sum(0)
+                cost = alone[i] + between[i, names, :, chosen].sum(0)
                 place = cost.argmin()
                 if cost[place] < cost[chosen[i]]:
                     chosen[i], moved = place, True
         pairs = between[names[:, None], names, chosen[:, None], chosen]
-        total = own[names, chosen].sum() + pairs.sum() / 2
+        total = alone[names, chosen].sum() + pairs.sum() / 2
         if total < least:
             best, least = chosen, total
     return [int(place) for place in best]
 
 
-def _between(one: _Places, other: _Places) -> Array:
+def _between(one: Places, other: Places) -> Array:
     """What two names cost each other at their places: (places of one, places of other)."""
     low = np.maximum(one.box[:, None, :2], other.box[None, :, :2])
     high = np.minimum(one.box[:, None, 2:], other.box[None, :, 2:])
-    led, other_led = one.away >= LED, other.away >= LED
+    led, other_led = one.away[:, None] >= LED, other.away >= LED
     return (
         COVERS_NAME * (high > low).all(2)
-        + CROSSES_NAME * (_hits(one, other.box) & led[:, None])
-        + CROSSES_NAME * (_hits(other, one.box) & other_led[:, None]).T
-        + CROSSES_LEADER * (_cross(one, other) & led[:, None] & other_led)
+        + CROSSES_NAME * (hits(one, other.box) & led)
+        + CROSSES_NAME * (hits(other, one.box).T & other_led)
+        + CROSSES_LEADER * (cross(one, other) & led & other_led)
     )
 
 
-def _hits(one: _Places, boxes: Array) -> NDArray[np.bool_]:
+def hits(one: Places, boxes: Array) -> NDArray[np.bool_]:
     """Which leaders (n) pass through which boxes (m), by when they enter and leave: (n, m)."""
     start, step = one.anchor[:, None], (one.end - one.anchor)[:, None] + 1e-9
     sides = np.stack([(boxes[:, :2] - start) / step, (boxes[:, 2:] - start) / step])
@@ -207,13 +201,12 @@ def _hits(one: _Places, boxes: Array) -> NDArray[np.bool_]:
     return np.asarray((enter < leave) & (leave > 0) & (enter < 1))
 
 
-def _cross(one: _Places, other: _Places) -> NDArray[np.bool_]:
+def cross(one: Places, other: Places) -> NDArray[np.bool_]:
     """Which leaders (n) cross which (m): (n, m)."""
 
     def side(a: Array, b: Array, c: Array) -> Array:
         ab, ac = b - a, c - a
         return ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
 
-    a, b = one.anchor[:, None], one.end[:, None]
-    c, d = other.anchor[None], other.end[None]
+    a, b, c, d = one.anchor[:, None], one.end[:, None], other.anchor[None], other.end[None]
     return (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)

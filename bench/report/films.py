@@ -17,15 +17,17 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import matplotlib
 import pandas as pd
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from bench.report.load import AxisStyle, Run
 from bench.report.pictures import opened, sample_of
-from bench.report.text import method_label, one_line
+from bench.report.text import one_line
+
+Item = TypeVar("Item")
 
 PATCH = 256  # pixels: of what is larger, the middle is shown
 WIDTH, MARGIN, HEAD, GAP = 1100, 22, 22, 5  # pixels of a sample sheet
@@ -44,6 +46,23 @@ class Frame(NamedTuple):
     path: Path
 
 
+class Sheet:
+    """Paper to put pictures and words on."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.picture = Image.new("RGB", (width, height), PAPER)
+        self.draw = ImageDraw.Draw(self.picture)
+        self.paste = self.picture.paste
+
+    def write(self, x: float, y: float, text: str, size: int = 13, anchor: str = "mm") -> None:
+        self.draw.text((x, y), text, INK, _font(size), anchor=anchor)
+
+    def png(self) -> bytes:
+        data = io.BytesIO()
+        self.picture.save(data, "PNG")
+        return data.getvalue()
+
+
 def samples(run: Run, methods: Sequence[str]) -> bytes | None:
     """A PNG of what the models make of the first test example, the original on the left; None
     where the task shows nothing.
@@ -52,75 +71,68 @@ def samples(run: Run, methods: Sequence[str]) -> bytes | None:
     lines of settings. One axis: a column per setting, at most nine. Several axes around a centre:
     per axis its low end, the centre and its high end, two axes a line.
     """
-    entries = run.measured[run.measured["seed"] == run.seeds[0]]
-    pictures = {
-        (row["method"], row["setting"]): picture
-        for row in entries.to_dict("records")
-        if (picture := sample_of(row["path"])) is not None
-    }
-    lines = _lines(run)
-    methods = [method for method in methods if any(method == other for other, _ in pictures)]
-    methods = methods[: {1: SHEET, 2: 3}.get(len(lines), 2)]
+    at = run.measured[run.measured["seed"] == run.seeds[0]].set_index(["method", "setting"])["path"]
+    pictures = {key: sample for key, path in at.items() if (sample := sample_of(path)) is not None}
+    lines, known = _lines(run), {method for method, _ in pictures}
+    methods = [m for m in methods if m in known][: {1: SHEET, 2: 3}.get(len(lines), 2)]
     if not methods:
         return None
     labels, symbol = run.labels(), one_line(run.axes[0].symbol)
-    columns = max(map(len, lines)) + (run.original is not None)
+    first = int(run.original is not None)
+    columns = max(map(len, lines)) + first
     side = min(PATCH, (WIDTH - MARGIN) // columns - GAP)
     cells = {key: shown(path, side) for key, path in pictures.items() if key[0] in methods}
     tall = max(picture.height for picture in cells.values()) + GAP
-    line_height = HEAD + len(methods) * tall
-    foot = HEAD if run.sample_line else 0
-    size = (MARGIN + columns * (side + GAP), len(lines) * line_height + foot)
-    sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for place, line in enumerate(lines):
-        top = place * line_height
-        named = [(labels[s] if len(run.axes) > 1 else f"{symbol} = {labels[s]}", s) for s in line]
-        for column, (head, setting) in enumerate(named, int(run.original is not None)):
-            left = MARGIN + column * (side + GAP)
-            draw.text((left + side / 2, top + HEAD / 2), head, INK, _font(13), anchor="mm")
+    line_height, foot = HEAD + len(methods) * tall, HEAD if run.sample_line else 0
+    sheet = Sheet(MARGIN + columns * (side + GAP), len(lines) * line_height + foot)
+    for top, line in zip(itertools.count(0, line_height), lines):
+        for column, setting in enumerate(line, first):
+            left, label = MARGIN + column * (side + GAP), labels[setting]
+            head = label if len(run.axes) > 1 else f"{symbol} = {label}"
+            sheet.write(left + side / 2, top + HEAD / 2, head)
             for row, method in enumerate(methods):
                 if (method, setting) in cells:
                     sheet.paste(cells[method, setting], (left, top + HEAD + row * tall))
         for row, method in enumerate(methods):
-            name = _upright(method_label(method), tall)
-            sheet.paste(name, (0, top + HEAD + row * tall))
+            sheet.paste(_upright(run.label(method), tall), (0, top + HEAD + row * tall))
     if run.original is not None:
         sheet.paste(shown(run.original, side), (MARGIN, HEAD))
-        draw.text((MARGIN + side / 2, HEAD / 2), "original", INK, _font(13), anchor="mm")
-    said = one_line(run.sample_line)
-    draw.text((size[0] / 2, size[1] - foot / 2), said, INK, _font(13), anchor="mm")
-    return _png(sheet)
+        sheet.write(MARGIN + side / 2, HEAD / 2, "original")
+    width, height = sheet.picture.size
+    sheet.write(width / 2, height - foot / 2, one_line(run.sample_line))
+    return sheet.png()
 
 
 def _lines(run: Run) -> list[list[str]]:
     """The settings of each line of a sample sheet."""
     if run.centre is None:
-        last, count = len(run.settings) - 1, min(STRIP, len(run.settings))
-        return [[run.settings[round(i * last / max(1, count - 1))] for i in range(count)]]
+        return [_spread(run.settings)]
     blocks = []
     for axis in range(len(run.axes)):
-        rest = {s: [v for i, v in enumerate(run.values(s)) if i != axis] for s in run.settings}
         still = [value for i, value in enumerate(run.centre) if i != axis]
+        rest = {s: [v for i, v in enumerate(run.values(s)) if i != axis] for s in run.settings}
         block = [setting for setting in run.settings if rest[setting] == still]
         if len(block) > 1:
             blocks.append(sorted(block, key=run.values))
     return [list(itertools.chain(*blocks[i : i + 2])) for i in range(0, len(blocks), 2)]
 
 
+def _spread(items: Sequence[Item]) -> list[Item]:
+    """At most `STRIP` of them, both ends among them."""
+    last, count = len(items) - 1, min(STRIP, len(items))
+    return [items[round(i * last / max(1, count - 1))] for i in range(count)]
+
+
 def sweeps(run: Run, method: str) -> dict[str, dict[str, bytes]]:
     """Per coefficient, by file name without ending: {"gif": bytes, "png": bytes}; none where fewer
     than three pictures lie on its line."""
-    drawn = {}
+    drawn, title = {}, f"{run.label(method)}, one network"
     for place, axis in enumerate(run.axes):
         frames = along_axis(run, method, place)
         if len(frames) > 2:
             name = re.sub(r"[^A-Za-z0-9]+", "_", axis.name).strip("_") or str(place)
-            said = f"{method_label(method)}, one network"
-            drawn[f"sweep_{name}"] = {
-                "gif": animation(frames, axis, said),
-                "png": strip(frames, axis, said),
-            }
+            films = {"gif": animation(frames, axis, title), "png": strip(frames, axis, title)}
+            drawn[f"sweep_{name}"] = films
     return drawn
 
 
@@ -131,15 +143,14 @@ def along_axis(run: Run, method: str, place: int) -> list[Frame]:
     middles = [column[len(column) // 2] for column in columns]
     rows = pd.concat([run.measured, run.swept])
     rows = rows[(rows["method"] == method) & (rows["seed"] == run.seeds[0])]
-    found = []
-    for row in rows.to_dict("records"):
-        values, path = run.values(row["setting"]), sample_of(row["path"])
+    axis, frames = run.axes[place], []
+    for setting, record in zip(rows["setting"], rows["path"], strict=True):
+        values, path = run.values(setting), sample_of(record)
         rest = [a == b for i, (a, b) in enumerate(zip(values, middles, strict=True)) if i != place]
         if all(rest) and path is not None:
-            axis = run.axes[place]
-            outside = not axis.low <= values[place] <= axis.high
-            found.append(Frame(value=values[place], outside=outside, path=path))
-    return sorted(found)
+            value = values[place]
+            frames.append(Frame(value, not axis.low <= value <= axis.high, path))
+    return sorted(frames)
 
 
 def shown(path: Path, width: int) -> Image.Image:
@@ -148,25 +159,19 @@ def shown(path: Path, width: int) -> Image.Image:
     picture = opened(path)
     if max(picture.size) > PATCH:
         left, top = (max(0, (size - width) // 2) for size in picture.size)
-        right, bottom = (
-            min(size, before + width)
-            for size, before in zip(picture.size, (left, top), strict=True)
-        )
+        right, bottom = min(picture.width, left + width), min(picture.height, top + width)
         return picture.crop((left, top, right, bottom))
-    if picture.width <= width:
-        factor = width // picture.width
-        size = (factor * picture.width, factor * picture.height)
-        return picture.resize(size, Image.Resampling.NEAREST)
-    size = (width, round(picture.height * width / picture.width))
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    if factor := width // picture.width:
+        return ImageOps.scale(picture, factor, Image.Resampling.NEAREST)
+    return ImageOps.scale(picture, width / picture.width, Image.Resampling.LANCZOS)
 
 
-def animation(frames: list[Frame], axis: AxisStyle, said: str) -> bytes:
+def animation(frames: Sequence[Frame], axis: AxisStyle, title: str) -> bytes:
     """A GIF that runs to the end and back: the picture, its coefficient, and a knob on its range.
 
     Where it would be larger than `LARGEST`, it runs forward only, and then has fewer colours.
     """
-    slides = [_slide(frames, place, axis, said) for place in range(len(frames))]
+    slides = [_slide(frames, place, axis, title) for place in range(len(frames))]
     width, height = slides[0].width // 2, slides[0].height // 2
     every = Image.new("RGB", (width, height * len(slides)))  # one palette for all: nothing flickers
     for place, slide in enumerate(slides):
@@ -187,69 +192,55 @@ def animation(frames: list[Frame], axis: AxisStyle, said: str) -> bytes:
     return data.getvalue()
 
 
-def strip(frames: list[Frame], axis: AxisStyle, said: str) -> bytes:
+def strip(frames: Sequence[Frame], axis: AxisStyle, title: str) -> bytes:
     """A PNG of at most `STRIP` of the pictures side by side, both ends among them."""
-    last, count = len(frames) - 1, min(STRIP, len(frames))
-    kept = [frames[round(i * last / (count - 1))] for i in range(count)]
+    kept, foot = _spread(frames), 24
     pictures = [shown(frame.path, 160) for frame in kept]
-    side, foot = pictures[0].width, 24
-    height = max(picture.height for picture in pictures)
-    sheet = Image.new("RGB", (count * (side + GAP) - GAP, HEAD + height + foot), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    side, height = pictures[0].width, max(picture.height for picture in pictures)
+    sheet = Sheet(len(kept) * (side + GAP) - GAP, HEAD + height + foot)
     note = " († outside the range trained for)" if any(frame.outside for frame in kept) else ""
-    draw.text((2, HEAD / 2), f"{said}{note}", INK, _font(13), anchor="lm")
-    for place, (frame, picture) in enumerate(zip(kept, pictures, strict=True)):
-        left = place * (side + GAP)
+    sheet.write(2, HEAD / 2, f"{title}{note}", anchor="lm")
+    for left, frame, picture in zip(itertools.count(0, side + GAP), kept, pictures):
         sheet.paste(picture, (left, HEAD))
         text = f"{one_line(axis.symbol)} = {frame.value:g}{' †' if frame.outside else ''}"
-        draw.text((left + side / 2, HEAD + height + foot / 2), text, INK, _font(14), anchor="mm")
-    return _png(sheet)
+        sheet.write(left + side / 2, HEAD + height + foot / 2, text, 14)
+    return sheet.png()
 
 
-def _slide(frames: list[Frame], place: int, axis: AxisStyle, said: str) -> Image.Image:
+def _slide(frames: Sequence[Frame], place: int, axis: AxisStyle, title: str) -> Image.Image:
     """A sample with its coefficient in words and as a knob on a logarithmic track; the track is
     dark over the range trained for and has a notch per picture."""
     frame, picture = frames[place], shown(frames[place].path, PATCH)
     width, height = picture.size
-    slide = Image.new("RGB", (width, height + 70), PAPER)
+    slide = Sheet(width, height + 70)
     slide.paste(picture, (0, 0))
-    draw = ImageDraw.Draw(slide)
-    value = f"{one_line(axis.symbol)} = {frame.value:g}"
-    draw.text((width / 2, height + 15), value, INK, _font(17), anchor="mm")
-    note = "outside the range trained for" if frame.outside else said
-    draw.text((width / 2, height + 58), note, INK, _font(11), anchor="mm")
-
+    slide.write(width / 2, height + 15, f"{one_line(axis.symbol)} = {frame.value:g}", 17)
+    note = "outside the range trained for" if frame.outside else title
+    slide.write(width / 2, height + 58, note, 11)
     edge, track = 14, height + 38
     first, last = (math.log(frames[i].value) for i in (0, -1))
 
     def at(value: float) -> float:
         return edge + (width - 2 * edge) * (math.log(value) - first) / (last - first)
 
-    draw.line((edge, track, width - edge, track), FAINT, 2)
-    inside = [min(max(at(end), edge), width - edge) for end in (axis.low, axis.high)]
-    draw.line((inside[0], track, inside[1], track), INK, 3)
+    slide.draw.line((edge, track, width - edge, track), FAINT, 2)
+    low, high = (min(max(at(end), edge), width - edge) for end in (axis.low, axis.high))
+    slide.draw.line((low, track, high, track), INK, 3)
     for other in frames:
         x = at(other.value)
-        draw.line((x, track - 5, x, track + 5), FAINT if other.outside else INK, 1)
+        slide.draw.line((x, track - 5, x, track + 5), FAINT if other.outside else INK, 1)
     x = at(frame.value)
-    draw.ellipse((x - 8, track - 8, x + 8, track + 8), FAINT if frame.outside else KNOB, KNOB, 3)
-    return slide
+    knob = (x - 8, track - 8, x + 8, track + 8)
+    slide.draw.ellipse(knob, FAINT if frame.outside else KNOB, KNOB, 3)
+    return slide.picture
 
 
 def _upright(text: str, length: int) -> Image.Image:
     """A name written from bottom to top, in the margin of a row."""
-    band = Image.new("RGB", (length, MARGIN), PAPER)
-    size = 13
-    while size > 7 and _font(size).getlength(text) > length - 4:
-        size -= 1
-    ImageDraw.Draw(band).text((length / 2, MARGIN / 2), text, INK, _font(size), anchor="mm")
-    return band.transpose(Image.Transpose.ROTATE_90)
-
-
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "PNG")
-    return data.getvalue()
+    band = Sheet(length, MARGIN)
+    fitting = (size for size in range(13, 7, -1) if _font(size).getlength(text) <= length - 4)
+    band.write(length / 2, MARGIN / 2, text, next(fitting, 7))
+    return band.picture.transpose(Image.Transpose.ROTATE_90)
 
 
 @lru_cache

@@ -1,0 +1,103 @@
+"""The figures of a run: what is lost against what is saved, fronts, gaps, break-even, the knob.
+
+    figures(run, summary, comparisons, overall, quality)    all of them as SVG and PNG
+
+A new figure is one function, which returns it or None where the run has no data for it, and one
+line in `FIGURES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from bench.report.curves import front, gap, measures
+from bench.report.films import samples, sweeps
+from bench.report.load import Run, file_name
+from bench.report.look import DPI, STYLE, featured, settle
+from bench.report.matrices import cross, heatmap
+from bench.report.tradeoffs import break_even, headline, quality_compute
+
+
+def moving(run: Run, overall: pd.DataFrame) -> list[str]:
+    """The methods whose knob is shown: under test, the published one first; without them the best
+    that was swept."""
+    swept = overall[overall["method"].isin(run.swept["method"])].dropna(subset="loss_gap_mean")
+    best = swept.sort_values("loss_gap_mean")["method"]
+    return list(featured(run)) or list(best.head(1))
+
+
+class Entry(NamedTuple):
+    """A kind of figure: how its file name begins, the function, the frames it needs beside the run,
+    and, where there are several, the further arguments of each, which its file name ends on."""
+
+    name: str
+    draw: Callable[..., Figure | None]
+    needs: tuple[str, ...] = ()
+    each: Callable[[Run, pd.DataFrame], Iterable[tuple[str, ...]]] = lambda run, overall: [()]
+
+
+FIGURES = [
+    Entry("headline", headline, ("overall",)),
+    Entry("heatmap", heatmap, ("comparisons", "overall")),
+    Entry("front", front, ("summary",), lambda run, overall: run.fronts),
+    Entry("measures", measures, ("summary",)),
+    Entry("gap", gap, ("comparisons",)),
+    Entry("quality_compute", quality_compute, ("quality",)),
+    Entry("break_even", break_even),
+    Entry("cross", cross, (), lambda run, overall: [(m,) for m in moving(run, overall)]),
+]
+
+
+def figures(
+    run: Run,
+    summary: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    overall: pd.DataFrame,
+    quality: pd.DataFrame,
+) -> dict[str, dict[str, bytes]]:
+    """Every figure by file name without ending, as {"svg": bytes, "png": bytes}; sample sheets
+    have a PNG alone, sweeps a GIF and a PNG.
+
+    The frames are those of `bench/report/compare.py`: `summary`, `comparisons`, `overall` and
+    `quality_compute`. A figure for which a run has no data is left out.
+    """
+    frames = {"summary": summary, "comparisons": comparisons, "overall": overall}
+    frames["quality"] = quality
+    drawn: dict[str, dict[str, bytes]] = {}
+    with style.context(["default", sns.axes_style("ticks"), STYLE]):
+        for entry in FIGURES:
+            needed: list[Any] = [frames[name] for name in entry.needs]
+            for more in entry.each(run, overall):
+                figure = entry.draw(run, *needed, *more)
+                if figure is not None:
+                    drawn[file_name("_".join([entry.name, *more]))] = saved(figure)
+    if (sheet := samples(run, important(run, overall))) is not None:
+        drawn["samples"] = {"png": sheet}
+    shown = moving(run, overall)
+    return drawn | (sweeps(run, shown[-1]) if shown else {})
+
+
+def saved(figure: Figure) -> dict[str, bytes]:
+    """Both files from one layout; `savefig` would draw everything twice as often."""
+    settle(figure)
+    svg, png = BytesIO(), BytesIO()
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return {"svg": svg.getvalue(), "png": png.getvalue()}
+
+
+def important(run: Run, overall: pd.DataFrame) -> list[str]:
+    """The reference, what is under test, then the others from the smallest loss gap on."""
+    first = [m for m in (run.reference, *reversed(featured(run))) if m in run.methods]
+    order = overall.sort_values("loss_gap_mean")["method"]
+    return list(dict.fromkeys([*first, *order]))
