@@ -178,7 +178,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     # Not the process's number: processes of two containers have the same one.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    with _way_out(path):
+    with with_way_out(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "xb") as file:  # never through a planted link
@@ -194,12 +194,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a text file. An OSError says what to do; the last line may then be torn."""
-    with _way_out(path), open(path, "a", encoding="utf-8") as file:
+    with with_way_out(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
 @contextlib.contextmanager
-def _way_out(path: Path) -> Iterator[None]:
+def with_way_out(path: Path) -> Iterator[None]:
     """While it lasts, an OSError says what to do about it."""
     try:
         yield

@@ -26,8 +26,8 @@ from bench.method import Method, build
 from bench.registry import method
 from bench.report import compare, costs, tables
 from bench.report.load import load_results
-from bench.report.sentence import verdict_sentence
 from bench.report.notes import notes
+from bench.report.sentence import verdict_sentence
 from bench.run.plan import experiment
 from bench.run.runner import Run
 from bench.space import Axis, Space

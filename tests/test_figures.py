@@ -38,11 +38,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from bench.report import compare, look
+from bench.report import knob, look
 from bench.report.costs import break_evens, savings
 from bench.report.figures import figures, moving
 from bench.report.matrices import MARKS, heatmap
-from bench.report.panels import failing
+from bench.report.reference import failing
 from bench.report.tradeoffs import headline, quality_compute
 
 FEW = ("fixed_grid", "yoto", "yoto_tuned", "warm_grid", "single_model")
@@ -210,7 +210,7 @@ def test_the_heat_map_says_what_failed(tmp_path: Path) -> None:
 
 
 def test_the_rings_of_a_cross_matrix_are_at_the_best_of_each_column(codecs: Case) -> None:
-    figure, matrix = codecs.drawn["cross"], compare.cross(codecs.run, "yoto").to_numpy()
+    figure, matrix = codecs.drawn["cross"], knob.cross(codecs.run, "yoto").to_numpy()
     (line,) = figure.axes[0].lines
     rings = {(int(x), int(y)) for x, y in line.get_xydata()}
     assert rings == {(column, row) for column, row in enumerate(matrix.argmin(0))}

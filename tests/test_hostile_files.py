@@ -267,7 +267,7 @@ def test_no_name_of_a_measure_decides_how_a_figure_is_called(
 
     change_records(change, more)
     (run,) = load_results(root).runs
-    monkeypatch.setattr(plots, "_saved", lambda figure: {"svg": b"", "png": b""})
+    monkeypatch.setattr(figures, "saved", lambda figure: {"svg": b"", "png": b""})
     frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
     drawn = FIGURES(run, *frames, compare.quality_compute(run))
     assert any(name.startswith("front_") for name in drawn)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report import knob, stats
+from bench.report import stats
 from bench.report.costs import break_evens, costs_by_seed, savings
 from bench.report.knob import fronts_and_knobs, held_out, overhead
 from bench.report.load import Run
@@ -363,7 +363,3 @@ def _pairs(run: Run) -> list[tuple[str, str]]:
     first = dict.fromkeys([others.loc[others[key].idxmin(), "method"], under_test(run)])
     pairs = [(one, other) for one in first for other in names if one in names and one != other]
     return [pair for at, pair in enumerate(pairs) if pair[::-1] not in pairs[:at]]
-
-
-WARM = "warm_grid"  # for the figures that still name it
-cross = knob.cross

@@ -267,10 +267,3 @@ def first_beyond(crossing: float) -> float:
     if math.isnan(crossing) or crossing == math.inf:
         return math.nan
     return math.floor(max(crossing + 1e-9, 0)) + 1.0  # 1.9999999999 is 2 after summing seconds
-
-
-GRID = "fixed_grid"  # for the tables and figures that still name it
-
-
-def tuned_grid(run: Run) -> bool:
-    return run.tuned_reference is not None

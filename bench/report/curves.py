@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from bench.report.load import MeasureStyle, Run
 from bench.report.look import DASHES, REFERENCE, featured, gap_axis, hollow, no_line, plain, scale
+from bench.report.panels import Named, OverSettings, Points, hollow_note, room_for_names
 from bench.report.point_names import Label, along, name_all
-from bench.report.panels import Named, OverSettings, Points, failing, hollow_note, room_for_names
-from bench.report.reference import LOSS, in_percent, margin_of
+from bench.report.reference import LOSS, failing, in_percent, margin_of
 from bench.report.tables import main_measures
 from bench.report.text import measure_label, one_line
 

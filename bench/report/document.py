@@ -15,7 +15,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
-from bench.report import lengths, page, verdict
+from bench.report import lengths, page
 from bench.report.headings import origin, setting_labels, size_line
 from bench.report.load import Run, load_results
 from bench.report.notes import notes
@@ -29,6 +29,7 @@ from bench.report.sections import (
     frames_of,
     sheets_of,
 )
+from bench.report.sentence import verdict_sentence
 from bench.report.text import escape
 
 NARROW = ("front_", "headline", "quality", "break_even", "cross")  # figures a column wide
@@ -63,7 +64,7 @@ def build(
 def _report(run: Run, folder: Path, *, write: bool) -> Built:
     frames = frames_of(run)
     trained_out = None if run.lengths.empty else lengths.trained_out(run)
-    sentence = verdict.verdict_sentence(run, frames["overall"], trained_out=trained_out)
+    sentence = verdict_sentence(run)
     facts = notes(run, frames["comparisons"], frames["overall"], frames["savings"])
     report = Built(
         run=run, folder=folder, paths=[], sentence=sentence, notes=facts, frames=frames,
@@ -73,7 +74,7 @@ def _report(run: Run, folder: Path, *, write: bool) -> Built:
         report.paths.extend(sorted(folder.glob("*.*")))
         return report
     if trained_out is not None:
-        same_loss = lengths.same_loss(run, frames["quality"])
+        same_loss = lengths.same_loss(run)
         frames = frames | {"trained_out": trained_out, "same_loss": same_loss}
     files = _write(report, frames)
     report.paths.extend(folder / name for name in files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.report.load import Run
-from bench.report.reference import LOSS, in_percent
+from bench.report.reference import LOSS, failing, in_percent
 from bench.report.text import one_line
 from bench.run.records import WHOLE
 
@@ -31,9 +31,9 @@ def setting_labels(run: Run) -> dict[str, str]:
     """Short names of the settings; one outside the training range carries a dagger, one at which
     the reference fails a section sign."""
     outside = set(run.measured.loc[run.measured["outside"].map(len) > 0, "setting"])
-    failing = run.yardstick.failing if run.yardstick else ()
+    silent = failing(run)
     return {
-        setting: label + " †" * (setting in outside) + SIGN * (setting in failing)
+        setting: label + " †" * (setting in outside) + SIGN * (setting in silent)
         for setting, label in run.labels().items()
     }
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from bench.report.compare import LOST
-from bench.report.costs import ALL
+from bench.report.costs import ALL, tuned_alone
 from bench.report.headings import SIGN, examples
 from bench.report.load import Run
-from bench.report.reference import setting_words
+from bench.report.reference import failing, setting_words
 from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import one_line
 
@@ -149,8 +149,7 @@ def _devices(run: Run, saving: pd.DataFrame) -> Iterator[str]:
             "What a method does to answer for a setting (a search, say) was not counted in all of "
             "these measurements: then it is in no cost, and neither is the tuning of its levers."
         )
-    tuned = saving.loc[saving["tuning_variants"] > 0, "method"]
-    if len(tuned) and run.tuned_reference is None:
+    if tuned := tuned_alone(run):
         yield (
             f"The levers of {_listed(run, tuned)} were found by trying variants, and the fixed "
             "grid has none: measure a tuned grid beside it, which has the same right."
@@ -190,10 +189,10 @@ def _infinite(run: Run) -> Iterator[str]:
 
 
 def _failing(run: Run) -> Iterator[str]:
-    if run.yardstick and run.yardstick.failing:
-        failing = ", ".join(setting_words(run, setting) for setting in run.yardstick.failing)
+    if settings := failing(run):
+        places = ", ".join(setting_words(run, setting) for setting in settings)
         yield (
-            f"§ the reference fails at {failing}: another network of the grid is better there than "
+            f"§ the reference fails at {places}: another network of the grid is better there than "
             "the one trained for it, beyond the margin; no method is judged there."
         )
 

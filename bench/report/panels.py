@@ -21,17 +21,12 @@ from bench.report import look
 from bench.report.load import Run
 from bench.report.look import DOUBLE, SINGLE, plain
 from bench.report.point_names import Label
+from bench.report.reference import failing
 from bench.report.text import one_line
 
 Points = NDArray[np.float64]  # (n, 2)
 
 VARIANTS = 2  # of methods that panels call by their full names
-
-
-def failing(run: Run) -> list[str]:
-    """The settings at which another network of the grid does better than the one trained for them:
-    there a figure says neither better nor worse."""
-    return list(run.yardstick.failing) if run.yardstick else []
 
 
 def hollow_note(run: Run) -> list[str]:

@@ -286,3 +286,10 @@ def setting_words(run: Run, setting: str) -> str:
     if len(run.axes) == 1:
         return f"{one_line(run.axes[0].symbol)} = {label}"
     return f"{'the ' if label == 'centre' else ''}{one_line(label)}"
+
+
+def failing(run: Run) -> list[str]:
+    """The settings at which another network of the grid does better than the one trained for them:
+    there nothing is said to be better or worse."""
+    yard = Yardstick.of(run)
+    return list(yard.failing) if yard else []

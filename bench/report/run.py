@@ -6,15 +6,12 @@ import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from bench.run.schema import AxisStyle, MeasureStyle
 from bench.space import parse_setting
-
-if TYPE_CHECKING:
-    from bench.report.reference import Yardstick
 
 Key = tuple[str, str, str]  # task, preset, experiment
 
@@ -156,13 +153,6 @@ class Run:
             )
 
         return min(self.settings, key=away)
-
-    @functools.cached_property
-    def yardstick(self) -> Yardstick | None:
-        """The fixed grid, examined; None without one."""
-        from bench.report.reference import Yardstick
-
-        return Yardstick.of(self)
 
     def _place(self, setting: str) -> tuple[Any, ...]:
         values = self.values(setting)

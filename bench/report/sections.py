@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.report import compare, costs, reference, tables, versus
+from bench.report import compare, costs, reference, tables
 from bench.report.load import Run
 from bench.report.rendering import source
 from bench.report.sheet import Sheet
@@ -80,7 +80,7 @@ SECTIONS = [
         "versus",
         "Method against method",
         tables.versus_sheet,
-        lambda run, frames: versus.versus(run, frames["overall"]),
+        lambda run, frames: compare.versus(run),
     ),
     Section(
         "knob",

@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from bench.report.load import Run
 from bench.report.pictures import opened, sample_of
-from bench.report.reference import LOSS, in_percent
+from bench.report.reference import LOSS, failing, in_percent
 from bench.report.rendering import data_uri
 from bench.report.sections import Built
 from bench.report.tables import main_measures
@@ -161,7 +161,7 @@ class _Points:
         self.measures = measures
         self.axes = [axis.name for axis in self.run.axes]
         self.paths: list[Path] = []
-        self.failing = set(self.run.yardstick.failing if self.run.yardstick else ())
+        self.failing = set(failing(self.run))
         self.rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
         entries = pd.concat([self.run.measured, self.run.swept]).sort_values("seed", kind="stable")
         for row in entries.to_dict("records"):

@@ -16,7 +16,7 @@ import pandas as pd
 from bench.report.compare import LOST, entries_of, measures_of
 from bench.report.headings import SIGN, gap_title, in_its_unit, setting_head, setting_labels
 from bench.report.load import Run
-from bench.report.reference import LOSS, in_percent
+from bench.report.reference import LOSS, failing, in_percent
 from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
 from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import NOTHING, measure_label, number, ratio, short
@@ -199,7 +199,7 @@ def summary_sheet(
     where there are two or more; with `compared`, the gap of the loss behind them and no
     deviations."""
     labels = setting_labels(run)
-    silent = set(run.yardstick.failing if run.yardstick else ())  # where no row stands out
+    silent = set(failing(run))  # where no row stands out
     if len(run.seeds) < ENOUGH_SEEDS:
         silent = set(run.settings)
 

@@ -74,6 +74,3 @@ def _verdict(yard: Yardstick, method: str, share: stats.Interval, settings: list
     verdict = stats.verdict(share, yard.run.margin_share, "lower")
     mixed = verdict in ("equal", "better") and yard.decidedly_worse(method)
     return MIXED if mixed else verdict
-
-
-UNDER_TEST = ("yoto_tuned", "yoto")  # for the figures that still name them

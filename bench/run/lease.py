@@ -116,15 +116,12 @@ class Lease:
         content = json.dumps(plain(holder))
         temporary = self.path.with_name(f"{self.path.name}.{self.token}.new")
         try:
-            temporary.write_text(content, encoding="utf-8")
-            if exclusive:
-                self._place(temporary, content)
-            else:
-                os.replace(temporary, self.path)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise with_way_out(error, self.path) from error
+            with with_way_out(self.path):
+                temporary.write_text(content, encoding="utf-8")
+                if exclusive:
+                    self._place(temporary, content)
+                else:
+                    os.replace(temporary, self.path)
         finally:
             temporary.unlink(missing_ok=True)
 
