@@ -28,10 +28,19 @@ from bench.run.runner import Run
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--task", action="append", default=[], help="a task file to test")
     parser.addoption("--method", action="append", default=[], help="a method file to test")
+    parser.addoption("--slow", action="store_true", help="run what takes minutes, too")
     parser.addoption("--device", default="cpu", help="where the contract is tested, as cuda")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="minutes long: --slow runs it"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: minutes long; runs with --slow")
     config.addinivalue_line("markers", "over(which): the pairs that a contract test runs over")
 
 

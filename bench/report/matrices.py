@@ -17,12 +17,12 @@ from matplotlib.patches import Rectangle
 
 from bench.report import look
 from bench.report.compare import LOST
+from bench.report.headings import SIGN, gap_title
 from bench.report.knob import cross as losses_of_told
 from bench.report.load import Run
 from bench.report.look import plain
 from bench.report.reference import LOSS, failing, in_percent, margin_of
 from bench.report.stats import ENOUGH_SEEDS
-from bench.report.tables import SIGN, gap_title
 from bench.report.text import number, one_line
 from bench.report.verdict import FAILS, MIXED
 

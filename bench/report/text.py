@@ -26,13 +26,6 @@ _LATEX = {
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]|~$#"} | {"<": "&lt;", "&": "&amp;"})
 
 
-def method_label(name: str) -> str:
-    """`fixed_grid` to `fixed grid`, `yoto_tuned[width=2.0]` to `YOTO tuned[width=2.0]`."""
-    plain, bracket, fields = one_line(name).partition("[")
-    words = plain.replace("_", " ").split(" ")
-    return " ".join("YOTO" if word == "yoto" else word for word in words) + bracket + fields
-
-
 def measure_label(style: MeasureStyle, *, arrow: bool = True) -> str:
     """`PSNR (dB) ↑`: label, unit, and the arrow of the better direction."""
     label = one_line(style.label) + (f" ({one_line(style.unit)})" if style.unit else "")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from bench.report import look
 from bench.report.costs import break_evens, costs_by_seed
+from bench.report.headings import gap_title
 from bench.report.lengths import needed
 from bench.report.load import Run
 from bench.report.look import compute_axis, featured, gap_axis, hollow, no_line, plain, scale
@@ -20,7 +21,6 @@ from bench.report.panels import Named, Points, hollow_note, room_for_names
 from bench.report.point_names import Label, name_all
 from bench.report.reference import LOSS, failing, margin_of
 from bench.report.stats import ENOUGH_SEEDS
-from bench.report.tables import gap_title
 from bench.report.verdict import FAILS
 
 FARTHEST = 30  # settings up to which a break-even is drawn
