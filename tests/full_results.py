@@ -208,6 +208,8 @@ def _costs(root: Path, task: str) -> None:
         head = json.loads(path.read_text())
         grid[head["seed"], head["setting"]] = head["cells"][0]
     settings = sorted({setting for _, setting in grid})
+    if not settings:
+        return
     middle = settings[len(settings) // 2]
     for path in root.glob(f"records/{task}/warm_grid/*.json"):
         head = json.loads(path.read_text())

@@ -38,8 +38,8 @@ ROOMS = {
     "report": (
         "bench.report",
         "stats pictures fronts point_names run load once text reference costs verdict knob compare "
-        "lengths sheet rendering headings tables look panels films curves matrices tradeoffs figures "
-        "explain notes sections sentence terminal sliders page document",
+        "lengths sheet rendering headings tables look panels films curves matrices tradeoffs "
+        "figures explain notes sections sentence terminal sliders page document",
     ),
     "entry": ("bench", "commands cli"),
     "program": ("", "run_bench"),

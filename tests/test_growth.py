@@ -172,7 +172,7 @@ def test_planning_and_looking_again_grow_with_the_cells(
                 "bench.method.content_id",
                 "bench.run.plan.content_id",
                 "bench.run.store.read",
-                "bench.run.work.read",
+                "bench.run.schema.read",
             )
             assert again.train_jobs() == []
             assert again.record_jobs() == []

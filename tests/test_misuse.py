@@ -43,7 +43,7 @@ def picture(folder: Path, name: str) -> Path:
         ([*TOY, "--train-data", "x"], "--train-data: no task of this run takes one; they take no"),
         (
             ["run", "style", "--train-dota", "x"],
-            "takes one; they take --style, --vgg-weights, --tr",
+            "takes one; they take --train-data, --test-data",
         ),
         ([*TOY, "--dri"], "did you mean --dry?"),
         (["run", "toyy", "--my-data", "x"], "did you mean toy"),

@@ -31,7 +31,7 @@ def _markdown(value: Any) -> Any:
 @functools.cache
 def _environment(html: bool) -> Environment:
     return Environment(
-        loader=FunctionLoader(source),
+        loader=FunctionLoader(lambda name: source(name)),  # looked up anew, as a test needs
         autoescape=html,
         finalize=None if html else _markdown,
         undefined=StrictUndefined,

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import tarfile
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from PIL import Image
 
 from bench.checkpoint import MAGIC, STATE, load_state
@@ -33,7 +35,7 @@ from bench.run import folders, lease
 from bench.run.plan import experiment, experiment_from
 from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
-from bench.run.schema import CellConfig, RunConfig, read
+from bench.run.schema import CellConfig, RunConfig, read, text
 from bench.run.store import Store, cell_from
 
 CPU = torch.device("cpu")
@@ -261,7 +263,7 @@ READERS: dict[str, Reader] = {
     ),
     "lease": Reader(
         read_lease,
-        lambda: [json.dumps({**lease._self(), "token": "t", "beat": 3}).encode()],
+        lambda: [text(replace(lease.NOBODY, pid=os.getpid(), token="t", beat=3)).encode()],
         True,
     ),
     "state": Reader(read_state, states),
