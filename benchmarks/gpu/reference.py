@@ -47,9 +47,9 @@ STAGES = {
     # Over the range and on the pictures of `small-cpu`. Drop seeds (SEED=1), never widths.
     "beta_vae_scenes": Stage(
         tasks={
-            "beta_vae_scenes[low=0.5,high=32,recorded=100,evaluated=1000]": 1,
-            "beta_vae_scenes[low=0.5,high=32,recorded=100,evaluated=1000,width=2]": 2,
-            "beta_vae_scenes[low=0.5,high=32,recorded=100,evaluated=1000,width=4]": 4,
+            "beta_vae_scenes[low=0.5,high=32,recorded=64,evaluated=2000]": 1,
+            "beta_vae_scenes[low=0.5,high=32,recorded=64,evaluated=2000,width=2]": 2,
+            "beta_vae_scenes[low=0.5,high=32,recorded=64,evaluated=2000,width=4]": 4,
         },
         methods=("yoto", "fixed_grid"),
         settings=3,
