@@ -170,11 +170,13 @@ def test_all_orientations_of_all_formats(
     assert np.abs(shown.astype(int) - expected).max() <= (3 if ending == "jpg" else 0)
 
 
-# Another colour space than sRGB's
+# Another colour space than sRGB's. It holds the second it was made in, so no name of a test may
+# come from its bytes: two processes would name the test differently.
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+PROFILES = {"none": b"", "broken": b"broken", "zeros": b"\0" * 200, "cut": PROFILE[:-7]}
 
 
-@pytest.mark.parametrize("profile", [b"", b"broken", b"\0" * 200, PROFILE[:-7], PROFILE])
+@pytest.mark.parametrize("profile", [*PROFILES.values(), PROFILE], ids=[*PROFILES, "whole"])
 @pytest.mark.parametrize("ending", ["png", "jpg", "tif", "webp"])
 def test_a_colour_profile_changes_nothing_and_a_broken_one_harms_nothing(
     tmp_path: Path, profile: bytes, ending: str
