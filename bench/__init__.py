@@ -33,8 +33,8 @@ threads), parameters, conditioner_parameters, bytes, peak_memory_bytes (of the p
 GPU's tensors), net_memory_bytes (without what was there before), device, device_name,
 shared_device, phases (seconds by name), provenance, path.
 
-`bench.report.compare` and `bench.report.costs` answer questions of a run: gaps with intervals and
-verdicts, fronts, knobs, break-evens.
+`bench.report.answers` answers questions of a run: gaps with intervals and verdicts (`compare`),
+fronts and knobs (`knob`), costs and break-evens (`costs`).
 """
 
 from __future__ import annotations

@@ -62,8 +62,10 @@ def _instead(node: ast.Import | ast.ImportFrom) -> str:
     """What to do about a statement: the line to write, or a name like the one that is not there."""
     statements: dict[str, list[ast.alias]] = {}
     for alias in node.names:
-        whole = f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
-        module, _, name = MOVED.get(whole, (whole,))[0].rpartition(".")
+        full_name = (
+            f"{node.module}.{alias.name}" if isinstance(node, ast.ImportFrom) else alias.name
+        )
+        module, _, name = MOVED.get(full_name, (full_name,))[0].rpartition(".")
         if home := _home(module, name):
             handle = alias.asname or alias.name.rpartition(".")[2]
             renamed = handle if handle != name else None

@@ -153,9 +153,9 @@ class Task(ABC):
     measures: ClassVar[dict[str, Measure]]  # in the order of the tables
     # The weighted sum of the terms
     loss: ClassVar[Measure] = Measure(label="loss", better="lower", margin="1%")
-    # The share of the benefit lost that counts as none: see `bench/report/reference.py`. A tenth of
-    # what the grid's further networks buy: who would not train ten times as many networks for the
-    # last tenth may call it none, and two halves of a grid of five differ by more than that.
+    # The share of the benefit lost that counts as none (see `bench.report.answers.reference`). A
+    # tenth of what the grid's further networks buy: who would not train ten times as many networks
+    # for the last tenth may call it none, and two halves of a grid of five differ by more.
     margin_share: ClassVar[float] = 0.10
     fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
     training: Training

@@ -334,7 +334,7 @@ def draw(found: Sequence[Measured], device: torch.device, path: Path) -> None:
     import seaborn as sns
     from matplotlib import style, ticker
 
-    from bench.report.look import DPI, SINGLE, STYLE
+    from bench.report.figures.look import DPI, SINGLE, STYLE
 
     def roof(which: str) -> float:
         return max(v for each in found for name, v in each.ceilings.items() if which in name)

@@ -20,11 +20,12 @@ from PIL import Image
 from test_report import CODEC, LAMBDA, STYLE_AXES, style_settings, write_results
 
 from bench.identity import content_id
-from bench.report import compare, look
-from bench.report.curves import front, gap, measures
+from bench.report.answers import compare
+from bench.report.figures import look
+from bench.report.figures.curves import front, gap, measures
+from bench.report.figures.matrices import cross, heatmap
+from bench.report.figures.tradeoffs import break_even, headline, quality_compute
 from bench.report.load import load_results
-from bench.report.matrices import cross, heatmap
-from bench.report.tradeoffs import break_even, headline, quality_compute
 from bench.space import format_setting, parse_setting
 
 Setting = tuple[float, ...]

@@ -15,7 +15,7 @@ import pandas as pd
 from test_report import CODEC, Noise, write_results
 
 from bench.identity import content_id
-from bench.report import compare
+from bench.report.answers import compare
 from bench.report.load import Run, load_results
 from bench.run.records import Record, dumps
 from bench.space import format_setting

@@ -27,10 +27,10 @@ from ideal import (
 from test_report import CODEC, STYLE_AXES, Noise, frame_of, style_settings, write_results
 
 from bench.identity import content_id
-from bench.report import compare, costs, stats
-from bench.report.knob import cross
+from bench.report.answers import compare, costs, stats
+from bench.report.answers.knob import cross
+from bench.report.answers.reference import in_percent, margin_of
 from bench.report.load import MeasureStyle
-from bench.report.reference import in_percent, margin_of
 
 # Gaps -------------------------------------------------------------------------------------------
 

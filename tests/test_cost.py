@@ -24,7 +24,8 @@ from bench.conditioners import Encoding
 from bench.cost import Clock, Memory, count_flops, stepping
 from bench.method import Method, build
 from bench.registry import method
-from bench.report import compare, costs, tables
+from bench.report import tables
+from bench.report.answers import compare, costs
 from bench.report.load import load_results
 from bench.report.notes import notes
 from bench.report.sentence import verdict_sentence

@@ -13,7 +13,8 @@ from ideal import MEASURES, row_of, run_of, told
 from test_report import LAMBDA, write_results
 
 import bench
-from bench.report import build, compare
+from bench.report import build
+from bench.report.answers import compare
 from bench.report.explain import explain
 from bench.report.load import CELLS, MEASURED, RECORDS, load_results
 from bench.report.text import estimate, latex, latex_table

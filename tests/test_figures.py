@@ -38,12 +38,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from bench.report import knob, look
-from bench.report.costs import break_evens, savings
-from bench.report.figures import figures, moving
-from bench.report.matrices import MARKS, heatmap
-from bench.report.reference import failing
-from bench.report.tradeoffs import headline, quality_compute
+from bench.report.answers import knob
+from bench.report.answers.costs import break_evens, savings
+from bench.report.answers.reference import failing
+from bench.report.figures import figures, look, moving
+from bench.report.figures.matrices import MARKS, heatmap
+from bench.report.figures.tradeoffs import headline, quality_compute
 
 FEW = ("fixed_grid", "yoto", "yoto_tuned", "warm_grid", "single_model")
 NARROW = ("headline", "quality", "break_even", "cross", "front")

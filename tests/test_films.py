@@ -12,8 +12,7 @@ import pytest
 from full_results import METHODS, SIZES, STYLE_AXES, full_results, picture
 from PIL import Image
 
-from bench.report import films
-from bench.report.figures import important
+from bench.report.figures import films, important
 from bench.report.load import AxisStyle, Run, load_results
 from bench.space import parse_setting
 

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.fronts import (
+from bench.report.answers.fronts import (
     BD,
     bd_psnr,
     bd_rate,

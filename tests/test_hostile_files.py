@@ -22,7 +22,8 @@ import torch
 from bench.checkpoint import MAGIC, load_state
 from bench.cli import main
 from bench.files import files_in, read_object, sealed, write_atomic
-from bench.report import build, compare, figures, load_results
+from bench.report import build, figures, load_results
+from bench.report.answers import compare
 from bench.run import lease
 from bench.run.folders import clean, merge, status
 from bench.run.records import Record

@@ -16,8 +16,8 @@ from ideal import DECADES, edit, ideal, run_of, shortened, told, write_ideal
 
 from bench.registry import METHODS, TASKS, method, preset, task_class
 from bench.report import build
-from bench.report.compare import quality_compute
-from bench.report.lengths import MOVED, benefits, needed, same_loss, trained_out
+from bench.report.answers.compare import quality_compute
+from bench.report.answers.lengths import MOVED, benefits, needed, same_loss, trained_out
 from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
 from bench.run.schema import ExperimentConfig, from_plain

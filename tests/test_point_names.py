@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from bench.report import point_names as names
+from bench.report.figures import point_names as names
 
 
 @pytest.mark.parametrize("seed", range(5))

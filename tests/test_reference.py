@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.report import compare
+from bench.report.answers import compare
 from bench.report.load import CELLS, MEASURED, Results, load_results
 from bench.run.layout import FINISHED, HEADS, table_of
 

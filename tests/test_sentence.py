@@ -10,10 +10,10 @@ import pytest
 from ideal import MEASURES, losing, overall_of, run_of, told, write_ideal
 from test_report import write_results
 
-from bench.report import compare
+from bench.report.answers import compare
+from bench.report.answers.verdict import under_test
 from bench.report.sentence import verdict_sentence
 from bench.report.tables import overall_sheet
-from bench.report.verdict import under_test
 
 GAINS = "Of what the grid gains over its middle network used everywhere, one network (YOTO) loses"
 THREE = (0, 1, 2)

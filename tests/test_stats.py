@@ -12,9 +12,15 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report import stats
-from bench.report.costs import break_even, first_beyond
-from bench.report.stats import Interval, gap_interval, paired_interval, seed_by_example, verdict
+from bench.report.answers import stats
+from bench.report.answers.costs import break_even, first_beyond
+from bench.report.answers.stats import (
+    Interval,
+    gap_interval,
+    paired_interval,
+    seed_by_example,
+    verdict,
+)
 
 # Intervals --------------------------------------------------------------------------------------
 

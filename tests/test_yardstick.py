@@ -13,9 +13,9 @@ import pytest
 from ideal import DECADES, MEASURES, benefit, ideal, overall_of, row_of, run_of, told, write_ideal
 from test_report import Noise, write_results
 
-from bench.report import compare, stats
-from bench.report.knob import reached
-from bench.report.reference import best_of, examine
+from bench.report.answers import compare, stats
+from bench.report.answers.knob import reached
+from bench.report.answers.reference import best_of, examine
 from bench.report.sentence import verdict_sentence
 from bench.report.tables import overall_sheet, reference_sheet, setting_labels
 from bench.tasks.compression import scan_bytes

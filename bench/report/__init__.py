@@ -3,8 +3,8 @@
     built = build(Path("results"))              results/report/<task>-<preset>/report.md
     for table in terminal_tables(built): console.print(table)
 
-Other uses of the same files start at `bench.report.load.load_results`; `bench/report/compare.py`
-has the numbers, and `sections.py` what stands where.
+Other uses of the same files start at `bench.report.load.load_results`. `answers/` has the numbers,
+`figures/` what is drawn of them, `sections.py` what stands where.
 """
 
 from __future__ import annotations

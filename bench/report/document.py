@@ -15,7 +15,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
-from bench.report import lengths, page
+from bench.report import page
+from bench.report.answers import lengths
 from bench.report.headings import origin, setting_labels, size_line
 from bench.report.load import Run, load_results
 from bench.report.notes import notes

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from bench.report.compare import comparisons
-from bench.report.costs import with_ancestors
+from bench.report.answers.compare import comparisons
+from bench.report.answers.costs import with_ancestors
+from bench.report.answers.reference import in_percent
 from bench.report.load import Results, Run
-from bench.report.reference import in_percent
 from bench.report.text import estimate, number, one_line, short
 
 
@@ -44,12 +44,12 @@ def _named(results: Results, row: str) -> tuple[Run, str, list[str]]:
     folder, _, rest = row.partition("/")
     run = next((run for run in results.runs if run.folder == folder), None)
     if run is None:
-        there = ", ".join(run.folder for run in results.runs) or "none"
-        raise ValueError(f"there is no report {folder!r}: there are {there}")
+        choices = ", ".join(run.folder for run in results.runs) or "none"
+        raise ValueError(f"there is no report {folder!r}: there are {choices}")
     methods = [m for m in run.methods if rest == m or rest.startswith(f"{m}/")]
     if not methods:
-        there = ", ".join(run.methods)
-        raise ValueError(f"{folder} has no method {rest.split('/')[0]!r}: it has {there}")
+        choices = ", ".join(run.methods)
+        raise ValueError(f"{folder} has no method {rest.split('/')[0]!r}: it has {choices}")
     method = max(methods, key=len)
     setting = rest[len(method) + 1 :]
     measured = set(run.measured.loc[run.measured["method"] == method, "setting"])
@@ -60,8 +60,8 @@ def _named(results: Results, row: str) -> tuple[Run, str, list[str]]:
         if not setting or setting in (s, label, label.replace(" ", ""))
     ]
     if not settings:
-        there = "; ".join(f"{label} ({s})" for s, label in labels.items())
-        raise ValueError(f"{method} was not measured at {setting!r}: there are {there}")
+        choices = "; ".join(f"{label} ({s})" for s, label in labels.items())
+        raise ValueError(f"{method} was not measured at {setting!r}: there are {choices}")
     return run, method, settings
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bench.report.answers.reference import LOSS, failing, in_percent
 from bench.report.load import Run
-from bench.report.reference import LOSS, failing, in_percent
 from bench.report.text import one_line
 from bench.run.records import WHOLE
 

@@ -80,16 +80,16 @@ class Results:
     def runs(self) -> list[Run]:
         """One per task, preset and experiment; the newest experiment has the plain folder name."""
         methods = self.measured[self.measured["kind"] == "method"]
-        found: list[Run] = []
+        runs: list[Run] = []
         for (task, preset), group in methods.groupby(["task", "preset"], sort=True):
             newest_first = group.groupby("experiment")["time"].max().sort_values(ascending=False)
             for place, experiment in enumerate(newest_first.index):
                 key = (task, preset, experiment)
                 folder = file_name("-".join(key if place else key[:2]))
-                if any(folder == run.folder for run in found):  # a-b, c and a, b-c
+                if any(folder == run.folder for run in runs):  # a-b, c and a, b-c
                     folder += f"-{content_id(key)[:6]}"
-                found.append(self._run(key, folder))
-        return found
+                runs.append(self._run(key, folder))
+        return runs
 
     def _run(self, key: Key, folder: str) -> Run:
         measured, rows = _of(self.measured, key), _of(self.records, key)
@@ -172,7 +172,7 @@ def load_results(*roots: Path) -> Results:
     FileNotFoundError where a folder is missing; ValueError, naming the file and the way out,
     where one is not ours or damaged.
     """
-    found: dict[str, Measured] = {}
+    by_id: dict[str, Measured] = {}
     cells: dict[str, dict[str, Any]] = {}
     for root in roots:
         if not root.is_dir():
@@ -182,21 +182,21 @@ def load_results(*roots: Path) -> Results:
             if done.id not in cells:
                 cells[done.id] = _cell_row(path, done)
         for path in files_in(root, HEADS):
-            each = Measured(path, read(path, Head))
-            known = found.get(each.head.id)
-            if known is None or known.head.time < each.head.time:
-                found[each.head.id] = each
+            measured = Measured(path, read(path, Head))
+            known = by_id.get(measured.head.id)
+            if known is None or known.head.time < measured.head.time:
+                by_id[measured.head.id] = measured
 
-    newest, superseded = _newest(found.values())
+    newest, superseded = _newest(by_id.values())
     records, changed = _records(newest)
     damaged: dict[Key, list[str]] = defaultdict(list)
-    for each in newest:
-        if each.head.id in changed:
-            damaged[each.key].append(changed[each.head.id])
+    for measured in newest:
+        if measured.head.id in changed:
+            damaged[measured.key].append(changed[measured.head.id])
     if changed:
         first = next(iter(changed.values()))
         warnings.warn(f"{len(changed)} measurements are left out; {first}", stacklevel=2)
-    rows = [_measured_row(each) for each in newest if each.head.id not in changed]
+    rows = [_measured_row(measured) for measured in newest if measured.head.id not in changed]
     return Results(
         records=records,
         cells=pd.DataFrame(list(cells.values()), columns=CELLS),

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from bench.report.compare import LOST
-from bench.report.costs import ALL, tuned_alone
+from bench.report.answers.compare import LOST
+from bench.report.answers.costs import ALL, tuned_alone
+from bench.report.answers.reference import failing, setting_words
+from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.headings import SIGN, examples
 from bench.report.load import Run
-from bench.report.reference import failing, setting_words
-from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import one_line
 
 
@@ -84,8 +84,10 @@ def _lost(run: Run) -> Iterator[str]:
         for setting, entries in rows.groupby("setting"):
             seeds = ", ".join(str(seed) for seed in sorted(entries["seed"]))
             places.append(f"{one_line(setting)} (seed {seeds})")
-        there = run.measured["setting"].isin(rows["setting"]) & (run.measured["method"] == method)
-        some = (there & ~gone).any()
+        at_those = run.measured["setting"].isin(rows["setting"]) & (
+            run.measured["method"] == method
+        )
+        some = (at_those & ~gone).any()
         yield (
             f"{'‡ ' if some else ''}{status.capitalize()}: {run.label(method)} at "
             + ", ".join(places)

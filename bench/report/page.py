@@ -20,7 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
-from bench.report.compare import LOST
+from bench.report.answers.compare import LOST
 from bench.report.headings import origin, size_line
 from bench.report.load import Results, Run, file_name
 from bench.report.notes import warnings

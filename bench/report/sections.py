@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.report import compare, costs, reference, tables
+from bench.report import tables
+from bench.report.answers import compare, costs, reference
 from bench.report.load import Run
 from bench.report.rendering import source
 from bench.report.sheet import Sheet
@@ -138,8 +139,7 @@ class Built:
     """The report of one task, preset and experiment. `paths` has the page first.
 
     sentence: the verdict in words. frames: by the names of SECTIONS, which are attributes, too:
-    `built.overall`; see `bench/report/compare.py` and `costs.py`. sheets: those with something in
-    them.
+    `built.overall`; see `bench/report/answers/`. sheets: those with something in them.
     """
 
     run: Run

@@ -6,13 +6,13 @@ import math
 
 import pandas as pd
 
-from bench.report.compare import overall
-from bench.report.costs import break_evens, tuned_alone
-from bench.report.lengths import trained_out
+from bench.report.answers.compare import overall
+from bench.report.answers.costs import break_evens, tuned_alone
+from bench.report.answers.lengths import trained_out
+from bench.report.answers.reference import Yardstick, loss_words, setting_words
+from bench.report.answers.verdict import MIXED, MOST_SEEDS, ORIENTATION, under_test
 from bench.report.load import Run
-from bench.report.reference import Yardstick, loss_words, setting_words
 from bench.report.text import estimate, one_line, ratio
-from bench.report.verdict import MIXED, MOST_SEEDS, ORIENTATION, under_test
 
 
 def verdict_sentence(run: Run) -> str:

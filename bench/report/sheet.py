@@ -114,8 +114,8 @@ def sheet_of(
 
 def _best(better: str, candidates: Sequence[tuple[int, float, str]]) -> set[int]:
     """The rows, of (row, value, text), that read like the best value; none where all do."""
-    there = [c for c in candidates if math.isfinite(c[1])]
-    if len({text for _, _, text in there}) < 2:
+    finite = [c for c in candidates if math.isfinite(c[1])]
+    if len({text for _, _, text in finite}) < 2:
         return set()
-    _, _, best = (min if better == "lower" else max)(there, key=lambda c: c[1])
-    return {row for row, _, text in there if text == best}
+    _, _, best = (min if better == "lower" else max)(finite, key=lambda c: c[1])
+    return {row for row, _, text in finite if text == best}

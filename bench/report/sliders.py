@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 from PIL import Image, features
 
+from bench.report.answers.reference import LOSS, failing, in_percent
 from bench.report.load import Run
 from bench.report.pictures import opened, sample_of
-from bench.report.reference import LOSS, failing, in_percent
 from bench.report.rendering import data_uri
 from bench.report.sections import Built
 from bench.report.tables import main_measures
@@ -59,12 +59,12 @@ class Previews(NamedTuple):
                     sizes.add(picture.size)
         if not sizes:
             return ""
-        whole = ", ".join(f"{width} × {height}" for width, height in sorted(sizes))
+        listed = ", ".join(f"{width} × {height}" for width, height in sorted(sizes))
         cut = any(max(size) > self.side for size in sizes)
         part = f"the middle {self.side} × {self.side} of " if cut else ""
         return (
-            f"Previews: {part}{whole} pixels, recompressed for this page. The numbers are those of "
-            "the pictures themselves."
+            f"Previews: {part}{listed} pixels, recompressed for this page. The numbers are those "
+            "of the pictures themselves."
         )
 
 

@@ -1,7 +1,7 @@
 """The tables of a report: the answers of a run as text, for Markdown, LaTeX, HTML and terminals.
 
-Each `*_sheet(run, frame)` makes a `Sheet` from a frame of `bench/report/compare.py` or `costs.py`
-and a list of columns; the frames themselves are the CSV.
+Each `*_sheet(run, frame)` makes a `Sheet` from a frame of `bench/report/answers/` and a list of
+columns; the frames themselves are the CSV.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from bench.report.compare import LOST, entries_of, measures_of
+from bench.report.answers.compare import LOST, entries_of, measures_of
+from bench.report.answers.reference import LOSS, failing, in_percent
+from bench.report.answers.stats import ENOUGH_SEEDS
+from bench.report.answers.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, ORIENTATION
 from bench.report.headings import SIGN, gap_title, in_its_unit, setting_head, setting_labels
 from bench.report.load import Run
-from bench.report.reference import LOSS, failing, in_percent
 from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
-from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import NOTHING, measure_label, number, ratio, short
-from bench.report.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, ORIENTATION
 
 DECIDED = ("better", "equal", "worse", "undecided", MIXED)
 
@@ -81,8 +81,8 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
 
     def overlap(row: Row) -> str:
         """The share of the grid's range of quality that a BD-rate rests on."""
-        there = math.isfinite(row["bd_rate"]) and not reference(row)
-        return number(row["bd_overlap"], 2) if there else NOTHING
+        known = math.isfinite(row["bd_rate"]) and not reference(row)
+        return number(row["bd_overlap"], 2) if known else NOTHING
 
     def averaged(row: Row) -> str:
         return f"{row['share_settings']}, {row['gap_settings']}" if row["gap_settings"] else NOTHING
@@ -214,8 +214,8 @@ def summary_sheet(
             text = number(row[f"{name}_sd"], style.digits)
             return "" if compared is not None or text == NOTHING else f" ± {text}"
 
-        whole = mean.then(infinite).then(spread)._replace(plain=mean.text)
-        return whole.unless(lambda row: row["status"] if row["status"] in LOST else "")
+        column = mean.then(infinite).then(spread)._replace(plain=mean.text)
+        return column.unless(lambda row: row["status"] if row["status"] in LOST else "")
 
     setting = Column(setting_head(run), lambda row: labels[row["setting"]])
     setting = setting.then(lambda row: " ‡" if row["status"] == "some lost" else "")

@@ -11,9 +11,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bench.report.compare import LOST
+from bench.report.answers.compare import LOST
+from bench.report.answers.reference import LOSS
 from bench.report.headings import size_line
-from bench.report.reference import LOSS
 from bench.report.sections import TITLES, Built
 from bench.report.sheet import Sheet
 from bench.report.tables import main_measures, overall_sheet, savings_sheet, summary_sheet

@@ -44,8 +44,8 @@ def fitting(peak: int, rooms: Sequence[Room], kind: str) -> int:
 
     The smallest of several rooms decides.
     """
-    each = need(peak, kind)
-    return max(1, min(min(int(room.cores), room.free // each) for room in rooms))
+    per_network = need(peak, kind)
+    return max(1, min(min(int(room.cores), room.free // per_network) for room in rooms))
 
 
 def need(peak: int, kind: str) -> int:
@@ -94,25 +94,25 @@ def unmeasured(jobs: Sequence[Job], known: dict[str, int]) -> Train | None:
 
 def room(kind: str) -> Room:
     """What is free on this machine now, on its current GPU or in its main memory."""
-    there = cores()
+    usable = cores()
     if kind != "cuda":
-        return Room(free=_free_memory(), cores=there)
+        return Room(free=_free_memory(), cores=usable)
     import torch
 
     free, _ = torch.cuda.mem_get_info()
-    return Room(free=free, cores=max(1.0, there / torch.cuda.device_count()))
+    return Room(free=free, cores=max(1.0, usable / torch.cuda.device_count()))
 
 
 def cores(group: Path = GROUP) -> int:
     """The processor cores that this process may use: those it is bound to, and in a container no
     more than its share of time."""
     known = hasattr(os, "sched_getaffinity")
-    there = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     try:
         share, period = (group / "cpu.max").read_text().split()  # "max" where there is no limit
-        return max(1, min(there, math.ceil(int(share) / int(period))))
+        return max(1, min(usable, math.ceil(int(share) / int(period))))
     except (OSError, ValueError, ZeroDivisionError):
-        return there
+        return usable
 
 
 def _free_memory(group: Path = GROUP) -> int:

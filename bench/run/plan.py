@@ -100,10 +100,10 @@ class Experiment:
     def shorter(self) -> dict[tuple[int, str, float], list[Cell]]:
         """What methods with a `role` plan for a share of the steps, by seed, label and share."""
         return {
-            (seed, label, share): each.plan(self.task.lasting(share), self.settings, seed)
+            (seed, label, share): method.plan(self.task.lasting(share), self.settings, seed)
             for seed, label in self.plans
             for share in self.lengths
-            if (each := self.methods[label]).role in ("reference", "under test") and share < 1
+            if (method := self.methods[label]).role in ("reference", "under test") and share < 1
         }
 
     def _asked(self, label: str, seed: int) -> Iterator[tuple[str, float, Setting]]:
@@ -195,28 +195,28 @@ def experiment(
     lengths: see `Experiment`; None takes the preset's, on the test split.
     """
     chosen, size = sized(task, preset_name, locations)
-    made = chosen.task
-    refuse_names(made, preset_name, {})
-    _warn_of_few_pictures(chosen, made, size, split)
+    sized_task = chosen.task
+    refuse_names(sized_task, preset_name, {})
+    _warn_of_few_pictures(chosen, sized_task, size, split)
     named: dict[str, Method] = {}
     for text in methods or DEFAULT_METHODS:
-        for label, each in variants(text, chosen.methods).items():
-            reason = each.refuses(made)
+        for label, variant in variants(text, chosen.methods).items():
+            reason = variant.refuses(sized_task)
             if reason and methods and text != "all":
-                raise ValueError(f"{label} does not apply to {made.name}: {reason}")
+                raise ValueError(f"{label} does not apply to {sized_task.name}: {reason}")
             if not reason:
-                named[label] = each
+                named[label] = variant
     count = chosen.settings if settings is None else settings
     if design is None:
-        compared = made.settings(count)
+        compared = sized_task.settings(count)
     elif design == "grid":
-        compared = made.space.grid(count)
+        compared = sized_task.space.grid(count)
     elif design == "one-at-a-time":
-        compared = made.space.one_at_a_time()
+        compared = sized_task.space.one_at_a_time()
     else:
-        compared = made.space.random(count, seed=0)
+        compared = sized_task.space.random(count, seed=0)
     return Experiment(
-        task=made,
+        task=sized_task,
         preset=size,
         settings=tuple(dict.fromkeys(compared)),  # rounded, some may be the same
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),

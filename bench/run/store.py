@@ -164,12 +164,12 @@ class Store:
         """The folder of the cell whose id begins with `identifier`; ValueError otherwise."""
         kinds = list(self.root.glob("runs/*/*"))
         # A whole id needs no look at the other cells, which a pattern would go through.
-        whole = [kind / identifier for kind in kinds if identifier.isalnum()]
+        exact = [kind / identifier for kind in kinds if identifier.isalnum()]
         beginning = (
             folder for kind in kinds for folder in kind.iterdir()
             if folder.name.startswith(identifier)
         )  # fmt: skip
-        folders = [folder for folder in whole if (folder / layout.CONFIG).exists()] or [
+        folders = [folder for folder in exact if (folder / layout.CONFIG).exists()] or [
             folder for folder in beginning if (folder / layout.CONFIG).exists()
         ]
         if len(folders) != 1:

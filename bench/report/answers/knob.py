@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report import fronts
+from bench.report.answers import fronts
+from bench.report.answers.reference import LOSS, in_percent
+from bench.report.answers.stats import seeds_interval
 from bench.report.load import Run
-from bench.report.reference import LOSS, in_percent
-from bench.report.stats import seeds_interval
 
 ROUNDING = 1e-6  # losses are recorded as 32-bit floats
 OVER_SEEDS = {"bd": "bd_rate", "hypervolume": "hypervolume_ratio", "calibration": "calibration"}
@@ -44,7 +44,7 @@ def fronts_and_knobs(run: Run) -> dict[str, dict[str, Any]]:
     bd_*: of the first front, where it is a rate against a quality; low, mid, high are the thirds
         of the common range, bd_quality is in units of the quality (BD-PSNR where it is PSNR).
         bd_seen_* is the common range of quality, bd_of_* the grid's: the rest it does not see.
-    hypervolume_ratio, igd_plus: of the first front, too; see `bench/report/fronts.py`.
+    hypervolume_ratio, igd_plus: of the first front, too; see `bench/report/answers/fronts.py`.
     coverage, monotonicity, calibration, diagonal: see `knob`.
     *_ci_*: 95 % intervals over the seeds that the method and the grid have, three or more.
     """

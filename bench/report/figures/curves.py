@@ -11,11 +11,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.report.answers.reference import LOSS, failing, in_percent, margin_of
+from bench.report.figures.look import (
+    DASHES,
+    REFERENCE,
+    featured,
+    gap_axis,
+    hollow,
+    no_line,
+    plain,
+    scale,
+)
+from bench.report.figures.panels import Named, OverSettings, Points, hollow_note, room_for_names
+from bench.report.figures.point_names import Label, along, name_all
 from bench.report.load import MeasureStyle, Run
-from bench.report.look import DASHES, REFERENCE, featured, gap_axis, hollow, no_line, plain, scale
-from bench.report.panels import Named, OverSettings, Points, hollow_note, room_for_names
-from bench.report.point_names import Label, along, name_all
-from bench.report.reference import LOSS, failing, in_percent, margin_of
 from bench.report.tables import main_measures
 from bench.report.text import measure_label, one_line
 
@@ -125,12 +134,15 @@ def gap(run: Run, comparisons: pd.DataFrame) -> Figure | None:
     crowd = paired["method"].nunique() > CROWD and not several
     kind = ("bars" if several else "bands") + (" (of those under test)" if crowd else "")
     reference = run.label(run.reference or "")
-    said = [f"Δ to the {reference} at the same setting", _interval_note(kind, paired["interval"])]
+    remarks = [
+        f"Δ to the {reference} at the same setting",
+        _interval_note(kind, paired["interval"]),
+    ]
     if paired["margin"].notna().any():
-        said.append("shaded: the measure's margin")
-    said += hollow_note(run)
+        remarks.append("shaded: the measure's margin")
+    remarks += hollow_note(run)
     titles = [_gap_name(run.measures[name]) for name in names]
-    drawing = OverSettings(run, titles, 1.6, said, without=run.reference)
+    drawing = OverSettings(run, titles, 1.6, remarks, without=run.reference)
     for axes, name in zip(drawing.panels, names, strict=True):
         of_name = paired[(paired["measure"] == name) & paired["gap"].notna()]
         seen: list[float] = []

@@ -76,22 +76,22 @@ def looks(run: Run) -> dict[str, Look]:
     A method of the suite looks the same whatever else is drawn; the user's own come after those.
     """
     stand_out, every = featured(run), list(dict.fromkeys([*METHODS, *run.methods]))
-    found: dict[str, Look] = {}
+    look_of: dict[str, Look] = {}
     for method in run.methods:
         place = every.index(method)
         if method == run.reference:
-            found[method] = REFERENCE
+            look_of[method] = REFERENCE
         elif method in stand_out:
             weight = {"linewidth": 1.6, "dashes": (None, None)}
-            found[method] = EDGE | FEATURED[stand_out[method]] | weight
+            look_of[method] = EDGE | FEATURED[stand_out[method]] | weight
         else:
-            found[method] = EDGE | {
+            look_of[method] = EDGE | {
                 "color": OTHERS[place % len(OTHERS)],
                 "marker": MARKERS[place % len(MARKERS)],
                 "dashes": DASHES[place % len(DASHES)],
                 **{"linewidth": 0.9, "markersize": 3.8, "zorder": 4},
             }
-    return found
+    return look_of
 
 
 def no_line(look: Look) -> Look:

@@ -19,12 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from bench.report.curves import front, gap, measures
-from bench.report.films import samples, sweeps
+from bench.report.figures.curves import front, gap, measures
+from bench.report.figures.films import samples, sweeps
+from bench.report.figures.look import DPI, STYLE, featured, settle
+from bench.report.figures.matrices import cross, heatmap
+from bench.report.figures.tradeoffs import break_even, headline, quality_compute
 from bench.report.load import Run, file_name
-from bench.report.look import DPI, STYLE, featured, settle
-from bench.report.matrices import cross, heatmap
-from bench.report.tradeoffs import break_even, headline, quality_compute
 
 
 def moving(run: Run, overall: pd.DataFrame) -> list[str]:
@@ -67,7 +67,7 @@ def figures(
     """Every figure by file name without ending, as {"svg": bytes, "png": bytes}; sample sheets
     have a PNG alone, sweeps a GIF and a PNG.
 
-    The frames are those of `bench/report/compare.py`: `summary`, `comparisons`, `overall` and
+    The frames are those of `bench.report.answers.compare`: `summary`, `comparisons`, `overall` and
     `quality_compute`. A figure for which a run has no data is left out.
     """
     frames = {"summary": summary, "comparisons": comparisons, "overall": overall}

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench.report import stats
-from bench.report.compare import quality_compute
-from bench.report.knob import cross
+from bench.report.answers import stats
+from bench.report.answers.compare import quality_compute
+from bench.report.answers.knob import cross
+from bench.report.answers.reference import LOSS
 from bench.report.load import Run
 from bench.report.once import once
-from bench.report.reference import LOSS
 
 MOVED = 0.25  # of the margin: a training that moves the loss by less, when halved, is over
 
@@ -36,8 +36,8 @@ def same_loss(run: Run) -> pd.DataFrame:
     quality = quality_compute(run)
     grid = quality[quality["method"] == run.reference].sort_values("flops")
     curve = list(zip(grid["flops"], grid["loss_gap"], strict=True))
-    whole = quality[(quality["share"] == 1) & (quality["method"] != run.reference)]
-    frame = whole[["method", "flops", "loss_gap"]].reset_index(drop=True)
+    full_length = quality[(quality["share"] == 1) & (quality["method"] != run.reference)]
+    frame = full_length[["method", "flops", "loss_gap"]].reset_index(drop=True)
     frame["grid_flops"] = [needed(curve, gap) for gap in frame["loss_gap"]]
     return frame.assign(ratio=frame["grid_flops"] / frame["flops"])
 

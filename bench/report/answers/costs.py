@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from bench.report.answers.stats import Array, Interval, student_half_width
 from bench.report.load import Run
 from bench.report.once import once
-from bench.report.stats import Array, Interval, student_half_width
 from bench.report.text import one_line
 
 ALL = "all, each network once"
@@ -188,14 +188,14 @@ def _break_even(run: Run, entries: pd.DataFrame, grid: pd.DataFrame, unit: str) 
         }
     if (per_fixed <= 0).any():
         return {}
-    whole = costs_by_seed(run, entries, answering=False)[unit].to_numpy()
-    crossing = break_even(whole, per_fixed)
+    conditioned = costs_by_seed(run, entries, answering=False)[unit].to_numpy()
+    crossing = break_even(conditioned, per_fixed)
     return {
         **crossing.columns("crossing"),
         "settings": first_beyond(crossing.estimate),
         "earliest": first_beyond(crossing.low),
         "latest": first_beyond(crossing.high),
-        "settings_tuned": first_beyond(break_even(whole + search, per_fixed).estimate),
+        "settings_tuned": first_beyond(break_even(conditioned + search, per_fixed).estimate),
     }
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.report import stats
+from bench.report.answers import stats
 from bench.report.load import MeasureStyle, Run
 from bench.report.once import once
 from bench.report.text import estimate, one_line
@@ -179,8 +179,8 @@ class Yardstick:
 
     def measured(self, method: str) -> list[str]:
         """The settings at which a method and the grid have pairs, in order."""
-        there = np.isfinite(self.losses(method) - self.trained).any((1, 2))
-        return [s for s, some in zip(self.run.settings, there, strict=True) if some]
+        with_pairs = np.isfinite(self.losses(method) - self.trained).any((1, 2))
+        return [s for s, some in zip(self.run.settings, with_pairs, strict=True) if some]
 
     def seeds(self, method: str) -> int:
         """How many seeds a method has in common with the grid."""
@@ -266,9 +266,9 @@ def _lowest(lead: Array, default: int) -> int:
 
 def _mean(values: Array) -> Array:
     """Over the last two axes, NaN left out; NaN where nothing is there."""
-    there = np.isfinite(values)
-    count = there.sum((-1, -2))
-    total = np.where(there, values, 0.0).sum((-1, -2))
+    finite = np.isfinite(values)
+    count = finite.sum((-1, -2))
+    total = np.where(finite, values, 0.0).sum((-1, -2))
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

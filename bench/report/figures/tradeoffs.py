@@ -11,17 +11,25 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from bench.report import look
-from bench.report.costs import break_evens, costs_by_seed
+from bench.report.answers.costs import break_evens, costs_by_seed
+from bench.report.answers.lengths import needed
+from bench.report.answers.reference import LOSS, failing, margin_of
+from bench.report.answers.stats import ENOUGH_SEEDS
+from bench.report.answers.verdict import FAILS
+from bench.report.figures import look
+from bench.report.figures.look import (
+    compute_axis,
+    featured,
+    gap_axis,
+    hollow,
+    no_line,
+    plain,
+    scale,
+)
+from bench.report.figures.panels import Named, Points, hollow_note, room_for_names
+from bench.report.figures.point_names import Label, name_all
 from bench.report.headings import gap_title
-from bench.report.lengths import needed
 from bench.report.load import Run
-from bench.report.look import compute_axis, featured, gap_axis, hollow, no_line, plain, scale
-from bench.report.panels import Named, Points, hollow_note, room_for_names
-from bench.report.point_names import Label, name_all
-from bench.report.reference import LOSS, failing, margin_of
-from bench.report.stats import ENOUGH_SEEDS
-from bench.report.verdict import FAILS
 
 FARTHEST = 30  # settings up to which a break-even is drawn
 
@@ -76,7 +84,7 @@ def _headline_notes(run: Run, overall: pd.DataFrame, shown: pd.DataFrame) -> lis
     """How the headline is read, and over how many settings each mean is."""
     counts = shown.loc[shown["method"] != run.reference, "share_settings"].astype(int)
     some = " to ".join(map(str, sorted({counts.min(), counts.max()})))
-    said = [
+    remarks = [
         f"points: means over the {some} of {len(run.settings)} settings with a benefit and a sound "
         "reference that is not the method itself",
         "bars: 95 % intervals",
@@ -85,11 +93,11 @@ def _headline_notes(run: Run, overall: pd.DataFrame, shown: pd.DataFrame) -> lis
         f"shaded: equal within ±{100 * run.margin_share:g} %",
     ]
     if len(run.seeds) < ENOUGH_SEEDS:
-        said.append("fewer than three seeds: orientation, no verdict")
+        remarks.append("fewer than three seeds: orientation, no verdict")
     missing = [run.label(m) for m in overall["method"] if m not in set(shown["method"])]
     if missing:
-        said.append(f"not shown, for want of a share or a cost: {', '.join(missing)}")
-    return said + hollow_note(run)
+        remarks.append(f"not shown, for want of a share or a cost: {', '.join(missing)}")
+    return remarks + hollow_note(run)
 
 
 def _side_by_side(x: Points, step: float) -> Points:
@@ -132,16 +140,16 @@ def quality_compute(run: Run, quality: pd.DataFrame) -> Figure | None:
             axes.fill_between(x, low, high, color=marks["color"], alpha=0.18, linewidth=0)
     axes.set_ylabel(plain(f"mean {gap_title(run)[0]} ↓"))
     shares = ", ".join(f"{share:.3g}" for share in sorted(known["share"].unique()))
-    said = [
+    remarks = [
         f"points: networks trained for {shares} of the steps, each with its whole schedule",
         "lines: the gap interpolated linearly in the logarithm of the compute",
         "gaps are to the grid's full training",
     ]
     arrow = None if failing(run) else _same_loss(run, curves)
-    said += ["arrow: compute for the same loss"] if arrow is not None else []
-    said += ["bands: 95 % intervals"] if bands.notna().all(axis=1).any() else []
+    remarks += ["arrow: compute for the same loss"] if arrow is not None else []
+    remarks += ["bands: 95 % intervals"] if bands.notna().all(axis=1).any() else []
     across = "compute, × the full grid's FLOPs" if len(full) else "FLOPs"
-    drawing.finish(curves, across, [*said, *hollow_note(run)])
+    drawing.finish(curves, across, [*remarks, *hollow_note(run)])
     traced = [line[:, :2] for line in lines.values()]
     traced.append(np.array([(end, 0.0) for end in axes.get_xlim()]))
     labels = [drawing.label(method, curve[::-1, :2]) for method, curve in curves.items()]
@@ -210,8 +218,8 @@ def break_even(run: Run) -> Figure | None:
         what = {"flops": "FLOPs", "seconds": "device seconds"}[unit]
         axes.set_ylabel(f"{what}, × one network")
     methods = [m for m in run.methods if any(m in curves for curves in drawn)]
-    said = ["stars: where one conditioned network costs as much as the grid"]
-    drawing.finish(methods, "number of settings", said)
+    remarks = ["stars: where one conditioned network costs as much as the grid"]
+    drawing.finish(methods, "number of settings", remarks)
     for axes, curves in zip(drawing.panels, drawn, strict=True):
         alike: dict[str, list[str]] = {}  # lines that cost the same share a name
         for method, curve in curves.items():
@@ -236,9 +244,9 @@ def _cumulative(run: Run, once: list[str], unit: str, most: int) -> dict[str, Po
     per, counts = grid[unit] / grid["networks"], np.arange(1.0, most + 1)
     curves: dict[Any, Points] = {run.reference: counts}
     if run.warm in entries:  # its first network, and as much for each further one
-        whole = costs(entries[run.warm])
+        first_and_further = costs(entries[run.warm])
         first = min(costs(at)[unit] for _, at in entries[run.warm].groupby("setting"))
-        further = (whole[unit] - first) / max(1, whole["networks"] - 1)
+        further = (first_and_further[unit] - first) / max(1, first_and_further["networks"] - 1)
         if math.isfinite(further):
             curves[run.warm] = (first + (counts - 1) * further) / per
     for method in once:

@@ -15,16 +15,16 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from bench.report import look
-from bench.report.compare import LOST
+from bench.report.answers.compare import LOST
+from bench.report.answers.knob import cross as losses_of_told
+from bench.report.answers.reference import LOSS, failing, in_percent, margin_of
+from bench.report.answers.stats import ENOUGH_SEEDS
+from bench.report.answers.verdict import FAILS, MIXED
+from bench.report.figures import look
+from bench.report.figures.look import plain
 from bench.report.headings import SIGN, gap_title
-from bench.report.knob import cross as losses_of_told
 from bench.report.load import Run
-from bench.report.look import plain
-from bench.report.reference import LOSS, failing, in_percent, margin_of
-from bench.report.stats import ENOUGH_SEEDS
 from bench.report.text import number, one_line
-from bench.report.verdict import FAILS, MIXED
 
 GOOD_BAD = LinearSegmentedColormap.from_list("good_bad", ["#0173b2", "#ffffff", "#d55e00"])
 MARKS = {"better": "✓", "equal": "=", "worse": "✗", "undecided": "?", MIXED: "≷"}
@@ -218,8 +218,8 @@ def cross(run: Run, method: str) -> Figure | None:
     axes.set_xlabel(plain(f"scored with{symbol}"), fontsize=7)
     axes.set_ylabel(plain(f"told{symbol}"), fontsize=7)
     unit = "%" if percent else one_line(run.measures[LOSS].unit)
-    said = f"{run.label(method)}: loss above the best of its column ({unit})".replace(" ()", "")
-    look.note(figure, [said, "ring: the best"], look.SINGLE)
+    caption = f"{run.label(method)}: loss above the best of its column ({unit})".replace(" ()", "")
+    look.note(figure, [caption, "ring: the best"], look.SINGLE)
     return figure
 
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.report import stats
-from bench.report.costs import break_evens, costs_by_seed, savings
-from bench.report.knob import fronts_and_knobs, held_out, overhead
+from bench.report.answers import stats
+from bench.report.answers.costs import break_evens, costs_by_seed, savings
+from bench.report.answers.knob import fronts_and_knobs, held_out, overhead
+from bench.report.answers.reference import LOSS, SAME, Yardstick, in_percent, margin_of
+from bench.report.answers.verdict import judge, under_test
 from bench.report.load import Run
 from bench.report.once import once
-from bench.report.reference import LOSS, SAME, Yardstick, in_percent, margin_of
-from bench.report.verdict import judge, under_test
 from bench.run.records import WHOLE
 
 LOST = ("diverged", "failed")
@@ -209,7 +209,7 @@ def overall(run: Run) -> pd.DataFrame:
     loss_gap_*: against the grid's own networks, mean over `gap_settings` settings with its 95 %
         interval, per cent if `percent`, and the largest. Left out, as in the shares: settings at
         which the method is the reference or the reference fails.
-    bd_* to overhead: the front and the knob, see `bench/report/knob.py`.
+    bd_* to overhead: the front and the knob, see `bench/report/answers/knob.py`.
     *_ratio: to the grid's cost, for all settings of the run.
     against_warm, against_peer: FLOPs over those of the warm-started grid, and of the cheapest
         other method, the grid aside, whose loss is equal within the margin or better.
@@ -303,10 +303,10 @@ def quality_compute(run: Run) -> pd.DataFrame:
     pairs = paired(records, full[full["method"] == run.reference])
     rows = []
     for method in run.methods:
-        whole = run.measured[run.measured["method"] == method]
+        full_length = run.measured[run.measured["method"] == method]
         shorter = run.lengths[run.lengths["method"] == method]
-        for share, at in pd.concat([shorter, whole]).groupby("share"):
-            if set(at["setting"]) < set(whole["setting"]):
+        for share, at in pd.concat([shorter, full_length]).groupby("share"):
+            if set(at["setting"]) < set(full_length["setting"]):
                 continue  # another run may have trained for fewer settings
             gap = mean_gap(pairs[(pairs["method"] == method) & (pairs["share"] == share)], percent)
             flops = costs_by_seed(run, at)["flops"].mean(skipna=False)

@@ -17,11 +17,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from bench.report import look
+from bench.report.answers.reference import failing
+from bench.report.figures import look
+from bench.report.figures.look import DOUBLE, SINGLE, plain
+from bench.report.figures.point_names import Label
 from bench.report.load import Run
-from bench.report.look import DOUBLE, SINGLE, plain
-from bench.report.point_names import Label
-from bench.report.reference import failing
 from bench.report.text import one_line
 
 Points = NDArray[np.float64]  # (n, 2)
@@ -56,7 +56,7 @@ class Named:
         )
         self.called: dict[str, str] = {}
 
-    def finish(self, methods: Iterable[str], across: str, said: Sequence[str]) -> None:
+    def finish(self, methods: Iterable[str], across: str, remarks: Sequence[str]) -> None:
         """The horizontal label and the notes. Where there are many variants of a method they have
         numbers, which the notes explain."""
         names = {method: self.run.label(method) for method in methods}
@@ -70,7 +70,7 @@ class Named:
         self.panels[-1].set_xlabel(plain(across))
         for axes in self.panels:
             sns.despine(ax=axes)
-        look.note(self.figure, [*said, *key], SINGLE)
+        look.note(self.figure, [*remarks, *key], SINGLE)
         look.settle(self.figure)
 
     def label(self, method: str, at: ArrayLike, text: str = "") -> Label:
@@ -82,14 +82,14 @@ class Named:
 
 class OverSettings:
     """A figure with a panel per title over the settings, at double width, the legend above, and
-    what is `said` below. Draw on `panels`."""
+    the `remarks` below. Draw on `panels`."""
 
     def __init__(
         self,
         run: Run,
         titles: Sequence[str],
         height: float,
-        said: Sequence[str] = (),
+        remarks: Sequence[str] = (),
         without: str | None = None,
     ) -> None:
         self.run, self.several = run, len(run.axes) > 1
@@ -108,9 +108,9 @@ class OverSettings:
         wrapped = [textwrap.fill(title, int(15 * width / columns)) for title in titles]
         outside = any(len(sentences) for sentences in run.measured["outside"])
         self.shaded = outside and not self.several
-        said = [*said, "grey: outside the range trained for"] if self.shaded else said
+        remarks = [*remarks, "grey: outside the range trained for"] if self.shaded else remarks
         below = [] if self.several else [_axis_label(run)]
-        below += textwrap.wrap("; ".join(said), int(19 * width))
+        below += textwrap.wrap("; ".join(remarks), int(19 * width))
         tall = height + 0.13 * max(title.count("\n") for title in wrapped)
         if self.several:
             tall += 0.05 * max(map(len, run.labels().values()))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bench.report import stats
+from bench.report.answers import stats
+from bench.report.answers.reference import NO_PAIRS, Yardstick, setting_words
 from bench.report.load import Run
-from bench.report.reference import NO_PAIRS, Yardstick, setting_words
 
 FAILS = "no verdict: the reference fails"
 NO_BENEFIT = "no verdict: one network does as well"
@@ -43,8 +43,8 @@ def judge(yard: Yardstick | None, method: str) -> dict[str, Any]:
         settings = [s for s in yard.counted(method) if s in yard.beneficial]
         share, seeds = yard.share(method, settings), yard.seeds(method)
         verdict = _verdict(yard, method, share, settings)
-        each = [(yard.share(method, [setting]).estimate, setting) for setting in settings]
-        worst = max(each, key=lambda pair: pair[0], default=worst)
+        shares = [(yard.share(method, [setting]).estimate, setting) for setting in settings]
+        worst = max(shares, key=lambda pair: pair[0], default=worst)
     enough = seeds >= stats.ENOUGH_SEEDS
     silent = verdict.startswith("no verdict") or not enough or not settings
     needed = math.nan

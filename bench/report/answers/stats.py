@@ -129,24 +129,24 @@ def mean_ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> Inter
     if numerator.shape != denominator.shape or numerator.ndim != 3:
         shapes = f"{numerator.shape}, {denominator.shape}"
         raise ValueError(f"ratios need two equal shapes of three, got {shapes}")
-    there = np.isfinite(numerator) & np.isfinite(denominator)
-    kept = np.ix_(np.full(len(there), True), there.any((0, 2)), there.any((0, 1)))
-    there = there[kept]
-    above, below = (np.where(there, part[kept], 0.0) for part in (numerator, denominator))
-    ratios, seeds, examples = there.shape
+    finite = np.isfinite(numerator) & np.isfinite(denominator)
+    kept = np.ix_(np.full(len(finite), True), finite.any((0, 2)), finite.any((0, 1)))
+    finite = finite[kept]
+    above, below = (np.where(finite, part[kept], 0.0) for part in (numerator, denominator))
+    ratios, seeds, examples = finite.shape
     interval = functools.partial(Interval, seeds=seeds, examples=examples)
     total = below.sum((1, 2), keepdims=True)
-    if not ratios or not there.any((1, 2)).all():
+    if not ratios or not finite.any((1, 2)).all():
         return interval(estimate=math.nan, method="no interval: no pairs")
     if (total == 0).any():
         return interval(estimate=math.nan, method="no interval: the reference is zero")
 
-    each = above.sum((1, 2), keepdims=True) / total
-    estimate = float(each.mean())
+    ratio_of_sums = above.sum((1, 2), keepdims=True) / total
+    estimate = float(ratio_of_sums.mean())
     few = seeds < ENOUGH_SEEDS
     if few and examples < 2:
         return interval(estimate=estimate, method="no interval: one image only")
-    residual = above - each * below
+    residual = above - ratio_of_sums * below
     residual[np.abs(residual) <= ROUNDING * np.abs(above).max((1, 2), keepdims=True)] = 0
     # What each pair adds to the estimate's deviation, and its share of the denominator.
     deviation, share = residual / total / ratios, below / total
