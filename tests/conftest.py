@@ -13,6 +13,10 @@ from typing import Any
 # Before torch is imported, and for the programs that tests start: several tests run at a time, and
 # threads that wait busily for one another on cores that others use are several times as slow.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before any test file imports Ray, which reads it then: its clusters keep to the loopback. A
+# machine's other address may not be reachable from itself.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import pytest
 import torch

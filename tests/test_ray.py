@@ -27,8 +27,6 @@ from bench.run.schema import Ended, Event, Job, Plugin, Started, Step, Train, Wa
 from bench.run.work import perform
 from bench.train import Interrupted
 
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # addresses on the loopback
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.xdist_group("ray")
 ROOT = Path(__file__).parent.parent

@@ -38,6 +38,7 @@ REPLACED = ("samples", "sweep")  # by the slider, where it has pictures
 WORDS = {"better", "equal", "worse", "undecided", "mixed", "failed", "diverged"}
 NO_NUMBERS = {NOTHING, "ref.", "", *WORDS}  # in columns of numbers
 _NUMBER = re.compile(r"([+−]?\d+(?:\.\d+)?(?:e[+−-]?\d+)?)(?: ([kMGTP])|[^\w.]|$)")
+SCRIPTS = ("chart.js", "knob.js", "tables.js")  # one after the other, as one
 _POWERS = {"k": "e3", "M": "e6", "G": "e9", "T": "e12", "P": "e15"}
 
 
@@ -50,7 +51,7 @@ def page(results: Results, reports: Sequence[Built], command: str) -> str:
     plates = [_plates(report, knob) for report, knob in zip(reports, knobs, strict=True)]
     room = PAGE - sum(len(plate.source) for each in plates for plate in each)
     previews = Previews.fitting((path for knob in knobs for path in knob.paths), room)
-    style, script = source("page.css"), source("page.js")
+    style, script = source("page.css"), "".join(map(source, SCRIPTS))
     return html(
         "index.html",
         policy=_policy(style, script),
