@@ -47,7 +47,7 @@ ROOMS = {
     ),
     "report: document": (
         "bench.report",
-        "explain notes sections sentence terminal sliders page document",
+        "figures explain notes sections sentence terminal sliders page document",
     ),
     "entry": ("bench", "commands cli"),
     "program": ("", "run_bench"),

@@ -94,7 +94,8 @@ class Knob {
       const here = points.filter((point) => point.at[i] === value);
       return here.some((point) => point.kind === "compared") ? "compared" : "between";
     });
-    const fails = values.map((value) => points.some((point) => point.at[i] === value && point.fails));
+    const silent = points.filter((point) => point.fails).map((point) => point.at[i]);
+    const fails = values.map((value) => silent.includes(value));
     const shown = make("span", "", "value");
     const input = make("input");
     Object.assign(input, { type: "range", min: 0, max: values.length - 1, step: 1 });
@@ -165,8 +166,9 @@ class Knob {
     });
     this.find(".numbers tbody").replaceChildren(...rows);
     const counted = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
+    const means = `${counted(point.seeds, "seed")} and ${counted(point.examples, "example")}`;
     let basis = point.status === "done" ? "" : `${method.label} ${point.status} here. `;
-    basis += `Means over ${counted(point.seeds, "seed")} and ${counted(point.examples, "example")}.`;
+    basis += `Means over ${means}.`;
     if (fixed && !fixed.exact) {
       basis += ` The fixed network was trained for ${this.named(fixed.at)}`;
       basis += data.rescored
@@ -182,8 +184,9 @@ class Knob {
     const series = { own: method.points, beside: data.grid };
     // The fixed network's place is that of its own coefficients.
     const pair = { own: point, beside: data.grid[point.beside?.index] };
-    const about = `${method.label} and the fixed networks. The numbers stand in the table beside it.`;
     const front = data.fronts[this.front.value || 0];
+    const about =
+      `${method.label} and the fixed networks. ` + "The numbers stand in the table beside it.";
     chart(this.find(".chart svg"), front, data.measures, series, pair, about);
   }
 
