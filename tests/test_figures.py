@@ -118,6 +118,17 @@ def test_a_dollar_is_a_dollar(tmp_path: Path) -> None:
     assert_legible(Case(tmp_path).drawn.values())
 
 
+def test_gaps_of_a_loss_with_an_absolute_margin_are_in_its_unit(tmp_path: Path) -> None:
+    nats = {"label": "loss", "unit": "nats", "better": "lower", "digits": 1, "margin": "10"}
+    full_results(tmp_path, methods=FEW, measures=SIZES["compression"]["measures"] | {"loss": nats})
+    drawn = Case(tmp_path).drawn
+    assert_legible(drawn.values())
+    for name in ("heatmap", "gap", "quality_compute", "cross"):
+        words = " ".join(text.get_text() for text in texts_of(drawn[name]))
+        assert "nats" in words, name
+        assert "loss gap (%)" not in words, name
+
+
 def as_drawn(*methods: str) -> dict[str, dict[str, Any]]:
     """The looks of the methods of a run that has but them."""
     plain = {name: name.partition("[")[0] for name in methods}
