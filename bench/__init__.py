@@ -76,7 +76,6 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         modulate,
         put,
     )
-    from bench.names import UnknownName
     from bench.pictures.data import Examples, PictureError, Pictures
     from bench.pictures.downloads import Unavailable
     from bench.pictures.measures import (
@@ -90,6 +89,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
     )
     from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
     from bench.pictures.scenes import Scenes
+    from bench.plugins.names import UnknownName
     from bench.registry import method
     from bench.report.load import Results
     from bench.run.plan import experiment

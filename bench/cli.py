@@ -213,7 +213,7 @@ def locations(tasks: Iterable[str]) -> dict[str, str]:
     """The flags for what lies somewhere, and their lines of help, of tasks as they are named."""
     from dataclasses import fields
 
-    from bench.fields import bracketed
+    from bench.plugins.fields import bracketed
     from bench.registry import task_class
 
     return {

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from bench import plugins
-from bench.fields import bracketed, changed, shown
 from bench.files import expanded
-from bench.names import UnknownName, near
+from bench.plugins import loading
+from bench.plugins.fields import bracketed, changed, shown
+from bench.plugins.names import UnknownName, near
 
 TASKS = {
     "beta_vae_cifar10": "bench.tasks.beta_vae:Cifar10",
@@ -134,7 +134,7 @@ def _absolute(place: Any) -> Any:
 
 def ships(kind: type) -> bool:
     """Whether a class is the suite's own, and no user's plug-in."""
-    return kind.__module__.split(".")[0] in plugins.SUITE
+    return kind.__module__.split(".")[0] in loading.SUITE
 
 
 def describe(plugin: Any) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def revive(description: dict[str, Any], base: type[Plugin]) -> Plugin:
         place, _, name = target.rpartition(":")
     except (TypeError, KeyError, AttributeError):
         raise ValueError(f"no plug-in is described by {description!r}") from None
-    if not place.endswith(".py") and place.split(".")[0] not in plugins.SUITE:
+    if not place.endswith(".py") and place.split(".")[0] not in loading.SUITE:
         raise ValueError(f"{target!r} is neither part of the suite nor a Python file")
     try:
         module = _module(Path(place)) if place.endswith(".py") else importlib.import_module(place)
@@ -217,6 +217,6 @@ def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
 
 def _module(path: Path) -> ModuleType:
     try:
-        return plugins.load(path)
-    except plugins.Unloadable as error:
+        return loading.load(path)
+    except loading.Unloadable as error:
         raise UnknownName(str(error)) from error

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from bench import plugins
 from bench.identity import identifying, plain
+from bench.plugins import loading
 from bench.space import Setting, Space
 
 # Fields marked so are where things lie on this machine; their content enters ids by its digest.
@@ -297,10 +297,10 @@ def source_digest(kind: type) -> str:
     """Hash of a plug-in's own file and of what it imports from beside it, since a user edits a file
     without thinking of its version; "" for what ships with the suite and carries one, and for a
     class that is in no file."""
-    if kind.__module__.partition(".")[0] in plugins.SUITE:
+    if kind.__module__.partition(".")[0] in loading.SUITE:
         return ""
     try:
-        return plugins.digest(Path(inspect.getfile(kind)).resolve())
+        return loading.digest(Path(inspect.getfile(kind)).resolve())
     except (TypeError, OSError):
         return ""
 

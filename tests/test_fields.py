@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from bench.cli import main
-from bench.fields import bracketed, changed, shown
 from bench.identity import identifying
+from bench.plugins.fields import bracketed, changed, shown
 from bench.registry import describe, preset, revive, sized, task_class
 from bench.report.load import load_results
 from bench.run.plan import experiment

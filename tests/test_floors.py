@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 # From the ground up: a module imports from the rooms before its own and, in its own, from modules
 # before itself. Plug-ins (`*`) may import one another; `bench` itself imports nothing by itself.
 ROOMS = {
-    "ground": ("bench", "files space names identity fields moved plugins"),
+    "ground": ("bench", "files space identity"),
+    "plug-ins: reading": ("bench.plugins", "names fields moved loading"),
     "pictures": (
         "bench.pictures",
         "measures folders sources archives decode scenes artefacts data downloads perceptual",
@@ -26,8 +27,9 @@ ROOMS = {
     "idea": (
         "bench",
         "cost modulation conditioners checkpoint task method train fixed_grid registry faithful "
-        "yoto contract",
+        "yoto",
     ),
+    "plug-ins: asking": ("bench.plugins", "contract"),
     "tasks": ("bench.tasks", "*"),
     "baselines": ("baselines", "*"),
     "run": (
@@ -58,7 +60,8 @@ ORDER = [
 ]
 # All that the report needs: results are read without torch and without a task or a method.
 FOR_REPORT = {
-    *("bench", "bench.files", "bench.names", "bench.identity", "bench.space", "bench.registry"),
+    *("bench", "bench.files", "bench.identity", "bench.space", "bench.registry"),
+    "bench.plugins.names",
     *("bench.run.layout", "bench.run.schema", "bench.run.records"),
 }
 LINES, FUNCTION = 400, 60

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from bench.conditioners import Network
-from bench.contract import ContractError, check
 from bench.faithful import Unfaithful, faithful
 from bench.method import build
 from bench.modulation import Modulated, fold, modulate
+from bench.plugins.contract import ContractError, check
 from bench.run.records import loads
 from bench.run.runner import Run
 from bench.run.store import packed, unpacked

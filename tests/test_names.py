@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.names import refuse_names, suggestion, unfit
+from bench.plugins.names import refuse_names, suggestion, unfit
 from bench.registry import METHODS, TASKS, method, preset, task_class
 from bench.run.plan import Experiment, experiment
 from bench.space import Axis, Space

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench import moved, plugins
 from bench.identity import file_digest
-from bench.plugins import digest, load
+from bench.plugins import loading, moved
+from bench.plugins.loading import digest, load
 from bench.registry import UnknownName, describe, revive, task_class
 from bench.run.plan import experiment
 from bench.run.schema import CellConfig, from_plain, plain
@@ -149,13 +149,15 @@ def test_a_plugin_among_the_suites_files_has_its_own_digest_alone(
     """As one in the repository's root, where `bench` and `run_bench.py` lie beside it."""
     home = write(tmp_path, bench_IN___init__="", run_bench="", benchmarks_IN_x="", helper="",
                  plugin="import bench, run_bench, benchmarks.x, helper\n")  # fmt: skip
-    monkeypatch.setattr(plugins, "HOME", home / "bench")
-    monkeypatch.setattr(plugins, "SUITE_PLACES", (home / "bench", home / "benchmarks"))
+    monkeypatch.setattr(loading, "HOME", home / "bench")
+    monkeypatch.setattr(loading, "SUITE_PLACES", (home / "bench", home / "benchmarks"))
     assert digest(home / "plugin.py") == of(home / "plugin.py", home / "helper.py")
 
 
 def test_new_code_of_the_same_second_and_size_is_run(tmp_path: Path) -> None:
-    code = "import sys; from bench.plugins import *; print(load(Path(sys.argv[1])).helper.X)"
+    code = (
+        "import sys; from bench.plugins.loading import *; print(load(Path(sys.argv[1])).helper.X)"
+    )
     folder = write(tmp_path, plugin="import helper")
     for value in (1, 2):
         (folder / "helper.py").write_text(f"X = {value}")
@@ -227,7 +229,7 @@ def test_what_cannot_be_imported_is_named(tmp_path: Path, content: str, says: st
     folder = write(tmp_path, plugin=content, helper="")
     with pytest.raises(UnknownName, match=rf"plugin\.py cannot be imported: .*{says}") as caught:
         task_class(str(folder / "plugin.py"))
-    assert plugins.PREFIX not in str(caught.value)
+    assert loading.PREFIX not in str(caught.value)
 
 
 def test_names_that_are_no_modules(tmp_path: Path) -> None:

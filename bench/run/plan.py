@@ -13,7 +13,7 @@ from msgspec import structs
 
 from bench.identity import content_id
 from bench.method import Cell, Method
-from bench.names import refuse_names
+from bench.plugins.names import refuse_names
 from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
 from bench.run.schema import ExperimentConfig, Plugin, Split
 from bench.space import Setting, format_setting

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.files import guarded, printable, unguarded
-from bench.names import WHOLE as WHOLE
+from bench.plugins.names import WHOLE as WHOLE
 from bench.run.layout import picture_of
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from msgspec.structs import replace
 
-from bench import contract
 from bench.files import append_line, printable_lines, write_atomic
 from bench.identity import content_id, plain
 from bench.method import Cell
+from bench.plugins import contract
 from bench.run import capacity, cluster, layout, nodes, schedule, schema
 from bench.run.board import Board
 from bench.run.plan import Experiment, Measurement, cell_label

@@ -18,7 +18,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from bench.names import near
+from bench.plugins.names import near
 
 Plugin = TypeVar("Plugin")
 

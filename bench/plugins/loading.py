@@ -26,10 +26,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bench import moved
+from bench.plugins import moved
 
 SUITE = ("bench", "baselines")
-HOME = Path(__file__).resolve().parent  # of `bench`
+HOME = Path(__file__).resolve().parents[1]  # `bench`
 SUITE_PLACES = (HOME, *(HOME.parent / name for name in ("baselines", "benchmarks", "tests")))
 INSTALLED = tuple(
     Path(sysconfig.get_path(kind)).resolve()

@@ -11,19 +11,21 @@ import importlib
 from pathlib import Path
 
 from bench import HOMES
-from bench.names import near
+from bench.plugins.names import near
 
 # By the old name, where to look.
 MOVED = {
     "bench.artefacts": ("bench.pictures.downloads",),
     "bench.cluster": ("bench.run.cluster",),
     "bench.conditioning": ("bench.conditioners", "bench.modulation"),
+    "bench.contract": ("bench.plugins.contract",),
     "bench.data": ("bench.pictures.data",),
     "bench.decode": ("bench.pictures.decode",),
     "bench.executors": ("bench.run.schedule",),
+    "bench.fields": ("bench.plugins.fields",),
     "bench.lease": ("bench.run.lease",),
     "bench.measures": ("bench.pictures.measures",),
-    "bench.naming": ("bench.names",),
+    "bench.naming": ("bench.plugins.names",),
     "bench.packing": ("bench.run.capacity",),
     "bench.perceptual": ("bench.pictures.perceptual",),
     "bench.progress": ("bench.run.board",),

@@ -26,7 +26,7 @@ from bench.faithful import CPU, differing, same_noise
 from bench.identity import plain
 from bench.method import Cell
 from bench.modulation import BEFORE, Modulation, unfoldable
-from bench.names import near
+from bench.plugins.names import near
 from bench.registry import ships
 from bench.space import Space
 from bench.task import Task
