@@ -14,8 +14,8 @@ Columns of `records`: task, preset, experiment (a hash of all that must be equal
 method, seed, cell (the trainings behind it), setting (`name=value;name=value`), example (the
 picture's name, "(all)" for a number of the whole test set), measure, value, entry (its row in
 `measured`), kind ("method"; "swept" for settings between and beyond those compared, "length" for
-networks trained for a share of the steps with their whole schedule, "snapshot" for a training not
-yet over, "context" for known curves).
+networks trained for a share of the steps with their whole schedule, "context" for known curves,
+"snapshot" in older results for a training that was not over).
 
 Columns of `measured`: entry, task, preset, experiment, method, seed, setting, cells (a tuple of
 ids), status ("done", "diverged", "failed"), outside (sentences on coefficients beyond the range

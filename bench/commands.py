@@ -208,9 +208,8 @@ def _train(config: CellConfig, root: Path, device: Any) -> int:
     jobs = []
     for link in cell.chain:  # what it starts from comes first, unless it is there
         if Store(root).result(link) is None:
-            what = link, config.preset, config.snapshots
-            Store(root).prepare(*what)
-            jobs.append(run.train_job(*what))
+            Store(root).prepare(link, config.preset)
+            jobs.append(run.train_job(link, config.preset))
     with stopping() as stop:
         run.execute(jobs, "training", stop)
         if stop():

@@ -104,7 +104,6 @@ class Preset:
     methods: by a method's name, the fields in which it differs from its defaults here.
     lengths: shares of the steps for which the reference and the networks under test are trained,
         too, each with its whole schedule, for quality against compute.
-    snapshots: shares of one training at which these networks are kept and measured on their way.
     wants: locations of data without which a run of this size is warned of: one that is meant as
         evidence says little on a few pictures.
     """
@@ -114,7 +113,6 @@ class Preset:
     seeds: tuple[int, ...]
     line: str
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-    snapshots: tuple[float, ...] = ()
     lengths: tuple[float, ...] = ()
     wants: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ alone, so methods differ in nothing but what they are. Nothing waits for the dev
     trainer.save()
     trainer.ledger()                    what it cost until now
 
-`fit` is this loop with its log, checkpoints and snapshots.
+`fit` is this loop with its log and checkpoints.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -41,7 +40,6 @@ CHECKPOINT_SECONDS = 20.0
 COMPILING = 3  # steps that compile (and compile again for new guards), where steps are compiled
 
 Draw = Callable[[int, torch.Generator], Tensor]
-Snapshots = Mapping[int, Callable[[Network], str | None]]
 
 
 class Diverged(RuntimeError):
@@ -68,14 +66,12 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     shared: bool = False,
     log_every: int | None = None,
-    snapshots: Snapshots = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Train `network` in place and return its ledger (see `bench/cost.py`).
 
     `shared` says that other cells use the device meanwhile, so that nobody quotes its seconds;
     `log_every` is the number of steps between log lines, by default a hundredth of them, at most
-    a hundred. `snapshots` are called with the network after that many steps; what they return,
-    the digest of what they stored, is in the ledger under `snapshots`, by step.
+    a hundred.
 
     Goes on from `folder/state.pt` where there is one; on a CPU the result has the same bits as
     that of an undisturbed run. Log lines go to `folder/log.jsonl`.
@@ -94,8 +90,6 @@ def fit(
                 done = trainer.step
                 if done % log_every == 0 or done == steps:
                     progress(trainer.log())
-                if done in snapshots:
-                    trainer.keep(snapshots[done])
                 stop = should_stop()
                 if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
                     trainer.save()
@@ -104,7 +98,7 @@ def fit(
                     raise Interrupted(f"stopped after step {done} of {steps}, state saved")
     network.release()
     network.eval()
-    return {**trainer.ledger(), "snapshots": trainer.snapshots}
+    return trainer.ledger()
 
 
 @dataclass
@@ -137,7 +131,6 @@ class Trainer:
         self._earlier_peaks: dict[str, int] = {}
         self.clock, self.devices = Clock(self.device), [device_name(self.device)]
         self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
-        self.snapshots: dict[int, str | None] = {}  # saved, so that one damaged since shows
         self.window: Tensor | None = None  # sums of the loss and the terms since the last log line
         self.window_steps = 0
         self._terms: list[str] = []
@@ -194,11 +187,6 @@ class Trainer:
         left = (training.steps - done) * training.batch / pace
         return {**line, "steps": training.steps, "seconds_left": left}
 
-    def keep(self, store: Callable[[Network], str | None]) -> None:
-        """Have the network stored as it is now, and remember the digest that `store` returns."""
-        with self.clock.phase("checkpoint"):
-            self.snapshots[self.step] = store(self.network)
-
     def save(self) -> None:
         """Write all that `restore` needs to go on with the same bits."""
         with self.clock.phase("checkpoint"):
@@ -219,7 +207,6 @@ class Trainer:
                 **self.peaks(),
                 "shared": self.shared,
                 "log": log_digest(self.log_file),
-                "snapshots": self.snapshots,
             }
             save_state(self.state_file, state)
 
@@ -251,7 +238,6 @@ class Trainer:
         self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
         self._earlier_peaks = {name: state.get(name, 0) for name in self.peaks()}
         self.shared = self.shared or state["shared"]
-        self.snapshots = state.get("snapshots", {})
         self.window, self.window_steps = state["window"], state["window_steps"]
         self._go_on_from(state["step"])
 

@@ -255,7 +255,9 @@ def test_quality_of_each_length_of_the_training(tmp_path: Path) -> None:
     for method, worse in (("fixed_grid", 1.2), ("yoto", 1.5)):
         shortened(tmp_path, method, 0.25, worse)
         for coefficient in DECADES:
-            also(tmp_path, method, coefficient, "snapshot", told(), share=0.5)  # says nothing
+            also(
+                tmp_path, method, coefficient, "snapshot", told(), share=0.5
+            )  # of older versions: says nothing
     found = compare.quality_compute(run_of(tmp_path))
     assert list(found["method"]) == ["fixed_grid", "fixed_grid", "yoto", "yoto"]
     assert list(found["share"]) == [0.25, 1, 0.25, 1]

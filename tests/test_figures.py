@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import math
 import re
 from collections.abc import Iterable
@@ -320,22 +319,6 @@ def test_there_is_no_arrow_where_the_curve_does_not_come_down_to_the_loss(
     assert arrow_of(figure) is None
     assert not any("cheaper" in name or "dearer" in name for name in names_on(figure))
     assert "arrow" not in said_on(figure)
-
-
-def test_without_lengths_there_is_no_quality_against_compute(tmp_path: Path) -> None:
-    """What was kept in mid-schedule is no point of it."""
-    full_results(tmp_path, methods=("fixed_grid", "yoto"), pictures=2, context=False)
-    found = Case(tmp_path)
-    assert len(found.quality) == 8
-    assert found.drawn["quality_compute"] is not None
-    for path in tmp_path.glob("records/*/*/*.json"):
-        head = json.loads(path.read_text())
-        if head["kind"] == "length":
-            path.write_text(json.dumps({**head, "kind": "snapshot"}))
-    found = Case(tmp_path)
-    assert len(found.run.snapshots)
-    assert found.quality.empty
-    assert "quality_compute" not in found.drawn
 
 
 def test_break_even_lines_and_dots_are_the_costs(codecs: Case) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ideal import DECADES, edit, ideal, run_of, shortened, told, write_ideal
+from ideal import DECADES, ideal, run_of, shortened, told, write_ideal
 
 from bench.registry import METHODS, TASKS, method, preset, task_class
 from bench.report import build
@@ -37,10 +37,9 @@ def test_the_reference_and_the_networks_under_test_have_lengths() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_quick_run_trains_no_other_lengths_and_keeps_no_snapshots(task: str) -> None:
+def test_a_quick_run_trains_no_other_lengths(task: str) -> None:
     presets = task_class(task).presets()
     assert presets["smoke"].lengths == presets["quick"].lengths == ()
-    assert all(each.snapshots == () for each in presets.values())
 
 
 def test_each_length_has_networks_of_its_own_with_their_whole_schedule() -> None:
@@ -84,7 +83,6 @@ def test_a_run_trains_measures_and_loads_them(tmp_path: Path) -> None:
     assert run.record_jobs() == []
     loaded = run_of(tmp_path)
     assert set(loaded.lengths["share"]) == {0.5}
-    assert loaded.snapshots.empty
     used = {cell for cells in loaded.lengths["cells"] for cell in cells}
     steps = loaded.cells.set_index("cell")["steps"]
     assert set(steps[sorted(used)]) == {150}
@@ -171,17 +169,3 @@ def test_trained_out_is_a_quarter_of_a_tenth_of_the_benefit(tmp_path: Path) -> N
         assert row["limit"] == pytest.approx(MOVED * run.margin_share * gained[setting])
         assert row["trained_out"] == float(0.01 * mean[setting] < gained[setting] / 40)
     assert set(found["trained_out"].dropna()) == {0.0, 1.0}
-
-
-def test_what_was_kept_in_mid_schedule_says_nothing(tmp_path: Path) -> None:
-    write_ideal(tmp_path, values=told())
-    shortened(tmp_path, "fixed_grid", 0.5)
-    kinds = {"length": "snapshot"}
-    edit(
-        tmp_path, "records/*/fixed_grid/*.json", lambda h: {"kind": kinds.get(h["kind"], h["kind"])}
-    )
-    run = run_of(tmp_path)
-    assert len(run.snapshots) == 4
-    for frame in (quality_compute(run), same_loss(run), trained_out(run)):
-        assert isinstance(frame, pd.DataFrame)
-        assert frame.empty

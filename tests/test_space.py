@@ -74,3 +74,15 @@ def test_settings_are_written_and_read() -> None:
     assert parse_setting(text) == {"a": 0.0018, "b": 100.0}
     with pytest.raises(ValueError, match="is no setting"):
         parse_setting("nonsense")
+
+
+def test_a_sweep_stands_between_the_settings_and_beyond_the_range() -> None:
+    one = Space((Axis(name="a", low=0.1, high=10.0),))
+    assert one.sweep(one.grid(3)) == ((0.0316,), (0.316,), (3.16,), (31.6,))
+    two = Space((Axis(name="a", low=0.1, high=10.0), Axis(name="b", low=1.0, high=4.0)))
+    held = two.sweep(((0.1, 2.0), (1.0, 2.0), (10.0, 2.0)))
+    assert held == ((0.0316, 2.0), (0.316, 2.0), (3.16, 2.0), (31.6, 2.0))
+    both = two.sweep(two.one_at_a_time())
+    assert len(both) == 8
+    assert {setting[1] for setting in both if setting[0] == 1.0} == {0.707, 1.41, 2.83, 5.66}
+    assert two.sweep(((1.0, 2.0),)) == ()

@@ -54,7 +54,6 @@ FRAMES = {
     "method": ("measured", "records"),
     "swept": ("swept", "swept_records"),
     "length": ("lengths", "length_records"),
-    "snapshot": ("snapshots", "snapshot_records"),
 }
 
 

@@ -25,7 +25,7 @@ class Run:
     cells: the trainings behind them, those they continued included.
     swept, swept_records: the same as `measured` and `records` for settings between the compared
     ones and beyond them; lengths, length_records: for networks trained for a `share` of the steps
-    with their whole schedule; snapshots, snapshot_records: for those kept after a `share` of one.
+    with their whole schedule.
     original: the picture that samples show an answer to, if there is one.
     damaged: a sentence for each measurement that was left out, since its files changed.
     """
@@ -42,8 +42,6 @@ class Run:
     swept_records: pd.DataFrame
     lengths: pd.DataFrame
     length_records: pd.DataFrame
-    snapshots: pd.DataFrame
-    snapshot_records: pd.DataFrame
     original: Path | None
     measures: dict[str, MeasureStyle]
     fronts: list[tuple[str, str]]

@@ -1,8 +1,7 @@
 """Where things lie in a results folder. Nothing else knows these names.
 
     DIR/runs/<task>/<method>/<cell id>/   config.json log.jsonl state.pt model.safetensors done.json
-                                          (and model-<share>.safetensors, its snapshots;
-                                          failed.json where the last try ended in an error;
+                                          (and failed.json where the last try ended in an error;
                                           lease.json while somebody trains it)
     DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
                                           (and .lease while somebody does)
@@ -17,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 CONFIG, LOG, DONE, FAILED = "config.json", "log.jsonl", "done.json", "failed.json"
-STATE, LEASE = "state.pt", "lease.json"
+STATE, WEIGHTS, LEASE = "state.pt", "model.safetensors", "lease.json"
 
 # Patterns below a results folder
 PLANNED = f"runs/*/*/*/{CONFIG}"
@@ -38,11 +37,6 @@ def head_path(root: Path, task: str, method: str, identifier: str) -> Path:
 
 def run_config_path(root: Path, identifier: str) -> Path:
     return root / "configs" / f"{identifier}.json"
-
-
-def weights_file(share: float = 1.0) -> str:
-    """The network after a share of its training, in its cell's folder."""
-    return "model.safetensors" if share == 1 else f"model-{share:g}.safetensors"
 
 
 def table_of(head: Path) -> Path:

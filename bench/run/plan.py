@@ -27,8 +27,7 @@ class Measurement:
     """One method at one setting, from the cells its model is made of.
 
     kind: "method" for what is compared, "swept" for a setting between or beyond those compared,
-    "length" for networks trained for a `share` of the steps with their whole schedule, "snapshot"
-    for those kept after a `share` of one.
+    "length" for networks trained for a `share` of the steps with their whole schedule.
     """
 
     label: str
@@ -38,11 +37,6 @@ class Measurement:
     cells: tuple[Cell, ...]
     kind: str = "method"
     share: float = 1.0
-
-    @property
-    def kept_at(self) -> float:
-        """After which share of its training the network was stored that is measured."""
-        return self.share if self.kind == "snapshot" else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +55,6 @@ class Experiment:
     seeds: tuple[int, ...]
     methods: dict[str, Method]
     split: Split = "test"
-    snapshots: tuple[float, ...] = ()
     lengths: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -112,8 +105,6 @@ class Experiment:
         yield from (("method", 1.0, setting) for setting in compared)
         if method.swept and seed == self.seeds[0] and self.split == "test":
             yield from (("swept", 1.0, setting) for setting in self.task.space.sweep(compared))
-        if method.swept or (method.role == "reference" and not method.tuned):
-            yield from (("snapshot", *each) for each in itertools.product(self.snapshots, compared))
         lengths = [share for share in self.lengths if (seed, label, share) in self.shorter]
         yield from (("length", *each) for each in itertools.product(lengths, compared))
 
@@ -215,6 +206,8 @@ def experiment(
         compared = sized_task.space.one_at_a_time()
     else:
         compared = sized_task.space.random(count, seed=0)
+    if lengths is None:
+        lengths = chosen.lengths if split == "test" else ()
     return Experiment(
         task=sized_task,
         preset=size,
@@ -222,8 +215,7 @@ def experiment(
         seeds=tuple(dict.fromkeys(seeds or chosen.seeds)),
         methods=named,
         split=split,
-        snapshots=chosen.snapshots if split == "test" else (),
-        lengths=tuple(lengths or (chosen.lengths if split == "test" and lengths is None else ())),
+        lengths=tuple(lengths),
     )
 
 

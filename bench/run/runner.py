@@ -93,11 +93,11 @@ class Run:
     def train_jobs(self) -> list[schema.Train]:
         jobs = []
         for planned, cell in self.missing_cells():
-            self.store.prepare(cell, planned.preset, planned.snapshots)
-            jobs.append(self.train_job(cell, planned.preset, planned.snapshots))
+            self.store.prepare(cell, planned.preset)
+            jobs.append(self.train_job(cell, planned.preset))
         return jobs
 
-    def train_job(self, cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> schema.Train:
+    def train_job(self, cell: Cell, preset: str) -> schema.Train:
         return schema.Train(
             id=cell.id,
             label=cell_label(cell, preset),
@@ -105,7 +105,7 @@ class Run:
             device=str(self.device),
             uses=tuple(self._place(each) for each in (cell, cell.after) if each),
             after=cell.after.id if cell.after else None,
-            cell=cell_config(cell, preset, snapshots),
+            cell=cell_config(cell, preset),
         )
 
     def record_jobs(self) -> list[schema.Recording]:
@@ -132,9 +132,7 @@ class Run:
             display=display(task),
         )
         jobs: list[schema.Recording] = [
-            self._measure_job(planned, each, head)
-            for each in planned.measurements
-            if each.kept_at == 1 or self._kept(each)
+            self._measure_job(planned, measurement, head) for measurement in planned.measurements
         ]
         if any(getattr(type(task), hook) is not getattr(Task, hook) for hook in BEHIND):
             name = content_id({"experiment": planned.id, "preset": planned.preset, "context": True})
@@ -172,7 +170,6 @@ class Run:
             method=schema.Plugin.of(method),
             setting=measured.setting,
             cells=tuple(cell_config(cell, planned.preset) for cell in measured.cells),
-            kept_at=measured.kept_at,
             head=head(
                 id=name,
                 kind=measured.kind,
@@ -189,11 +186,6 @@ class Run:
                 outside=tuple(task.space.outside(measured.setting)),
             ),
         )
-
-    def _kept(self, measured: Measurement) -> bool:
-        """Whether the snapshots it needs are there; cells of another run may have none."""
-        results = map(self.store.result, measured.cells)
-        return all(done and done.weights_sha256(measured.kept_at) for done in results)
 
     def _place(self, cell: Cell) -> str:
         return self._inside(self.store.folder(cell))

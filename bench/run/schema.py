@@ -80,7 +80,6 @@ class CellConfig(Struct, kw_only=True, tag_field="kind", tag="cell"):
     seed: Seed
     trained_for: tuple[Values, ...]
     before: tuple[Earlier, ...] = ()
-    snapshots: tuple[Share, ...] = ()
 
 
 class ExperimentConfig(Struct, kw_only=True):
@@ -90,7 +89,6 @@ class ExperimentConfig(Struct, kw_only=True):
     seeds: tuple[Seed, ...]
     methods: dict[str, Plugin]
     split: Split = "test"
-    snapshots: tuple[Share, ...] = ()
     lengths: tuple[Share, ...] = ()
 
 
@@ -138,7 +136,7 @@ class Ledger(Struct, kw_only=True, omit_defaults=True):
 
 
 class Done(Struct, kw_only=True):
-    """A finished cell; written last. `snapshots`: SHA-256 of kept weights, by share."""
+    """A finished cell; written last."""
 
     id: Text
     task: Text
@@ -150,13 +148,8 @@ class Done(Struct, kw_only=True):
     after: Text | None = None
     reason: Text | None = None
     model_sha256: Text | None = None
-    snapshots: dict[Text, Text | None] = {}
     ledger: Ledger = field(default_factory=Ledger)
     provenance: Provenance = field(default_factory=Provenance)
-
-    def weights_sha256(self, share: float = 1.0) -> str | None:
-        """Of the network after a share of its training; None where it was not kept."""
-        return self.model_sha256 if share == 1 else self.snapshots.get(f"{share:g}")
 
 
 class Failure(Struct, kw_only=True):
@@ -257,6 +250,7 @@ class Head(Struct, kw_only=True):
     setting: Text
     cells: tuple[Text, ...]
     display: Display
+    # Older versions measured snapshots of networks in mid-training: read, and shown nowhere.
     kind: Literal["method", "swept", "length", "snapshot", "context"] = "method"
     share: Share = 1.0
     split: Text = "test"
@@ -316,12 +310,9 @@ class Recording(Job, kw_only=True):
 
 
 class Measure(Recording, kw_only=True):
-    """kept_at: after which share of its training the network is."""
-
     method: Plugin
     setting: Values
     cells: tuple[CellConfig, ...]
-    kept_at: float = 1.0
 
 
 class Context(Recording, kw_only=True):

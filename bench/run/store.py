@@ -13,9 +13,8 @@ import itertools
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -55,11 +54,11 @@ class Store:
     def folder(self, cell: Cell) -> Path:
         return layout.cell_folder(self.root, cell.task.name, cell.method.name, cell.id)
 
-    def prepare(self, cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> Path:
+    def prepare(self, cell: Cell, preset: str) -> Path:
         """Make the cell's folder with its configuration; return the folder."""
         config = self.folder(cell) / layout.CONFIG
         if not config.exists():
-            write_atomic(config, text(cell_config(cell, preset, snapshots)))
+            write_atomic(config, text(cell_config(cell, preset)))
         return config.parent
 
     def tidy(self, cell: Cell) -> None:
@@ -96,30 +95,13 @@ class Store:
             )
             return None
 
-    def finish(
-        self,
-        cell: Cell,
-        preset: str,
-        network: Network,
-        ledger: Ledger,
-        snapshots: Mapping[float, str | None] = MappingProxyType({}),
-    ) -> None:
-        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed.
-
-        `snapshots`: by share, what `keep` returned. The files are not read again, so that damage
-        since then is no part of the result.
-        """
-        done = _ended(cell, preset, "done", ledger)
-        done.model_sha256 = self.keep(cell, network)
-        done.snapshots = {f"{share:g}": snapshots[share] for share in sorted(snapshots)}
-        ledger.bytes = (self.folder(cell) / layout.weights_file()).stat().st_size
-        self._close(cell, done)
-
-    def keep(self, cell: Cell, network: Network, share: float = 1.0) -> str:
-        """Store the weights after a share of the training; return their SHA-256."""
+    def finish(self, cell: Cell, preset: str, network: Network, ledger: Ledger) -> None:
+        """Store a trained network and, last, `done.json`; the checkpoint is no longer needed."""
         weights = packed(network)
-        write_atomic(self.folder(cell) / layout.weights_file(share), weights)
-        return hashlib.sha256(weights).hexdigest()
+        write_atomic(self.folder(cell) / layout.WEIGHTS, weights)
+        done = _ended(cell, preset, "done", ledger)
+        done.model_sha256, ledger.bytes = hashlib.sha256(weights).hexdigest(), len(weights)
+        self._close(cell, done)
 
     def note_failure(self, folder: Path, reason: str) -> None:
         """Say in a cell's folder that its training ended in an error; the next one takes it out."""
@@ -136,17 +118,16 @@ class Store:
         write_atomic(folder / layout.DONE, text(done))
         (folder / layout.STATE).unlink(missing_ok=True)
 
-    def network(self, cell: Cell, share: float = 1.0) -> Network:
-        """A finished cell's network, or its snapshot after a share of the training, on the CPU,
-        in evaluation mode. Raises Damaged."""
+    def network(self, cell: Cell) -> Network:
+        """A finished cell's network on the CPU, in evaluation mode. Raises Damaged."""
         folder = self.folder(cell)
-        path = folder / layout.weights_file(share)
+        path = folder / layout.WEIGHTS
         way_out = f"delete the folder {folder} and run again to train this cell anew"
         done = self.result(cell)
         if done is None or not path.exists():
             raise Damaged(f"{path} is missing: {way_out}")
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != done.weights_sha256(share):
+        if hashlib.sha256(data).hexdigest() != done.model_sha256:
             raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
         try:
             return unpacked(cell, data)
@@ -238,7 +219,7 @@ def unpacked(cell: Cell, weights: bytes) -> Network:
     return network.eval()
 
 
-def cell_config(cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> CellConfig:
+def cell_config(cell: Cell, preset: str) -> CellConfig:
     """A cell as plain values: all a worker needs besides the results folder."""
     return CellConfig(
         id=cell.id,
@@ -257,7 +238,6 @@ def cell_config(cell: Cell, preset: str, snapshots: Sequence[float] = ()) -> Cel
             )
             for later, each in itertools.pairwise(reversed(cell.chain))
         ),
-        snapshots=tuple(snapshots),
     )
 
 

@@ -68,10 +68,10 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
     Raises Busy where another run trains it, and what `fit` raises.
     """
     store, device = Store(Path(job.root)), torch.device(job.device)
-    cell, preset, shares = cell_from(job.cell), job.cell.preset, job.cell.snapshots
+    cell, preset = cell_from(job.cell), job.cell.preset
     if store.result(cell) is not None:
         return
-    folder = store.prepare(cell, preset, shares)
+    folder = store.prepare(cell, preset)
     lease = Lease(folder / layout.LEASE)
 
     def stop() -> bool:
@@ -82,19 +82,16 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
         emit(schema.from_plain({"job": job.id, **line}, schema.Step))
 
     draw = functools.partial(cell.method.draw, cell)
-    at = {max(1, round(share * cell.task.training.steps)): share for share in shares}
-    keep = {step: functools.partial(store.keep, cell, share=share) for step, share in at.items()}
     with lease.hold():
         if store.result(cell) is not None:  # somebody finished it meanwhile
             return
         store.tidy(cell)
-        store.prepare(cell, preset, shares)
+        store.prepare(cell, preset)
         try:
             network = build(cell, _before(store, cell))
             ledger = fit(
-                cell.task, network, draw, cell.seed, device, folder, progress, stop, job.shared,
-                snapshots=keep,
-            )  # fmt: skip
+                cell.task, network, draw, cell.seed, device, folder, progress, stop, job.shared
+            )
         except Diverged as error:
             store.give_up(cell, preset, str(error), schema.from_plain(error.ledger, schema.Ledger))
             emit(schema.Note(job=job.id, note=f"diverged: {error}"))
@@ -103,8 +100,7 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
             weights = packed(network)
             faithful(cell, network, lambda: unpacked(cell, weights), device)
         ledger["constants"] = cell.task.constants()
-        kept = {at[step]: digest for step, digest in ledger.pop("snapshots").items()}
-        store.finish(cell, preset, network, schema.from_plain(ledger, schema.Ledger), kept)
+        store.finish(cell, preset, network, schema.from_plain(ledger, schema.Ledger))
 
 
 def _before(store: Store, cell: Cell) -> nn.Module | None:
@@ -158,13 +154,13 @@ def measured(store: Store, job: schema.Measure, task: Task) -> Rows:
     results = [store.result(cell) for cell in cells]
     if None in results:
         raise RuntimeError("a network it needs is not trained; run again to train it")
-    head.models = models(store, cells, job.kept_at)
+    head.models = models(store, cells)
     for result in results:
         if result is not None and result.status == "diverged":
             head.status, head.reason = "diverged", result.reason or ""
             return [], None
     method = job.method.revive(Method)
-    networks = [store.network(cell, job.kept_at).to(device) for cell in cells]
+    networks = [store.network(cell).to(device) for cell in cells]
     answers: list[nn.Module] = []
     head.answering_flops = count_flops(
         lambda: answers.append(method.at(task, cells, networks, job.setting))
@@ -179,7 +175,7 @@ def measured(store: Store, job: schema.Measure, task: Task) -> Rows:
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
         rows += [(example, name, value.item()) for name, value in values.items()]
-        if picture is None and head.kind not in ("snapshot", "length"):
+        if picture is None and head.kind != "length":
             picture = encode_png(task.sample(model, batch))
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
     used = ",".join(head.cells)
@@ -204,10 +200,10 @@ def context(job: schema.Recording, task: Task) -> Rows:
     return records, encode_png(task.original(first))
 
 
-def models(store: Store, cells: Sequence[Cell], share: float = 1.0) -> tuple[str, ...]:
+def models(store: Store, cells: Sequence[Cell]) -> tuple[str, ...]:
     """What the records depend on: the hash of each cell's weights, or its status."""
     results = map(store.result, cells)
-    return tuple((done.weights_sha256(share) or done.status) if done else "" for done in results)
+    return tuple((done.model_sha256 or done.status) if done else "" for done in results)
 
 
 def recorded(
@@ -236,7 +232,7 @@ def recorded(
         missing = job.task.revive(Task).missing()
     if isinstance(job, schema.Measure):
         used = [cells[each.id] if cells is not None else cell_from(each) for each in job.cells]
-        if head.models != models(store, used, job.kept_at):
+        if head.models != models(store, used):
             return False
     return not set(head.missing) - set(missing)
 

@@ -112,7 +112,7 @@ def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) ->
         if isinstance(job, Measure)
         and all((root / place / "done.json").exists() for place in job.uses)
     ]
-    jobs.sort(key=lambda job: job.head.kind)  # method, snapshot, swept
+    jobs.sort(key=lambda job: job.head.kind)  # method, then swept
     run.execute(jobs, "measuring", by(1.0))
     print(*(f"failed: {failure}" for failure in run.failures), sep="\n")
     size = pack(root, OUT / f"{name}.tar.xz")

@@ -12,11 +12,11 @@ from .rig import Count, die_at, differences, run
 
 FINISHED = (
     *("runs/*/*/*/done.json", "runs/*/*/*/config.json", "runs/*/*/*/log.jsonl"),
-    *("runs/*/*/*/model.safetensors", "runs/*/*/*/model-*.safetensors"),
+    *("runs/*/*/*/model.safetensors",),
     *("records/*/*/*.csv", "records/*/*/*.json", "records/*/*/*.png", "configs/*.json"),
 )
-WEIGHTS = ("runs/*/yoto/*/model.safetensors", "runs/*/fixed_grid/*/model-*.safetensors")
-UNFINISHED = ("state.pt", "log.jsonl", "config.json", "lease.json", "model-*.safetensors")
+WEIGHTS = ("runs/*/yoto/*/model.safetensors", "runs/*/fixed_grid/*/model.safetensors")
+UNFINISHED = ("state.pt", "log.jsonl", "config.json", "lease.json")
 HOWS = ("empty", "cut", "flip", "digit", "garbage")
 
 
@@ -139,8 +139,7 @@ def damaged_half_run(lab: Lab) -> Count:
             run(root, prepare=die_at(root, "open model.safetensors", occurrence))
             (folder,) = (path.parent for path in root.glob("runs/*/*/*/lease.json"))
             paths = sorted(folder.glob(pattern))
-            # The warm grid's snapshots are kept and never read: damage to them shows nowhere.
-            if not paths or ("-*" in pattern and "warm_grid" in folder.parts):
+            if not paths:
                 count.tried -= 1
                 continue
             damage(paths[0], how, lab.chance)

@@ -31,8 +31,8 @@ class Faulty(Toy):
         smoke = cls(training=Training(steps=60, batch=16, lr=0.03))
         long = replace(smoke, training=replace(smoke.training, steps=400))
         return {
-            "smoke": Preset(task=smoke, settings=3, seeds=(0,), line="", snapshots=(0.5,)),
-            "long": Preset(task=long, settings=3, seeds=(0,), line="", snapshots=(0.5,)),
+            "smoke": Preset(task=smoke, settings=3, seeds=(0,), line=""),
+            "long": Preset(task=long, settings=3, seeds=(0,), line=""),
         }
 
     def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
