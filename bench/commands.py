@@ -20,7 +20,9 @@ from bench.files import leading_out, printable, printable_lines
 if TYPE_CHECKING:
     from bench.run.schema import CellConfig
 
-# What `run --config` takes from the file and not from the command line.
+# What `run --config` takes from the file and not from the command line, and what means nothing to
+# the file of one cell.
+OF_RUNS = ("dry", "again", "on", "per_device", "limit")
 REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths")
 
 
@@ -64,7 +66,7 @@ def run(options: Namespace) -> int:
             print(shlex.join([*program(), "cell", job.id, *_flags(options, "device")]))
         return 0
     _announce(run, len(jobs), where)
-    if jobs or run.record_jobs():
+    if not options.again and (jobs or run.record_jobs()):
         run.open_data()
     with stopping() as stop:
         done = run.complete(stop)
@@ -79,10 +81,16 @@ def _stored(options: Namespace) -> Any:
     """The configuration of a run or cell that is to be replayed."""
     from bench.run.schema import CellConfig, RunConfig, read
 
-    given = [name for name in REPLAYED if vars(options)[name] != vars(options.usual)[name]]
-    if given := [*given, *options.locations]:
+    stored: Any = read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
+    needless = (*REPLAYED, *(OF_RUNS if isinstance(stored, CellConfig) else ()))
+    if given := [*_changed(options, *needless), *options.locations]:
         raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
-    return read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
+    return stored
+
+
+def _changed(options: Namespace, *names: str) -> list[str]:
+    """Those of the options that are not as usual."""
+    return [name for name in names if vars(options)[name] != vars(options.usual)[name]]
 
 
 def _experiments(options: Namespace) -> list[Any]:
@@ -179,9 +187,8 @@ def _flags(options: Namespace, *names: str) -> list[str]:
     """Where things lie, and the options of these names that are not as usual, as words."""
     words = ["--out", os.path.abspath(options.out)]
     words += ["--cache", os.path.abspath(options.cache)] if options.cache else []
-    for name in names:
-        if (value := vars(options)[name]) != vars(options.usual)[name]:
-            words += ["--" + name.replace("_", "-"), str(value)]
+    for name in _changed(options, *names):
+        words += ["--" + name.replace("_", "-"), str(vars(options)[name])]
     return words
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from unicodedata import category
 
 SEAL = "check"  # the entry of a stored JSON object that is the SHA-256 of the others
+STORED = 4000  # characters of one text, such as a reason or a command
 JSON_BYTES = 16 * 2**20  # a run's configuration with 10,000 settings takes a tenth of it
 
 _JOINERS = "\u200c\u200d"  # which some scripts need between letters
@@ -42,6 +43,12 @@ def printable(text: object) -> str:
         return c if well else c.encode("unicode_escape").decode()
 
     return "".join(map(shown, text))
+
+
+def brief(text: object) -> str:
+    """A text as records hold one: printable, and cut where it is longer than they read."""
+    shown = printable_lines(text)
+    return shown if len(shown) <= STORED else shown[: STORED - 1] + "…"
 
 
 def expanded(path: str) -> str:

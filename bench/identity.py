@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.files import printable
+from bench.files import brief, printable
 
 # Fields marked so came later than stored results: at its default such a field is no part of an id,
 # so that what was trained before there was a choice still counts.
@@ -89,7 +89,7 @@ def provenance() -> dict[str, Any]:
         "packages": package_versions() | accelerator(),
         "platform": platform.platform(),
         "processor": processor(),
-        "command": printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": brief(printable(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))),
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

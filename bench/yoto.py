@@ -9,7 +9,7 @@ with a multiplier and no squashing. The draw is independent per coefficient, as 
 (the released sampler reuses one seed, which correlates them).
 
 Everything else is a lever: one field each, tried on its own in
-`results/reference/*/ablation` and together in `baselines/yoto_tuned.py`.
+`results/reference/ablation-*` and together in `baselines/yoto_tuned.py`.
 """
 
 from __future__ import annotations

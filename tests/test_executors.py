@@ -76,6 +76,19 @@ def test_a_killed_worker_loses_its_own_job_only() -> None:
     assert len({e.step for e in events if isinstance(e, Step)} - {os.getpid()}) >= 3
 
 
+def test_a_worker_killed_between_two_jobs_is_replaced() -> None:
+    events: list[Event] = []
+
+    def emit(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Ended) and event.job == "0 work":
+            os.kill(events[1].step, signal.SIGKILL)
+            time.sleep(0.5)
+
+    schedule.pool(jobs_of(["work", "work"]), work, emit, lambda: False, workers=1)
+    assert set(ends(events, "finished")) == {"0 work", "1 work"}
+
+
 def test_a_stop_lets_jobs_save_and_starts_no_more() -> None:
     events = pooled(
         ["wait", "wait", "work"], lambda events: sum(isinstance(e, Step) for e in events) >= 2

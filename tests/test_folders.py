@@ -17,7 +17,7 @@ from bench.run.folders import Conflict, clean, merge, status
 from bench.run.lease import Lease
 from bench.run.plan import experiment
 from bench.run.runner import Run
-from bench.run.schema import Done, Ledger, read, text
+from bench.run.schema import Done, Ended, Head, Ledger, read, text
 from bench.run.store import Store
 
 CPU = torch.device("cpu")
@@ -124,6 +124,21 @@ def test_a_conflict_is_named_and_nothing_is_copied(whole: Path, root: Path, tmp_
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="no symbolic links here")
+def test_a_measurement_that_failed_is_no_conflict_with_one_that_did_not(
+    whole: Path, root: Path, tmp_path: Path
+) -> None:
+    head = min(root.glob("records/toy/yoto/*.json"))
+    run = planned(root, "yoto", "fixed_grid")
+    (job,) = (job for job in run._record_jobs(run.experiments[0]) if root / job.path == head)
+    run._note_failure(Ended(job=job.id, how="failed", reason="of memory"), job)
+    merge([root, whole], tmp_path / "merged")
+    merged = tmp_path / "merged" / head.relative_to(root)
+    assert read(merged, Head).status == "done"
+    assert merged.with_suffix(".csv").read_bytes() == next(
+        path.read_bytes() for path in whole.glob(f"records/toy/yoto/{head.stem}.csv")
+    )
+
+
 def test_a_link_in_a_folder_from_elsewhere_is_not_followed(root: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("mine")
     note = next(root.glob("runs/toy/yoto/*")) / "note.txt"

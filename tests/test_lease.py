@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from bench.cost import device_name
 from bench.run import lease
 from bench.run.folders import clean
-from bench.run.layout import lease_of
+from bench.run.layout import lease_path
 from bench.run.lease import Busy, Lease, alive, read, started
 from bench.run.plan import experiment
 from bench.run.runner import Run
@@ -200,10 +200,10 @@ def test_a_measurement_is_made_by_one_at_a_time_and_once(
     job, other, *_ = run.record_jobs()
     record, later = (tmp_path / each.path for each in (job, other))
     record.parent.mkdir(parents=True)
-    with Lease(lease_of(record)).hold():
+    with Lease(lease_path(record)).hold():
         with pytest.raises(Busy, match=f"process {os.getpid()} on "):
             do(job)
-        assert list(record.parent.iterdir()) == [lease_of(record)]
+        assert list(record.parent.iterdir()) == [lease_path(record)]
     do(job)
     assert sorted(p.suffix for p in record.parent.iterdir()) == [".csv", ".json"]
     written = record.read_bytes()
@@ -220,10 +220,10 @@ def test_a_measurement_is_made_by_one_at_a_time_and_once(
 def test_leases_of_the_dead_are_cleaned_away(tmp_path: Path) -> None:
     record = tmp_path / "records" / "toy" / "yoto" / "x.json"
     record.parent.mkdir(parents=True)
-    with Lease(lease_of(record)).hold():
+    with Lease(lease_path(record)).hold():
         assert clean(tmp_path) == (0, 0)
-        holder = holder_of(lease_of(record))
-    lease_of(record).write_text(text(replace(holder, pid=99999999)))
+        holder = holder_of(lease_path(record))
+    lease_path(record).write_text(text(replace(holder, pid=99999999)))
     record.with_name("x.lease.ab.new").touch()
     assert clean(tmp_path)[0] == 2
     assert list(record.parent.iterdir()) == []

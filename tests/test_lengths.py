@@ -21,7 +21,7 @@ from bench.report.answers.lengths import MOVED, benefits, needed, same_loss, tra
 from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
 from bench.run.schema import ExperimentConfig, from_plain
-from bench.run.schema import plain as as_plain
+from bench.run.schema import to_plain as as_plain
 from bench.run.store import Store
 
 CPU = torch.device("cpu")

@@ -67,6 +67,24 @@ def test_misuse_is_answered_with_the_way_out(
     assert said in capsys.readouterr().err
 
 
+def test_what_no_table_can_take_is_said_before_any_training(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "mine.py"
+    assert main(["new", str(file)]) == 0
+    edit(file, 'better="lower"', 'better="low"')
+    assert main(["run", str(file), "--preset", "smoke", "--out", str(tmp_path / "results")]) == 2
+    assert "mine: tables cannot take" in capsys.readouterr().err
+    assert not list(tmp_path.glob("results/runs/*/*/*/done.json"))
+
+
+def test_one_cells_configuration_takes_no_flags_of_a_run(tmp_path: Path, capsys) -> None:
+    out = ["--out", str(tmp_path)]
+    assert main([*TOY, "--methods", "yoto", "--dry", *out]) == 0
+    (config,) = tmp_path.glob("runs/*/*/*/config.json")
+    assert main(["run", "--config", str(config), "--dry", *out]) == 2
+    assert "leave out dry" in capsys.readouterr().err
+    assert not (config.parent / "done.json").exists()
+
+
 def test_a_users_own_location_gets_its_flag(tmp_path: Path, capsys) -> None:
     file = tmp_path / "mine.py"
     assert main(["new", str(file)]) == 0

@@ -16,7 +16,18 @@ from bench.report.load import load_results
 from bench.run.plan import experiment
 from bench.run.records import picture_is_whole
 from bench.run.runner import Run
-from bench.run.schema import AxisStyle, Damaged, Display, Done, Head, Ledger, plain, read
+from bench.run.schema import (
+    AxisStyle,
+    Damaged,
+    Display,
+    Done,
+    Ended,
+    Head,
+    Ledger,
+    RunConfig,
+    read,
+    to_plain,
+)
 from bench.run.store import Store
 from bench.run.work import perform
 
@@ -123,13 +134,66 @@ def test_what_no_table_can_take_is_refused_with_its_place(
         id="x", task="toy", preset="smoke", method="yoto", seed=0, trained_for=((1.0,),),
         status="done", ledger=Ledger(flops=10**29),
     )  # fmt: skip
-    path.write_text(sealed(plain(done)))
+    path.write_text(sealed(to_plain(done)))
     assert read(path, Done) == done
-    path.write_text(sealed({**plain(done), **change}))
+    path.write_text(sealed({**to_plain(done), **change}))
     with pytest.raises(Damaged) as caught:
         read(path, Done)
     assert where in str(caught.value)
     assert "delete it and run again" in str(caught.value)
+
+
+def test_what_is_stored_of_long_texts_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run_bench.py", *["--seeds"] * 2000])
+    run = Run(tmp_path, [experiment("toy", "smoke", ["yoto", "fixed_grid"])], CPU)
+    first = run.experiments[0].cells[0]
+    run.store.prepare(first, "smoke")
+    run.store.give_up(first, "smoke", "not finite " * 1000, Ledger())
+    ended = run.store.result(first)
+    assert ended is not None
+    assert str(ended.reason).startswith("not finite not finite")
+    assert len(str(ended.provenance.command)) == 4000
+    job = run.record_jobs()[0]
+    run._note_failure(Ended(job=job.id, how="failed", reason="x" * 5000), job)
+    (row,) = load_results(tmp_path).measured.to_dict("records")
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("xxx")
+
+
+def test_a_chain_says_once_what_diverged(tmp_path: Path) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["warm_grid"], settings=4)], CPU)
+    jobs = run.train_jobs()
+    chain = max((cell.chain for cell in run.experiments[0].cells), key=len)
+    assert len(chain) == 3
+    run.store.give_up(chain[0], "smoke", "not finite", Ledger())
+    for cell in chain[1:]:
+        (job,) = (job for job in jobs if job.id == cell.id)
+        perform(job, lambda event: None, lambda: False)
+        ended = run.store.result(cell)
+        assert ended is not None
+        assert ended.reason == "what it starts from diverged: not finite"
+
+
+def test_a_result_of_another_version_is_neither_read_nor_put_aside(tmp_path: Path) -> None:
+    run = Run(tmp_path, [experiment("toy", "smoke", ["yoto"])], CPU)
+    (job,) = run.train_jobs()
+    perform(job, lambda event: None, lambda: False)
+    path = run.store.folder(run.experiments[0].cells[0]) / "done.json"
+    content = {k: v for k, v in read_object(path).items() if k != "check"}
+    path.write_text(sealed({**content, "status": "stopped early"}))
+    with pytest.raises(Damaged, match="use the version of the suite that wrote it"):
+        run.train_jobs()
+    assert "stopped early" in path.read_text()
+
+
+def test_a_changed_configuration_of_a_run_is_noticed(tmp_path: Path) -> None:
+    path = Run(tmp_path, [experiment("toy", "smoke", ["yoto"])], CPU).save_config()
+    assert read(path, RunConfig).experiments[0].preset == "smoke"
+    path.write_text(path.read_text().replace('"steps": 300', '"steps": 301'))
+    with pytest.raises(Damaged):
+        read(path, RunConfig)
 
 
 def test_a_failure_that_cannot_be_noted_stops_nothing(tmp_path: Path, capsys) -> None:

@@ -29,7 +29,7 @@ from bench.report.pictures import sample_of
 from bench.report.run import Key, Run
 from bench.run.layout import FINISHED, HEADS, picture_of, table_of
 from bench.run.records import Record, loads, picture_is_whole
-from bench.run.schema import AxisStyle, Display, Done, Head, MeasureStyle, plain, read
+from bench.run.schema import AxisStyle, Display, Done, Head, MeasureStyle, read, to_plain
 from bench.space import parse_setting
 
 __all__ = ["AxisStyle", "MeasureStyle", "Results", "Run", "file_name", "load_results"]
@@ -230,7 +230,7 @@ def _fields(record: Done | Head, columns: list[str]) -> dict[str, Any]:
 def _cell_row(path: Path, done: Done) -> dict[str, Any]:
     ledger = done.ledger
     return {
-        **{name: value for name, value in plain(ledger).items() if name in CELLS},
+        **{name: value for name, value in to_plain(ledger).items() if name in CELLS},
         **_fields(done, CELLS),
         "cell": done.id,
         "reason": done.reason or "",
@@ -238,7 +238,7 @@ def _cell_row(path: Path, done: Done) -> dict[str, Any]:
         "processor_seconds": ledger.processor_seconds.get("train"),
         "shared_device": bool(ledger.shared_device),
         "phases": ledger.seconds,
-        "provenance": plain(done.provenance),
+        "provenance": to_plain(done.provenance),
         "path": path,
     }
 
@@ -246,12 +246,12 @@ def _cell_row(path: Path, done: Done) -> dict[str, Any]:
 def _measured_row(each: Measured) -> dict[str, Any]:
     head = each.head
     # Older heads do not say what tuning cost: None. What cost nothing is {}.
-    tuning = None if head.tuning is UNSET else plain(head.tuning) or {}
+    tuning = None if head.tuning is UNSET else to_plain(head.tuning) or {}
     return {
         **_fields(head, MEASURED),
         "entry": head.id,
         "tuning": tuning,
-        "provenance": plain(head.provenance),
+        "provenance": to_plain(head.provenance),
         "path": each.path,
     }
 

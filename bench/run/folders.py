@@ -142,6 +142,8 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
         for pattern in (layout.FINISHED, layout.HEADS):
             for last in files_in(root, pattern):
                 place, content = str(last.relative_to(root)), _content(last)
+                if content[0] == "failed":  # nothing was measured
+                    continue
                 other, where = known.setdefault(place, (content, last))
                 if other != content:
                     conflicts.append(f"{where} and {last}")

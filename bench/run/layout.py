@@ -1,4 +1,4 @@
-"""Where things lie in a results folder. Nothing else knows these names.
+"""Where things lie in a results folder.
 
     DIR/runs/<task>/<method>/<cell id>/   config.json log.jsonl state.pt model.safetensors done.json
                                           (and failed.json where the last try ended in an error;
@@ -48,7 +48,7 @@ def picture_of(head: Path) -> Path:
     return head.with_suffix(".png")
 
 
-def lease_of(head: Path) -> Path:
+def lease_path(head: Path) -> Path:
     """Of whoever makes this record."""
     return head.with_suffix(".lease")
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.files import with_way_out
-from bench.run.schema import Damaged, Holder, plain
+from bench.run.schema import Damaged, Holder, to_plain
 from bench.run.schema import read as read_record
 
 NOBODY = Holder(host="", machine="", pid=0, started="", token="", beat=0)  # of a damaged lease
@@ -113,7 +113,7 @@ class Lease:
             token=self.token,
             beat=beat,
         )
-        content = json.dumps(plain(holder))
+        content = json.dumps(to_plain(holder))
         temporary = self.path.with_name(f"{self.path.name}.{self.token}.new")
         try:
             with with_way_out(self.path):

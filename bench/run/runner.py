@@ -7,7 +7,6 @@ file is done again. `perform` is one job, wherever it runs.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 from msgspec.structs import replace
 
-from bench.files import append_line, printable_lines, write_atomic
+from bench.files import append_line, brief, printable_lines, write_atomic
 from bench.identity import content_id, plain
 from bench.method import Cell
 from bench.plugins import contract
@@ -61,6 +60,7 @@ class Run:
         device = self.device if self.on == "here" else torch.device("cpu")
         for planned in list(self.experiments):
             try:
+                display(planned.task)
                 for split in ("train", planned.split):
                     planned.task.data(split).to(device)
                 planned.task.constants()
@@ -74,9 +74,9 @@ class Run:
     def save_config(self) -> Path:
         """Store what was asked for, so that `run --config` can replay it."""
         configs = tuple(planned.config() for planned in self.experiments)
-        content = schema.plain(schema.RunConfig(experiments=configs))
-        path = layout.run_config_path(self.store.root, content_id(content))
-        write_atomic(path, json.dumps(plain(content), indent=1) + "\n")
+        config = schema.RunConfig(experiments=configs)
+        path = layout.run_config_path(self.store.root, content_id(schema.to_plain(config)))
+        write_atomic(path, schema.text(config))
         return path
 
     def forget(self) -> None:
@@ -267,8 +267,8 @@ class Run:
             schedule.pool(jobs, perform, emit, stop, count, self.limit)
 
     def _note_failure(self, failed: schema.Ended, job: schema.Job) -> None:
-        """Keep the trace, and let `status` and the report show what failed."""
-        reason, trace = printable_lines(failed.reason), printable_lines(failed.trace)
+        """Keep the trace, let `status` count it, and the report show it."""
+        reason, trace = brief(failed.reason), printable_lines(failed.trace)
         self.failures.append(f"{job.label}: {failed.reason}")
         try:
             append_line(self.store.root / "failures.log", f"{job.label}: {reason}\n{trace}")
@@ -282,7 +282,7 @@ class Run:
 
 
 def display(task: Task) -> schema.Display:
-    """How a task writes what it measures."""
+    """How a task writes what it measures. ValueError where no table can take that."""
     written = {
         "measures": {"loss": task.loss, **task.measures},
         "fronts": task.fronts,
@@ -290,7 +290,12 @@ def display(task: Task) -> schema.Display:
         "sample_line": task.sample_line,
         "margin_share": task.margin_share,
     }
-    return schema.from_plain(plain(written), schema.Display)
+    try:
+        return schema.from_plain(plain(written), schema.Display)
+    except ValueError as error:
+        raise ValueError(
+            f"{task.name}: tables cannot take what it says of itself: {error}"
+        ) from None
 
 
 def choose_device(name: str) -> torch.device:

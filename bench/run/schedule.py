@@ -345,10 +345,12 @@ class Pool(Executor):
         self.stop.value = 1
 
     def start(self, job: Job) -> None:
-        worker = next((worker for worker in self.crew.values() if worker.job is None), None)
-        if worker is None:
-            worker = _Worker(self.context, *self.arguments)
-            self.crew[worker.pipe] = worker
+        for pipe, worker in list(self.crew.items()):
+            if worker.job is None and not worker.process.is_alive():  # killed between two jobs
+                del self.crew[pipe]
+        idle = next((worker for worker in self.crew.values() if worker.job is None), None)
+        worker = idle or _Worker(self.context, *self.arguments)
+        self.crew[worker.pipe] = worker
         worker.job = job
         worker.pipe.send(job)
 

@@ -22,12 +22,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from bench.files import printable, read_object, sealed
+from bench.files import STORED, printable, read_object, sealed
 from bench.registry import describe, revive
 from bench.run.older import upgraded
 from bench.space import parse_setting
 
-Text = Annotated[str, Meta(max_length=4000, pattern=r"^[^\0\ud800-\udfff]*$")]
+Text = Annotated[str, Meta(max_length=STORED, pattern=r"^[^\0\ud800-\udfff]*$")]
 # Whole numbers stay whole: ids and tables tell 1 from 1.0.
 Number = Annotated[int, Meta(gt=-(2**62), lt=2**62)] | Annotated[float, Meta(gt=-1e30, lt=1e30)]
 Amount = Annotated[int, Meta(ge=0, lt=2**62)] | Annotated[float, Meta(ge=0, lt=1e30)]
@@ -56,7 +56,7 @@ class Plugin(Struct, kw_only=True):
 
     def revive(self, base: type[Any]) -> Any:
         """The task or method again. ValueError where it is none, or of other code."""
-        return revive(plain(self), base)
+        return revive(to_plain(self), base)
 
 
 class Earlier(Struct, kw_only=True):
@@ -360,6 +360,10 @@ class Damaged(ValueError):
     """A stored file is not what was written; the message says which and what to do."""
 
 
+class OtherVersion(Damaged):
+    """It is whole, and this version cannot read it."""
+
+
 def read(path: Path, kind: type[Kind]) -> Kind:
     """A record of this kind from a JSON file. Raises Damaged, and OSError as `open`."""
     try:
@@ -369,7 +373,7 @@ def read(path: Path, kind: type[Kind]) -> Kind:
     try:
         return from_plain(upgraded(content), kind)
     except (ValueError, RecursionError) as error:
-        raise Damaged(
+        raise OtherVersion(
             f"{path} is not what this version writes ({printable(error)}): delete it and run "
             "again, or use the version of the suite that wrote it"
         ) from None
@@ -380,11 +384,11 @@ def from_plain(content: Any, kind: type[Kind]) -> Kind:
     return msgspec.convert(content, kind)
 
 
-def plain(record: Any) -> dict[str, Any]:
+def to_plain(record: Any) -> dict[str, Any]:
     """The inverse of `from_plain`."""
     return msgspec.to_builtins(record)
 
 
 def text(record: Any) -> str:
     """The JSON of a record, with its own hash."""
-    return sealed(plain(record))
+    return sealed(to_plain(record))

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.conditioners import Network
-from bench.files import write_atomic
+from bench.files import brief, write_atomic
 from bench.identity import provenance
 from bench.method import Cell, Method, build
 from bench.run import layout
@@ -35,6 +35,7 @@ from bench.run.schema import (
     Failure,
     Head,
     Ledger,
+    OtherVersion,
     Plugin,
     Provenance,
     read,
@@ -81,11 +82,15 @@ class Store:
         """What came of a cell, or None while it is unfinished.
 
         A damaged `done.json` is put aside with a warning: what it said is lost, so the cell is
-        trained anew, and the other cells are not held up.
+        trained anew, and the other cells are not held up. Raises OtherVersion.
         """
         path = self.folder(cell) / layout.DONE
         try:
-            return read(path, Done) if path.exists() else None
+            return read(path, Done)
+        except FileNotFoundError:
+            return None
+        except OtherVersion:
+            raise
         except Damaged:
             with contextlib.suppress(FileNotFoundError):  # another run was faster
                 path.replace(path.with_suffix(".damaged"))
@@ -110,7 +115,7 @@ class Store:
     def give_up(self, cell: Cell, preset: str, reason: str, ledger: Ledger) -> None:
         """Record a diverged training: a result, shown in the report and not tried again."""
         done = _ended(cell, preset, "diverged", ledger)
-        done.reason, ledger.bytes = reason, 0
+        done.reason, ledger.bytes = brief(reason), 0
         self._close(cell, done)
 
     def _close(self, cell: Cell, done: Done) -> None:

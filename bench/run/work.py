@@ -55,7 +55,7 @@ def lease_of(job: schema.Job) -> Lease | None:
     if isinstance(job, schema.Train):
         return Lease(Path(job.root) / job.uses[0] / layout.LEASE)
     if isinstance(job, schema.Recording):
-        return Lease(layout.lease_of(Path(job.root) / job.path))
+        return Lease(layout.lease_path(Path(job.root) / job.path))
     return None
 
 
@@ -103,6 +103,9 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
         store.finish(cell, preset, network, schema.from_plain(ledger, schema.Ledger))
 
 
+BEFORE = "what it starts from diverged: "
+
+
 def _before(store: Store, cell: Cell) -> nn.Module | None:
     """The model that a cell starts from, where it starts from another's; Diverged if that did."""
     if cell.after is None:
@@ -115,7 +118,8 @@ def _before(store: Store, cell: Cell) -> nn.Module | None:
         )
     if earlier.status == "diverged":
         nothing = dict.fromkeys(("steps", "examples", "flops"), 0)
-        raise Diverged(f"what it starts from diverged: {earlier.reason}", nothing)
+        reason = (earlier.reason or "").removeprefix(BEFORE)  # said once, however long the chain
+        raise Diverged(BEFORE + reason, nothing)
     return store.network(cell.after).model
 
 
@@ -131,7 +135,7 @@ def record(job: schema.Recording) -> None:
     """Write the records of one method at one setting, or of known curves, on every test example."""
     store, path = Store(Path(job.root)), Path(job.root) / job.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    lease = Lease(layout.lease_of(path))
+    lease = Lease(layout.lease_path(path))
     with lease.hold(), torch.backends.cudnn.flags(**EXACT):
         if recorded(store, job):  # another run did meanwhile
             return

@@ -23,6 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from unittest.mock import patch
 
+if not {"DEVICE", "OUT", "YOTO_BENCH_CACHE"} <= os.environ.keys():
+    sys.exit(__doc__)
 DEVICE, OUT = os.environ["DEVICE"], Path(os.environ["OUT"])
 TINY, WORK = DEVICE == "cpu", Path(tempfile.gettempdir()) / f"check-{os.getpid()}"
 LOCK = threading.Lock()
