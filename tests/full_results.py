@@ -20,12 +20,12 @@ from PIL import Image
 from test_report import CODEC, LAMBDA, STYLE_AXES, style_settings, write_results
 
 from bench.identity import content_id
-from bench.report.answers import compare
 from bench.report.figures import look
 from bench.report.figures.curves import front, gap, measures
 from bench.report.figures.matrices import cross, heatmap
 from bench.report.figures.tradeoffs import break_even, headline, quality_compute
 from bench.report.load import load_results
+from bench.report.sections import frames_of
 from bench.space import format_setting, parse_setting
 
 Setting = tuple[float, ...]
@@ -234,10 +234,9 @@ class Case:
 
     def __init__(self, root: Path, task: str = "") -> None:
         (self.run,) = (run for run in load_results(root).runs if task in run.task)
-        self.summary, self.overall = compare.summary(self.run), compare.overall(self.run)
-        self.comparisons = compare.comparisons(self.run)
-        self.quality = compare.quality_compute(self.run)
-        self.frames = (self.summary, self.comparisons, self.overall, self.quality)
+        self.frames = frames_of(self.run)
+        self.summary, self.overall = self.frames["summary"], self.frames["overall"]
+        self.comparisons, self.quality = self.frames["comparisons"], self.frames["quality"]
 
     @functools.cached_property
     def drawn(self) -> dict[str, Figure]:

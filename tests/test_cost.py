@@ -24,7 +24,7 @@ from bench.conditioners import Encoding
 from bench.cost import Clock, Memory, count_flops, stepping
 from bench.method import Method, build
 from bench.registry import method
-from bench.report import tables
+from bench.report import cost_tables
 from bench.report.answers import compare, costs
 from bench.report.load import load_results
 from bench.report.notes import notes
@@ -185,7 +185,9 @@ def test_finding_the_levers_is_paid_before_the_first_setting(tmp_path: Path) -> 
     tried = {"variants": 7, "examples": 7 * 8000, "flops": 7 * 2 * 10**13, "preset": "quick"}
     before = costs.break_evens(run_of(tmp_path))
     assert before["settings_tuned"].isna().all()  # older records do not say
-    assert "FLOPs, tuning counted" not in tables.break_even_sheet(run_of(tmp_path), before).head
+    assert (
+        "FLOPs, tuning counted" not in cost_tables.break_even_sheet(run_of(tmp_path), before).head
+    )
     heads(tmp_path, "yoto", tuning=tried, answering_flops=0)
     heads(tmp_path, "unconditioned", tuning=None, answering_flops=0)
     found = costs.break_evens(run_of(tmp_path))
@@ -195,7 +197,7 @@ def test_finding_the_levers_is_paid_before_the_first_setting(tmp_path: Path) -> 
         row = row_of(found, method="unconditioned", unit=unit)
         assert row["settings"] == row["settings_tuned"] == 2
     assert math.isnan(row_of(found, method="yoto", unit="seconds")["settings_tuned"])
-    sheet = tables.break_even_sheet(run_of(tmp_path), found)
+    sheet = cost_tables.break_even_sheet(run_of(tmp_path), found)
     (cells,) = [row for row in sheet.rows if row[0] == "YOTO"]
     assert sheet.head[-1] == "FLOPs, tuning counted"
     assert cells[-1] == "10"
@@ -230,7 +232,7 @@ def test_the_processors_seconds_are_quoted_of_a_shared_device(tmp_path: Path) ->
     assert saved["seconds"].isna().all()
     assert saved.at["fixed_grid", "processor_seconds"] == 300
     assert saved.at["yoto", "processor_seconds_ratio"] == pytest.approx(0.2)
-    assert "processor time" in tables.savings_sheet(run_of(tmp_path), saved.reset_index()).head
+    assert "processor time" in cost_tables.savings_sheet(run_of(tmp_path), saved.reset_index()).head
     ledgers(tmp_path, device="cuda")  # there it says little of the work
     assert costs.savings(run_of(tmp_path))["processor_seconds"].isna().all()
 
@@ -239,7 +241,7 @@ def test_the_table_of_costs_shows_net_memory(tmp_path: Path) -> None:
     write_results(tmp_path)
     ledgers(tmp_path, net_memory_bytes=5 * 10**6)
     run = run_of(tmp_path)
-    sheet = tables.savings_sheet(run, costs.savings(run))
+    sheet = cost_tables.savings_sheet(run, costs.savings(run))
     column = sheet.head.index("net memory")
     assert {row[column] for row in sheet.rows} == {"5 MB"}
 

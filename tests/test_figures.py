@@ -74,7 +74,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def test_every_figure_is_there_has_its_size_and_is_the_same_again(full: Case) -> None:
-    drawn = figures(full.run, *full.frames)
+    drawn = figures(full.run, full.frames)
     wanted = {"headline", "heatmap", "measures", "gap", "quality_compute", "break_even", "samples"}
     wanted |= {"cross_yoto", "cross_yoto_tuned"}
     wanted |= {f"front_{x}_{y}" for x, y in full.run.fronts}
@@ -89,7 +89,7 @@ def test_every_figure_is_there_has_its_size_and_is_the_same_again(full: Case) ->
             width = Image.open(io.BytesIO(files["png"])).width
             assert width in ((680,) if name.startswith(NARROW) else (680, 1400)), name
     if full.run.task == "compression":
-        assert figures(full.run, *full.frames) == drawn
+        assert figures(full.run, full.frames) == drawn
 
 
 def assert_legible(figures: Iterable[Figure]) -> None:
@@ -162,7 +162,7 @@ def test_what_a_run_has_no_data_for_is_left_out(
 ) -> None:
     full_results(tmp_path, methods=methods, shares=(), pictures=2, context=False)
     found = Case(tmp_path)
-    drawn = figures(found.run, *found.frames)
+    drawn = figures(found.run, found.frames)
     assert {"front_bpp_psnr", "measures"} <= set(drawn)
     assert not any(name.startswith(("quality", "samples", *absent)) for name in drawn)
 
@@ -172,7 +172,7 @@ def test_the_best_swept_method_stands_in_for_those_under_test(tmp_path: Path) ->
     full_results(tmp_path, methods=methods, pictured=True, pictures=2)
     found = Case(tmp_path)
     assert moving(found.run, found.overall) == [VARIANT]
-    drawn = figures(found.run, *found.frames)
+    drawn = figures(found.run, found.frames)
     assert "sweep_distortion" in drawn
     assert any(name.startswith("cross_yoto_stratified_True") for name in drawn)
 

@@ -42,7 +42,7 @@ ROOMS = {
         "bench.report.answers",
         "stats fronts reference costs verdict knob compare lengths",
     ),
-    "report: tables": ("bench.report", "sheet rendering headings tables"),
+    "report: tables": ("bench.report", "sheet rendering headings tables cost_tables"),
     "report: figures": (
         "bench.report.figures",
         "look point_names panels films curves matrices tradeoffs",

@@ -23,7 +23,7 @@ from bench.checkpoint import MAGIC, load_state
 from bench.cli import main
 from bench.files import files_in, read_object, sealed, write_atomic
 from bench.report import build, figures, load_results
-from bench.report.answers import compare
+from bench.report.sections import frames_of
 from bench.run import lease
 from bench.run.folders import clean, merge, status
 from bench.run.records import Record
@@ -269,8 +269,7 @@ def test_no_name_of_a_measure_decides_how_a_figure_is_called(
     change_records(change, more)
     (run,) = load_results(root).runs
     monkeypatch.setattr(figures, "saved", lambda figure: {"svg": b"", "png": b""})
-    frames = (compare.summary(run), compare.comparisons(run), compare.overall(run))
-    drawn = FIGURES(run, *frames, compare.quality_compute(run))
+    drawn = FIGURES(run, frames_of(run))
     assert any(name.startswith("front_") for name in drawn)
     assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) for name in drawn)
 

@@ -324,3 +324,11 @@ def test_what_moved_is_where_it_is_looked_for() -> None:
     for old, homes in moved.MOVED.items():
         assert not (ROOT / old.replace(".", "/")).with_suffix(".py").exists()
         assert all(importlib.util.find_spec(home) for home in homes)
+
+
+def test_a_copied_file_does_not_take_the_place_of_the_first(tmp_path: Path) -> None:
+    code = "from bench import Yoto\nclass Mine(Yoto):\n    pass\n"
+    file = str(write(tmp_path, mine=code) / "mine.py")
+    assert list(experiment("toy", "smoke", [file, "fixed_grid"]).methods) == ["yoto", "fixed_grid"]
+    with pytest.raises(ValueError, match="two methods are called 'yoto': give one another `name`"):
+        experiment("toy", "smoke", [file, "yoto"])

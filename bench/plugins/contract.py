@@ -96,7 +96,10 @@ class _Trial:
 
     def draw(self, count: int) -> Tensor:
         """What the method draws: (count, K). ContractError where it is something else."""
-        drawn: Any = self.cell.method.draw(self.cell, count, torch.Generator().manual_seed(1))
+        try:
+            drawn: Any = self.cell.method.draw(self.cell, count, torch.Generator().manual_seed(1))
+        except Exception as error:
+            raise self.fault(f"draw() failed: {_reason(error)}") from error
         wanted = (count, len(self.task.space.axes))
         if not isinstance(drawn, Tensor) or drawn.shape != wanted or drawn.dtype != torch.float32:
             raise self.fault(f"draw() returns {_shape(drawn)}, not a float32 tensor of {wanted}")

@@ -33,7 +33,6 @@ from bench.report.sections import (
 from bench.report.sentence import verdict_sentence
 from bench.report.text import escape
 
-NARROW = ("front_", "headline", "quality", "break_even", "cross")  # figures a column wide
 Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
 
 
@@ -93,8 +92,7 @@ def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
         lines = [section.words, "", sheet.markdown(), *bullets, ""]
         files[f"{section.name}.md"] = "\n".join(lines)
         files[f"{section.name}.tex"] = sheet.latex()
-    needed = ("summary", "comparisons", "overall", "quality")
-    drawn = figures(report.run, *(frames[name] for name in needed))
+    drawn = figures(report.run, frames)
     files = {"report.md": _page(report, sorted(files), drawn), **files}
     for name, endings in drawn.items():
         files |= {f"{name}.{ending}": data for ending, data in endings.items()}
@@ -117,11 +115,16 @@ def _page(report: Built, files: list[str], drawn: Drawn) -> str:
         name: next(ending for ending in ("gif", "png", "svg") if ending in endings)
         for name, endings in drawn.items()
     }
+    narrow = {
+        name
+        for name, endings in drawn.items()
+        if "svg" in endings and page.pixels(endings["png"])[0] <= page.COLUMN
+    }
     labels = setting_labels(run)
     return markdown(
         "report.md", run=run, report=report, size=size_line(run), sections=sections,
         figures=by_section(drawn, report.sections), more=MORE, drawn=drawn, pictures=pictures,
-        narrow=NARROW, files=files, origin=origin(run),
+        narrow=narrow, files=files, origin=origin(run),
         settings={labels[setting]: setting for setting in run.settings if len(run.axes) > 1},
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -248,8 +249,7 @@ def _plates(report: Built, knob: Knob) -> list[Plate]:
         if path.suffix != ".png" or (knob.paths and path.stem.startswith(REPLACED)):
             continue
         data, kind = path.read_bytes(), "image/png"
-        with Image.open(path) as picture:
-            size = picture.size
+        size = pixels(data)
         drawn = path.with_suffix(".svg")
         if drawn in report.paths and drawn.stat().st_size <= 3 * len(data):
             data, kind = drawn.read_bytes(), "image/svg+xml"
@@ -257,6 +257,11 @@ def _plates(report: Built, knob: Knob) -> list[Plate]:
             Plate(path.stem, _caption(report.run, path.stem), data_uri(kind, data), *size)
         )
     return plates
+
+
+def pixels(png: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.size
 
 
 def _caption(run: Run, figure: str) -> str:

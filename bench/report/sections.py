@@ -1,7 +1,8 @@
 """The report as one list: what stands under which title, and which figures beside it.
 
 A new table is a function that makes its `Sheet`, an entry in SECTIONS and a paragraph in
-`templates/words.md`; a new figure is a drawing function in `figures.py` and its name in SECTIONS.
+`templates/words.md`; a new figure is a line of FIGURES in `figures/__init__.py` and its caption in
+SECTIONS.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.report import tables
+from bench.report import cost_tables, tables
 from bench.report.answers import compare, costs, reference
 from bench.report.load import Run
 from bench.report.rendering import source
@@ -38,7 +39,8 @@ class Section:
 
     frame: its answers, from the run and the frames of the sections above, which are written as
         `<name>.csv`; None where they are those of the section `shows`.
-    figures: captions by how the figures' names begin. folded: closed on the page until asked for.
+    figures: captions by how the figures' names begin; the first that fits counts. folded: closed
+        on the page until asked for.
     """
 
     name: str
@@ -48,6 +50,12 @@ class Section:
     shows: str = ""
     figures: dict[str, str] = field(default_factory=dict)
     folded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in WORDS:
+            raise ValueError(
+                f"templates/words.md has no paragraph below `## {self.name}`: write it"
+            )
 
     @property
     def words(self) -> str:
@@ -115,18 +123,18 @@ SECTIONS = [
     Section(
         "quality",
         "Quality against compute",
-        tables.quality_sheet,
+        cost_tables.quality_sheet,
         lambda run, _: compare.quality_compute(run),
         figures={
             "quality": "Quality against compute: networks trained for a share of the steps, each "
             "with its whole schedule"
         },
     ),
-    Section("savings", "Cost", tables.savings_sheet, lambda run, _: costs.savings(run)),
+    Section("savings", "Cost", cost_tables.savings_sheet, lambda run, _: costs.savings(run)),
     Section(
         "break_even",
         "Break-even",
-        tables.break_even_sheet,
+        cost_tables.break_even_sheet,
         lambda run, _: costs.break_evens(run),
         figures={"break_even": "What so many settings cost"},
     ),

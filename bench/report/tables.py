@@ -7,7 +7,6 @@ columns; the frames themselves are the CSV.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -20,7 +19,7 @@ from bench.report.answers.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, O
 from bench.report.headings import SIGN, gap_title, in_its_unit, setting_head, setting_labels
 from bench.report.load import Run
 from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
-from bench.report.text import NOTHING, measure_label, number, ratio, short
+from bench.report.text import NOTHING, measure_label, number
 
 DECIDED = ("better", "equal", "worse", "undecided", MIXED)
 
@@ -43,7 +42,7 @@ def _marked(verdict: str, stands: bool) -> str:
     return (verdict if certain else f"{verdict} °") or NOTHING
 
 
-def _methods(run: Run) -> Column:
+def methods_column(run: Run) -> Column:
     return Column("method", lambda row: run.label(row["method"]))
 
 
@@ -51,7 +50,7 @@ def _reference(run: Run) -> Callable[[Row], str]:
     return lambda row: "ref." if row["method"] == run.reference else ""
 
 
-def _spread_out(frame: pd.DataFrame, names: list[str], by: str) -> list[Row]:
+def spread_out(frame: pd.DataFrame, names: list[str], by: str) -> list[Row]:
     """One row per value of `names`, with all others under (value of `by`, column)."""
     rows: list[Row] = []
     for values, part in frame.groupby(names, sort=False):
@@ -178,7 +177,7 @@ def _by_method(run: Run, frame: pd.DataFrame, columns: Sequence[Column]) -> Shee
         for column in columns
         if {column.text(row) for row in rows if row["status"] != "failed"} - {NOTHING}
     ]
-    methods = _methods(run).then(lambda row: " ‡" if row["status"] == "partly failed" else "")
+    methods = methods_column(run).then(lambda row: " ‡" if row["status"] == "partly failed" else "")
     return sheet_of(
         rows,
         [methods, *columns],
@@ -219,7 +218,7 @@ def summary_sheet(
 
     setting = Column(setting_head(run), lambda row: labels[row["setting"]])
     setting = setting.then(lambda row: " ‡" if row["status"] == "some lost" else "")
-    columns = [_methods(run), setting, *map(measured, measures or run.measures)]
+    columns = [methods_column(run), setting, *map(measured, measures or run.measures)]
     if compared is not None:
         title, digits = gap_title(run)
         gaps = compared.loc[compared["measure"] == LOSS, ["method", "setting", "gap"]]
@@ -240,7 +239,7 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     shares = ["share", "share_low", "share_high"]
     frame = frame.assign(**{name: 100 * frame[name].astype(float) for name in shares})
     frame["most_pairs"] = frame.groupby(["method", "setting"])["pairs"].transform("max")
-    rows = _spread_out(frame, ["method", "setting"], "measure")
+    rows = spread_out(frame, ["method", "setting"], "measure")
     lost = {
         (method, setting): entries["status"].iloc[0]
         for method, setting, entries in entries_of(run)
@@ -272,7 +271,7 @@ def gaps_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
 
     percent = in_percent(run.measures[LOSS])
     columns = [
-        _methods(run),
+        methods_column(run),
         Column(setting_head(run), lambda row: labels[row["setting"]]),
         change(LOSS),
         of_loss("Δ best of grid", "gap_best", 1 if percent else 3, sign=True),
@@ -319,75 +318,10 @@ def versus_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         return ("better" if row["high"] < 0 else "worse") if row["apart"] else "not told apart"
 
     columns = [
-        _methods(run),
+        methods_column(run),
         Column("less", lambda row: run.label(row["other"])),
         value(head, "difference", digits, sign=True, ends=("low", "high")),
         Column("settings", lambda row: str(row["settings"])),
         Column("", apart),
     ]
     return sheet_of(frame.to_dict("records"), columns, left=2)
-
-
-# At what cost -----------------------------------------------------------------------------------
-
-_COSTS = {
-    "networks": ("networks", ""),
-    "steps": ("steps", ""),
-    "examples": ("examples", ""),
-    "flops": ("FLOPs", ""),
-    "seconds": ("train time", "s"),
-    "processor_seconds": ("processor time", "s"),
-    "parameters": ("parameters", ""),
-    "bytes": ("stored", "B"),
-}
-
-
-def savings_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> Sheet:
-    """Amount and ratio per cost, with peak memory and device. `narrow`, for the terminal: the grid
-    in absolute numbers and everything else as a ratio to it."""
-    # Of the times, the processor's where it is known.
-    without = "seconds" if frame["processor_seconds"].notna().any() else "processor_seconds"
-    costs = {name: cost for name, cost in _COSTS.items() if name != without}
-
-    def amount_and_ratio(name: str, unit: str, row: Row) -> str:
-        amount, share = short(row[name], unit), ratio(row[f"{name}_ratio"])
-        if narrow:
-            no_ratios = {ratio(row[f"{each}_ratio"]) for each in costs} == {NOTHING}
-            return amount if row["method"] == run.reference or no_ratios else share
-        return amount if share == NOTHING else f"{amount} ({share})"
-
-    columns = [_methods(run)]
-    for name, (head, unit) in costs.items():
-        columns.append(Column(head, functools.partial(amount_and_ratio, name, unit)))
-    if not narrow:
-        columns.append(Column("net memory", lambda row: short(row["net_memory_bytes"], "B")))
-        columns.append(Column("device", lambda row: row["device"] or NOTHING))
-    sheet = sheet_of(frame.to_dict("records"), columns)
-    return sheet._replace(groups=[len(frame) - 1, 1])  # the last row is of all
-
-
-def quality_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
-    """The loss gap of networks trained for each share of the steps, of the methods that were."""
-    title, digits = gap_title(run)
-    columns = [
-        _methods(run),
-        Column("share of the steps", lambda row: f"{row['share']:g}"),
-        Column("FLOPs", lambda row: short(row["flops"])),
-        value(title, "loss_gap", digits, sign=True, ends=("low", "high")),
-    ]
-    several = frame[frame["method"].duplicated(keep=False)]
-    return sheet_of(several.to_dict("records"), columns, left=2)
-
-
-def break_even_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
-    """From how many settings on a method is cheaper than the grid, with its 95 % interval."""
-    units = {"examples": "examples", "flops": "FLOPs", "seconds": "train time"}
-    if (frame["unit"].eq("processor_seconds") & frame["settings"].notna()).any():
-        units["processor_seconds"] = "processor time"
-    columns = [_methods(run)]
-    for unit, head in units.items():
-        ends = [(unit, "earliest"), (unit, "latest")]
-        columns.append(value(head, (unit, "settings"), 0, ends=ends))
-    if frame["settings_tuned"].notna().any():
-        columns.append(value("FLOPs, tuning counted", ("flops", "settings_tuned"), 0))
-    return sheet_of(_spread_out(frame, ["method"], "unit"), columns)

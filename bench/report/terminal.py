@@ -13,10 +13,11 @@ from rich.text import Text
 
 from bench.report.answers.compare import LOST
 from bench.report.answers.reference import LOSS
+from bench.report.cost_tables import savings_sheet
 from bench.report.headings import size_line
 from bench.report.sections import TITLES, Built
 from bench.report.sheet import Sheet
-from bench.report.tables import main_measures, overall_sheet, savings_sheet, summary_sheet
+from bench.report.tables import main_measures, overall_sheet, summary_sheet
 from bench.report.text import one_line
 
 

@@ -195,6 +195,8 @@ def experiment(
             reason = variant.refuses(sized_task)
             if reason and methods and text != "all":
                 raise ValueError(f"{label} does not apply to {sized_task.name}: {reason}")
+            if named.get(label, variant) != variant:  # a copied file keeps the name of the first
+                raise ValueError(f"two methods are called {label!r}: give one another `name`")
             if not reason:
                 named[label] = variant
     count = chosen.settings if settings is None else settings

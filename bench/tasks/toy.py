@@ -1,6 +1,6 @@
 """A trade-off whose best answer is known: the smallest whole task, and the template for yours.
 
-    python run_bench.py run toy --preset smoke          seconds; a table with the regret per method
+    python run_bench.py run toy --preset smoke          seconds
 
 Shrink x towards zero, but stay near it: c * |y - x|² + |y|². The best y is c / (1 + c) * x, so a
 linear layer that scales its output by the right factor per coefficient is perfect.

@@ -1,6 +1,6 @@
 """The figures of a run: what is lost against what is saved, fronts, gaps, break-even, the knob.
 
-    figures(run, summary, comparisons, overall, quality)    all of them as SVG and PNG
+    figures(run, frames)    all of them as SVG and PNG
 
 A new figure is one function, which returns it or None where the run has no data for it, and one
 line in `FIGURES`.
@@ -8,7 +8,7 @@ line in `FIGURES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -36,8 +36,9 @@ def moving(run: Run, overall: pd.DataFrame) -> list[str]:
 
 
 class Entry(NamedTuple):
-    """A kind of figure: how its file name begins, the function, the frames it needs beside the run,
-    and, where there are several, the further arguments of each, which its file name ends on."""
+    """A kind of figure: how its file name begins, the function, the frames it needs beside the run
+    (by the names of SECTIONS), and, where there are several, the further arguments of each, which
+    its file name ends on."""
 
     name: str
     draw: Callable[..., Figure | None]
@@ -57,21 +58,13 @@ FIGURES = [
 ]
 
 
-def figures(
-    run: Run,
-    summary: pd.DataFrame,
-    comparisons: pd.DataFrame,
-    overall: pd.DataFrame,
-    quality: pd.DataFrame,
-) -> dict[str, dict[str, bytes]]:
+def figures(run: Run, frames: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, bytes]]:
     """Every figure by file name without ending, as {"svg": bytes, "png": bytes}; sample sheets
-    have a PNG alone, sweeps a GIF and a PNG.
+    have a PNG alone, sweeps a GIF and a PNG. A figure for which a run has no data is left out.
 
-    The frames are those of `bench.report.answers.compare`: `summary`, `comparisons`, `overall` and
-    `quality_compute`. A figure for which a run has no data is left out.
+    frames: the answers of the report's sections, by their names.
     """
-    frames = {"summary": summary, "comparisons": comparisons, "overall": overall}
-    frames["quality"] = quality
+    overall = frames["overall"]
     drawn: dict[str, dict[str, bytes]] = {}
     with style.context(["default", sns.axes_style("ticks"), STYLE]):
         for entry in FIGURES:
