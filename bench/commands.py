@@ -9,13 +9,12 @@ import os
 import shlex
 import shutil
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.files import leading_out, printable, printable_lines
+from bench.files import printable, printable_lines
 
 if TYPE_CHECKING:
     from bench.run.schema import CellConfig
@@ -29,12 +28,12 @@ REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split"
 def run(options: Namespace) -> int:
     import torch
 
-    from bench.run import runner
+    from bench.run import folders, runner
     from bench.run.plan import experiment_from
     from bench.run.schedule import stopping
     from bench.run.schema import CellConfig
 
-    root = _results(options)
+    root = folders.usable(Path(options.out))
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")
@@ -193,11 +192,11 @@ def _flags(options: Namespace, *names: str) -> list[str]:
 
 
 def cell(options: Namespace) -> int:
-    from bench.run import layout, runner
+    from bench.run import folders, layout, runner
     from bench.run.schema import CellConfig, read
     from bench.run.store import Store
 
-    root = _results(options)
+    root = folders.usable(Path(options.out))
     config = read(Store(root).find(options.id) / layout.CONFIG, CellConfig)
     return _train(config, root, runner.choose_device(options.device))
 
@@ -292,7 +291,7 @@ def status(options: Namespace) -> int:
 def merge(options: Namespace) -> int:
     from bench.run import folders
 
-    out = _results(options)
+    out = folders.usable(Path(options.out))
     cells, records = folders.merge([Path(folder) for folder in options.folders], out)
     print(f"{cells} networks and {records} measurements copied into {out}")
     return 0
@@ -304,7 +303,7 @@ def clean(options: Namespace) -> int:
     root = Path(options.folder)
     if not root.is_dir():
         raise ValueError(f"there is no results folder {root}")
-    _writable(root)
+    folders.writable(root)
     files, freed = folders.clean(root)
     print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
     return 0
@@ -372,35 +371,3 @@ def fetch(options: Namespace) -> int:
         failed += isinstance(result, Exception)
         print(f"{name}: {result}")
     return 1 if failed else 0
-
-
-def _results(options: Namespace) -> Path:
-    """The folder `--out`, which can be written to. ValueError where a link inside it leads out of
-    it: what looks at the folder follows none, so that what is written through one would never be
-    seen again."""
-    root = Path(options.out)
-    link = leading_out(root)
-    if link is not None:
-        raise ValueError(
-            f"{printable(link)} is a link out of the results folder, and no command follows one: "
-            f"make {printable(root)} itself the link, or name the other disk with --out"
-        )
-    _writable(root)
-    return root
-
-
-def _writable(root: Path) -> None:
-    """OSError with the way out unless files can be written below `root`."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".write-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise OSError(
-            f"cannot write to the results folder {root} ({error.strerror}): make it "
-            "writable, or choose another with --out"
-        ) from None
-    if shutil.disk_usage(root).free < 50 * 2**20:
-        text = f"less than 50 MiB are free at {root}: a full disk stops the run"
-        warnings.warn(text, stacklevel=2)

@@ -1,4 +1,5 @@
-"""Looking after results folders: what is done and what is left, joining several, freeing space.
+"""Looking after results folders: what is done and what is left, joining several, freeing space,
+and whether one can be written to.
 
     for row in status(Path("results")): print(row.task, row.method, row.done, row.left)
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import statistics
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from bench.files import files_in, read_ordinary, write_atomic
+from bench.files import files_in, leading_out, printable, read_ordinary, write_atomic
 from bench.run import layout, lease
 from bench.run.schema import CellConfig, Damaged, Done, Head, Kind, LogLine, read
 
@@ -203,3 +206,37 @@ def _amount(value: Any) -> float:
     """A number of seconds or steps; 0 for what can be none."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if number and 0 <= value < MOST else 0.0
+
+
+# Before anything is written -----------------------------------------------------------------------
+
+
+def usable(root: Path) -> Path:
+    """A results folder that can be written to. ValueError where a link inside it leads out of
+    it: what looks at the folder follows none, so that what is written through one would never be
+    seen again."""
+    link = leading_out(root)
+    if link is not None:
+        raise ValueError(
+            f"{printable(link)} is a link out of the results folder, and no command follows one: "
+            f"make {printable(root)} itself the link, or name the other disk with --out"
+        )
+    writable(root)
+    return root
+
+
+def writable(root: Path) -> None:
+    """OSError with the way out unless files can be written below `root`."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"cannot write to the results folder {root} ({error.strerror}): make it "
+            "writable, or choose another with --out"
+        ) from None
+    if shutil.disk_usage(root).free < 50 * 2**20:
+        text = f"less than 50 MiB are free at {root}: a full disk stops the run"
+        warnings.warn(text, stacklevel=2)
