@@ -80,10 +80,11 @@ def _stored(options: Namespace) -> Any:
     """The configuration of a run or cell that is to be replayed."""
     from bench.run.schema import CellConfig, RunConfig, read
 
-    stored: Any = read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
-    needless = (*REPLAYED, *(OF_RUNS if isinstance(stored, CellConfig) else ()))
-    if given := [*_changed(options, *needless), *options.locations]:
+    if given := [*_changed(options, *REPLAYED), *options.locations]:
         raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
+    stored: Any = read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
+    if isinstance(stored, CellConfig) and (given := _changed(options, *OF_RUNS)):
+        raise ValueError(f"{options.config} is of one cell: leave out {', '.join(given)}")
     return stored
 
 

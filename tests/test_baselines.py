@@ -20,7 +20,7 @@ from bench.method import build
 from bench.registry import METHODS, method, preset, split_methods, task_class, variants
 from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
-from bench.run.schema import CellConfig, ExperimentConfig, Ledger, from_plain, plain
+from bench.run.schema import CellConfig, ExperimentConfig, Ledger, from_plain, to_plain
 from bench.run.store import Store, cell_config, cell_from
 
 CPU = torch.device("cpu")
@@ -202,7 +202,7 @@ def test_the_chain_goes_outwards_from_the_grids_middle() -> None:
         settings[4]: settings[3],
     }
     assert {cell.task.training.steps for cell in cells[1:]} == {30}
-    again = cell_from(from_plain(plain(cell_config(cells[-1], "smoke")), CellConfig))
+    again = cell_from(from_plain(to_plain(cell_config(cells[-1], "smoke")), CellConfig))
     assert again.id == cells[-1].id
     assert again.chain[0].id == cells[0].id
 
@@ -317,7 +317,7 @@ def test_validation_is_another_experiment_on_the_same_networks(tmp_path: Path) -
     assert performed(Run(tmp_path, [test, validation], CPU)) == []
     heads = [json.loads(path.read_text()) for path in tmp_path.glob("records/toy/yoto/*.json")]
     assert {head["split"] for head in heads} == set(splits)
-    replayed = experiment_from(from_plain(plain(validation.config()), ExperimentConfig))
+    replayed = experiment_from(from_plain(to_plain(validation.config()), ExperimentConfig))
     assert replayed.id == validation.id
     with pytest.raises(ValueError, match="--validation-data"):
         len(experiment("compression", "smoke", ["yoto"], split="validation").id)

@@ -26,7 +26,7 @@ from bench.registry import METHODS, TASKS, describe, method, preset, task_class
 from bench.run.plan import Experiment
 from bench.run.records import loads
 from bench.run.runner import Run
-from bench.run.schema import CellConfig, from_plain, plain
+from bench.run.schema import CellConfig, from_plain, to_plain
 from bench.run.store import cell_config, cell_from
 from bench.space import format_setting, parse_setting
 from bench.task import weighted
@@ -284,7 +284,7 @@ def elsewhere() -> Iterator[Callable[[dict], str]]:
 def test_a_configuration_makes_the_cell_again_here_and_elsewhere(
     pair: Pair, elsewhere: Callable[[dict], str]
 ) -> None:
-    config = plain(cell_config(pair.cell, "smoke"))
+    config = to_plain(cell_config(pair.cell, "smoke"))
     again = cell_from(from_plain(config, CellConfig))
     assert (again.task, again.method) == (pair.cell.task, pair.cell.method)
     assert describe(again.task) == describe(pair.cell.task)

@@ -21,7 +21,7 @@ from bench.run.board import LONGEST, Board
 from bench.run.folders import merge
 from bench.run.lease import Busy
 from bench.run.records import Record, dumps, loads
-from bench.run.schema import CellConfig, Ended, Job, Started, Waiting, from_plain, plain, read
+from bench.run.schema import CellConfig, Ended, Job, Started, Waiting, from_plain, read, to_plain
 from bench.run.store import Store, cell_config, cell_from
 from benchmarks import growth
 
@@ -236,7 +236,7 @@ def test_a_long_chain_is_a_long_list(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             calls[count] = counting(patch, *places)
             last = chain(count)[-1]
-            text = json.dumps(plain(cell_config(last, "smoke")))
+            text = json.dumps(to_plain(cell_config(last, "smoke")))
             again = cell_from(from_plain(json.loads(text), CellConfig))
         assert [cell.id for cell in again.chain] == [cell.id for cell in last.chain]
         sizes[count] = len(text)
@@ -259,7 +259,7 @@ def test_a_chain_that_an_older_version_wrote_nested_is_the_same(tmp_path: Path) 
     last = chain(3)[-1]
     nested: dict[str, Any] | None = None
     for cell in last.chain:
-        nested = {**plain(cell_config(cell, "smoke")), "after": nested}
+        nested = {**to_plain(cell_config(cell, "smoke")), "after": nested}
         del nested["before"]
     path = tmp_path / "config.json"
     path.write_text(json.dumps(nested))

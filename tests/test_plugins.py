@@ -20,7 +20,7 @@ from bench.plugins import loading, moved
 from bench.plugins.loading import digest, load
 from bench.registry import UnknownName, describe, revive, task_class
 from bench.run.plan import experiment
-from bench.run.schema import CellConfig, from_plain, plain
+from bench.run.schema import CellConfig, from_plain, to_plain
 from bench.run.store import cell_config, cell_from
 from bench.task import Task, source_digest
 
@@ -183,7 +183,7 @@ def test_an_id_is_one_everywhere(tmp_path: Path) -> None:
         tmp_path / "p", mine=TASK, helper="NAME = 'mine'", late="def factor(): return 2."
     )
     (cell,) = experiment(str(folder / "mine.py"), "smoke", ["yoto"]).cells
-    config = json.dumps(plain(cell_config(cell, "smoke")))
+    config = json.dumps(to_plain(cell_config(cell, "smoke")))
     code = (
         "import json, sys; {before}; from bench.run.store import cell_from; "
         "from bench.run.schema import CellConfig, from_plain; "
@@ -213,7 +213,7 @@ def test_a_plugins_objects_survive_a_description_and_a_pickle(tmp_path: Path) ->
         for name in ("mine", "helper", "late")
     ]
     (cell,) = experiment(f"{folder / 'mine.py'}", "smoke", ["yoto"]).cells
-    assert cell_from(from_plain(plain(cell_config(cell, "smoke")), CellConfig)).id == cell.id
+    assert cell_from(from_plain(to_plain(cell_config(cell, "smoke")), CellConfig)).id == cell.id
 
 
 @pytest.mark.parametrize(
