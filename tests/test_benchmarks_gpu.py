@@ -22,7 +22,7 @@ PROGRAMS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)  # check: 20 minutes on two cores
+@pytest.mark.timeout(3000)  # check: 13 minutes on two cores
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_for_a_gpu_machine_is_rehearsed(name: str, tmp_path: Path) -> None:
     command, left = PROGRAMS[name]
