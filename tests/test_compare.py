@@ -254,10 +254,8 @@ def test_quality_of_each_length_of_the_training(tmp_path: Path) -> None:
     assert compare.quality_compute(run_of(tmp_path)).empty
     for method, worse in (("fixed_grid", 1.2), ("yoto", 1.5)):
         shortened(tmp_path, method, 0.25, worse)
-        for coefficient in DECADES:
-            also(
-                tmp_path, method, coefficient, "snapshot", told(), share=0.5
-            )  # of older versions: says nothing
+        for coefficient in DECADES:  # what older versions kept in mid-training says nothing
+            also(tmp_path, method, coefficient, "snapshot", told(), share=0.5)
     found = compare.quality_compute(run_of(tmp_path))
     assert list(found["method"]) == ["fixed_grid", "fixed_grid", "yoto", "yoto"]
     assert list(found["share"]) == [0.25, 1, 0.25, 1]

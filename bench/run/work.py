@@ -103,7 +103,7 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
         store.finish(cell, preset, network, schema.from_plain(ledger, schema.Ledger))
 
 
-BEFORE = "what it starts from diverged: "
+PARENT_DIVERGED = "what it starts from diverged: "
 
 
 def _before(store: Store, cell: Cell) -> nn.Module | None:
@@ -118,8 +118,8 @@ def _before(store: Store, cell: Cell) -> nn.Module | None:
         )
     if earlier.status == "diverged":
         nothing = dict.fromkeys(("steps", "examples", "flops"), 0)
-        reason = (earlier.reason or "").removeprefix(BEFORE)  # said once, however long the chain
-        raise Diverged(BEFORE + reason, nothing)
+        reason = (earlier.reason or "").removeprefix(PARENT_DIVERGED)  # said once a chain
+        raise Diverged(PARENT_DIVERGED + reason, nothing)
     return store.network(cell.after).model
 
 
