@@ -198,6 +198,11 @@ class Task(ABC):
         """The same task with `factor` times the channels, or a ValueError."""
         raise ValueError(f"the task {self.name!r} does not say how to widen its model")
 
+    def ranged(self, factor: float) -> Self:
+        """The same task with every coefficient in a range whose high end is `factor` times its low
+        end, about the same geometric middle, or a ValueError."""
+        raise ValueError(f"the task {self.name!r} does not say how to change its range")
+
     @abstractmethod
     def data(self, split: str) -> Data:
         """The split "train", "test", or "validation": examples like those of the test split, to
@@ -214,6 +219,11 @@ class Task(ABC):
         Every loss term is among them under its own name: the harness adds `loss`, their weighted
         sum. A measure named by `missing` is left out; NaN means that one example has none.
         """
+
+    def measure_at(self, model: nn.Module, batch: Any, setting: Setting) -> dict[str, Tensor]:
+        """Further measures, each (B,), of which the setting is part: a distance to what is best
+        there, a level that was asked for."""
+        return {}
 
     def measure_all(self, model: nn.Module, data: Any) -> dict[str, float]:
         """Measures that belong to the test data as a whole, where a task has some. `data` is the

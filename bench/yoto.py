@@ -34,7 +34,7 @@ from bench.conditioners import (
 from bench.fixed_grid import FixedGrid
 from bench.identity import ADDED
 from bench.method import Cell, OneNetwork
-from bench.modulation import matching
+from bench.modulation import channels, matching
 from bench.space import LAWS, Setting
 from bench.task import Task
 
@@ -52,7 +52,9 @@ class Yoto(OneNetwork):
         no end of the range owns the gradient; "none" leaves it to the task's own training.
     kind: the conditioner, one of KINDS; `multiplier`, `scale`, `exact_start` and
         `prior` are FiLM's alone.
-    hidden: width of FiLM's and instance norm's perceptrons.
+    hidden: width of FiLM's and instance norm's perceptrons (128 as released, for networks of as
+        many channels); 0 is a quarter of the widest layer they move, from 8 to 128, so that the
+        conditioner of a small network stays small.
     multiplier: what their outputs are multiplied with (0.1 for CIFAR-10, 0.01 for Shapes3D there).
     scale: FiLM's scale, one of SCALES.
     exact_start: FiLM starts as the plain model exactly, not nearly.
@@ -78,7 +80,7 @@ class Yoto(OneNetwork):
     stratified: bool = False
     weighting: str = "none"
     kind: str = "film"
-    hidden: int = 128
+    hidden: int = 0
     multiplier: float = 0.1
     scale: str = "linear"
     exact_start: bool = False
@@ -98,6 +100,10 @@ class Yoto(OneNetwork):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{self.name}: {name} {value!r}: use one of {', '.join(known)}")
+        if self.hidden < 0:
+            raise ValueError(
+                f"{self.name}: hidden {self.hidden}: use 1 or more, or 0 to follow the model"
+            )
         if self.levels < 0 or self.levels == 1:
             levels = f"{self.name}: levels {self.levels}"
             raise ValueError(f"{levels}: use 2 or more, or 0 for any value")
@@ -124,10 +130,14 @@ class Yoto(OneNetwork):
         if self.kind == "concat":
             return Concatenation(model, sites, encoding)
         if self.kind == "instance_norm":
-            return ConditionalNorm(model, sites, encoding, self.hidden)
+            return ConditionalNorm(model, sites, encoding, self._hidden(model, sites))
         prior = task.scaling(model) if self.prior else {}
-        film = (self.hidden, self.multiplier, self.scale, self.exact_start, prior)
+        film = (self._hidden(model, sites), self.multiplier, self.scale, self.exact_start, prior)
         return FiLM(model, sites, encoding, *film)
+
+    def _hidden(self, model: nn.Module, sites: Sequence[str]) -> int:
+        widest = max((channels(model.get_submodule(site)) for site in sites), default=0)
+        return self.hidden or min(max(widest // 4, 8), 128)
 
     def balance(self, task: Task) -> Balance | None:
         return Balance(task.space) if self.weighting == "running_mean" else None

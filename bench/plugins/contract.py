@@ -167,17 +167,23 @@ def _check_terms(task: Task, terms: Any) -> None:
 
 @torch.no_grad()
 def _check_measure(trial: _Trial, split: str) -> None:
-    """That `measure` returns every term and known measures, one number for one example."""
+    """That `measure` returns every term, and that and `measure_at` known measures, one number for
+    one example."""
     task, model = trial.task, copy.deepcopy(trial.model).eval()
     _hook(task, "ready()", lambda: task.ready(model))
     _, example = next(iter(task.data(split).to(CPU).examples()))
-    values = _hook(task, "measure()", lambda: task.measure(model, example))
-    what = f"measure() of the task {task.name!r} returns"
-    _check_values(what, values, task.terms, 1)
-    for name in values:
-        if name not in task.measures:
-            reason = near(name, task.measures, "entry of `measures`")
-            raise ContractError(f"{what} {name!r}: {reason}")
+    setting = task.settings(1)[0]
+    for hook, measured, needed in (
+        ("measure()", lambda: task.measure(model, example), task.terms),
+        ("measure_at()", lambda: task.measure_at(model, example, setting), ()),
+    ):
+        values = _hook(task, hook, measured)
+        what = f"{hook} of the task {task.name!r} returns"
+        _check_values(what, values, needed, 1)
+        for name in values:
+            if name not in task.measures:
+                reason = near(name, task.measures, "entry of `measures`")
+                raise ContractError(f"{what} {name!r}: {reason}")
 
 
 def _check_values(what: str, values: Any, terms: Sequence[str], count: int) -> None:

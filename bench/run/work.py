@@ -175,7 +175,7 @@ def measured(store: Store, job: schema.Measure, task: Task) -> Rows:
     rows: list[tuple[str, str, float]] = []
     picture, data = None, task.data(head.split).to(device)
     for example, batch in data.examples():
-        values = task.measure(model, batch)
+        values = {**task.measure(model, batch), **task.measure_at(model, batch, job.setting)}
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
         rows += [(example, name, value.item()) for name, value in values.items()]

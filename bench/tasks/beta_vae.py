@@ -185,6 +185,7 @@ class BetaVae(Task):
             name: {**methods.get(name, {}), "lr": rate} for name, rate in self.rates.items()
         }
         reduced = "small, reduced: an hour on two CPU cores"
+        tests = {name: {"hidden": 128} for name in methods}
 
         def size(task: BetaVae, settings: int, seeds: int, line: str, **more: Any) -> Preset:
             some: dict[str, Any] = {"methods": methods, "seeds": tuple(range(seeds)), **more}
@@ -195,7 +196,7 @@ class BetaVae(Task):
             return size(replace(self, width=width), settings, 3, line, lengths=(0.25, 0.5, 1.0))
 
         return {
-            "smoke": size(smoke, 2, 1, "a second, for tests", methods={}),
+            "smoke": size(smoke, 2, 1, "a second, for tests", methods=tests),
             "quick": size(low, 5, 1, "minutes on two CPU cores", methods=short),
             "small-cpu": size(low.lasting(2), 5, 3, reduced, methods=short),
             "small": size(small, 6, 1, "half an hour on one GPU"),

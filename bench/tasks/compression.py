@@ -98,7 +98,9 @@ class Compression(OnPhotographs):
         wide = replace(paper, width=192, latents=320)
         # Between the published 0.01 and 0.1, which belong to other tasks; best of 0.01, 0.03, 0.05
         # and 0.1 for quick on photographs that are neither trained nor tested on.
-        methods = {"yoto": {"multiplier": 0.03}}
+        methods: dict[str, dict[str, Any]] = {
+            "yoto": {"hidden": 128, "multiplier": 0.03}, "yoto_tuned": {"hidden": 128}
+        }  # fmt: skip
         wants, shares = ("train_data", "test_data"), (0.25, 0.5, 1.0)
 
         def size(task: Compression, settings: int, seeds: int, line: str, **more: Any) -> Preset:

@@ -132,7 +132,8 @@ class Style(OnPhotographs):
         paper = replace(small, residual=False, training=long)
         # Of the levers, stratified draws alone did no worse here than none, on validation pictures.
         released = {"encoding": "log", "weighting": "none", "scale": "linear", "exact_start": False}
-        methods: dict[str, dict[str, Any]] = {"yoto_tuned": released}
+        wide = {"hidden": 128}
+        methods: dict[str, dict[str, Any]] = {"yoto": wide, "yoto_tuned": {**released, **wide}}
         short = {**methods, "fixed_grid_tuned": {"lr": 0.71}}  # holds where trainings are as short
         wants = ("train_data", "test_data")
         reduced = "small, reduced: hours on two CPU cores"
@@ -143,7 +144,9 @@ class Style(OnPhotographs):
             return Preset(task=task, line=line, **some, **more)
 
         return {
-            "smoke": size(smoke, 2, 1, "seconds, for tests"),
+            "smoke": size(
+                smoke, 2, 1, "seconds, for tests", methods={"yoto": wide, "yoto_tuned": wide}
+            ),
             "quick": size(quick, 5, 1, "minutes on two CPU cores", methods=short),
             "small-cpu": size(quick.lasting(2), 5, 3, reduced, methods=short, wants=wants),
             "small": size(small, 11, 1, "half an hour on one GPU", methods=methods, wants=wants),
