@@ -21,7 +21,7 @@ from bench.files import append_line, write_atomic
 
 MAGIC = b"yoto-bench state 1 "
 STATE = {
-    *("step", "network", "optimiser", "random", "window", "window_steps", "seconds", "devices"),
+    *("step", "network", "optimiser", "random", "window", "seconds", "devices"),
     *("peak", "shared"),
 }
 

@@ -8,6 +8,7 @@ Djolonga, ICLR 2020.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,9 @@ class Modulating(Conditioner):
         self._wrappers = modulate(model, self.sites)  # a list: their weights stay the model's
 
     def condition(self, coefficients: Tensor) -> None:
-        with torch.autocast(coefficients.device.type, enabled=False):
+        device = coefficients.device.type
+        halved = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if halved else contextlib.nullcontext():
             modulations = self(coefficients)
         for site, wrapper, part in zip(self.sites, self._wrappers, modulations, strict=True):
             if site.startswith(BEFORE):

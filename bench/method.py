@@ -163,7 +163,7 @@ class Fixed(Method):
     """What methods have in common whose networks are trained for one setting each."""
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
-        return torch.tensor(cell.trained_for).repeat(count, 1)
+        return torch.tensor(cell.trained_for).expand(count, -1)
 
 
 def build(cell: Cell, before: nn.Module | None = None, *, start: bool = True) -> Network:

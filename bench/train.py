@@ -40,6 +40,7 @@ CHECKPOINT_SECONDS = 20.0
 COMPILING = 3  # steps that compile (and compile again for new guards), where steps are compiled
 
 Draw = Callable[[int, torch.Generator], Tensor]
+Losses = tuple[Tensor, dict[str, Tensor]]  # the loss, a scalar, and its terms, each (B,)
 
 
 class Diverged(RuntimeError):
@@ -131,9 +132,7 @@ class Trainer:
         self._earlier_peaks: dict[str, int] = {}
         self.clock, self.devices = Clock(self.device), [device_name(self.device)]
         self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
-        self.window: Tensor | None = None  # sums of the loss and the terms since the last log line
-        self.window_steps = 0
-        self._terms: list[str] = []
+        self.window: list[Losses] = []  # since the last log line, which takes their means
         self._compute = torch.compile(optimiser_step) if self.training.compile else optimiser_step
         self._go_on_from(0)
 
@@ -149,7 +148,7 @@ class Trainer:
         """The next batch and its coefficients, (B, K), on the device."""
         coefficients = self.draw(self.training.batch, self.generators["coefficients"])
         if self.device.type == "cuda":
-            coefficients = coefficients.pin_memory()
+            coefficients = coefficients.contiguous().pin_memory()
         batch = self.data.batch(self.training.batch, self.generators["data"])
         return batch, coefficients.to(self.device, non_blocking=True)
 
@@ -161,29 +160,25 @@ class Trainer:
                 batch, coefficients = self.inputs()
             self.rate.fill_(rate_at(self.training, self.step))
             loss, terms = self._compute(self.task, self.network, self.adam, batch, coefficients)
-            with torch.no_grad():
-                sums = torch.stack([loss, *(term.mean() for term in terms.values())])
-        self.window = sums if self.window is None else self.window + sums
-        self._terms = list(terms)
-        self.window_steps += 1
+        self.window.append((loss, terms))
         self.step += 1
 
     def log(self) -> dict[str, Any]:
         """Write a log line of the steps since the last and return it, with what is left to do.
         Raises Diverged."""
-        assert self.window is not None
         training, done = self.training, self.step
-        loss, *means = (self.window / self.window_steps).tolist()
+        losses, terms = _stacked(self.window)
+        loss, *means = torch.stack([part.mean() for part in (losses, *terms.values())]).tolist()
         if not all(map(math.isfinite, (loss, *means))):
-            since = done - self.window_steps
+            since = done - len(self.window)
             text = f"the loss became non-finite between steps {since} and {done}"
             raise Diverged(text, self.ledger())
         paced, mark = self._paced
         pace = (done - paced) * training.batch / (time.monotonic() - mark)
-        line = {"step": done, "loss": loss, "terms": dict(zip(self._terms, means, strict=True))}
+        line = {"step": done, "loss": loss, "terms": dict(zip(terms, means, strict=True))}
         line |= {"lr": rate_at(training, done - 1), "examples_per_second": round(pace, 1)}
         append_line(self.log_file, json.dumps(line))
-        self.window, self.window_steps, self._paced = None, 0, (done, time.monotonic())
+        self.window, self._paced = [], (done, time.monotonic())
         left = (training.steps - done) * training.batch / pace
         return {**line, "steps": training.steps, "seconds_left": left}
 
@@ -199,8 +194,7 @@ class Trainer:
                 "network": self.network.state_dict(),
                 "optimiser": self.adam.state_dict(),
                 "random": random,
-                "window": self.window,
-                "window_steps": self.window_steps,
+                "window": _stacked(self.window) if self.window else None,
                 "seconds": self.clock.seconds,
                 "processor": self.clock.processor,
                 "devices": self.devices,
@@ -238,7 +232,11 @@ class Trainer:
         self.devices = list(dict.fromkeys([*state["devices"], *self.devices]))
         self._earlier_peaks = {name: state.get(name, 0) for name in self.peaks()}
         self.shared = self.shared or state["shared"]
-        self.window, self.window_steps = state["window"], state["window_steps"]
+        if isinstance(state["window"], tuple):  # older checkpoints have sums
+            losses, terms = state["window"]
+            by_step = zip(*terms.values(), strict=True)
+            named = (dict(zip(terms, parts, strict=True)) for parts in by_step)
+            self.window = list(zip(losses, named, strict=True))
         self._go_on_from(state["step"])
 
     def peaks(self) -> dict[str, int]:
@@ -268,12 +266,20 @@ class Trainer:
         }
 
 
+def _stacked(window: list[Losses]) -> Losses:
+    """The losses (steps,) and the terms, each (steps, B)."""
+    losses, terms = zip(*window, strict=True)
+    return torch.stack(losses), {
+        name: torch.stack([each[name] for each in terms]) for name in terms[0]
+    }
+
+
 # What a step is
 
 
 def optimiser_step(
     task: Task, network: Network, adam: torch.optim.Optimizer, batch: Any, coefficients: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> Losses:
     """One step on a batch, all of it on the device: the rate, a tensor, is in the optimiser. So it
     can be compiled, or captured, whole. Returns the loss and the terms, as `objective`."""
     loss, terms = objective(task, network, batch, coefficients)
@@ -286,13 +292,12 @@ def optimiser_step(
     return loss.detach(), {name: term.detach() for name, term in terms.items()}
 
 
-def objective(
-    task: Task, network: Network, batch: Any, coefficients: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def objective(task: Task, network: Network, batch: Any, coefficients: Tensor) -> Losses:
     """The loss of a batch, a scalar, and its unweighted terms, each (B,)."""
     network.condition(coefficients)
+    halved = task.training.precision == "bf16"
     device = coefficients.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=task.training.precision == "bf16"):
+    with torch.autocast(device, torch.bfloat16) if halved else contextlib.nullcontext():
         terms = task.losses(network.model, batch)
     loss = weighted(task.space, terms, coefficients, task.training.geometric_mean)
     if network.balance is not None:
@@ -308,6 +313,8 @@ def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
     if network.conditioner is not None:
         groups.append({"params": list(network.conditioner.parameters()), "weight_decay": 0.0})
     tensors = [p for group in groups for p in group["params"]]
+    if not training.weight_decay:  # one group is one call of the kernel
+        groups = [{"params": tensors, "weight_decay": 0.0}]
     fused = not any(p.is_complex() for p in tensors)  # that kernel has no complex numbers
     # A tensor, so that another rate is no other program. A GPU's kernel reads single precision.
     device = tensors[0].device
