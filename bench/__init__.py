@@ -94,7 +94,17 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
     from bench.report.load import Results
     from bench.run.plan import experiment
     from bench.space import LAWS, Axis, Setting, Space
-    from bench.task import LOCATION, Data, Measure, Preset, Task, Training, location, weighted
+    from bench.task import (
+        LOCATION,
+        Data,
+        Measure,
+        Preset,
+        Task,
+        Training,
+        location,
+        option,
+        weighted,
+    )
     from bench.tasks.photographs import OnPhotographs, photographs
     from bench.yoto import Yoto
 

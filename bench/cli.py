@@ -159,9 +159,8 @@ WITH_TASKS = ("run", "time")
 # Words to options ---------------------------------------------------------------------------------
 
 
-def parser(locations: Mapping[str, str | None] | None = None) -> argparse.ArgumentParser:
-    """locations: flags that the commands with tasks take besides, and their lines of help;
-    where one has None, it may come without a value."""
+def parser(flags: Mapping[str, dict[str, Any]] | None = None) -> argparse.ArgumentParser:
+    """flags: those that the commands with tasks take besides, and what argparse is told of each."""
     top = argparse.ArgumentParser(
         prog="run_bench.py",
         description=DESCRIPTION,
@@ -173,11 +172,10 @@ def parser(locations: Mapping[str, str | None] | None = None) -> argparse.Argume
         sub.set_defaults(act=act, more=MORE.get(name))
         for flag, text, how in options:
             sub.add_argument(flag, help=text, **how)
-        if name in WITH_TASKS and locations:
+        if name in WITH_TASKS and flags:
             group = sub.add_argument_group("where things lie, for these tasks")
-            for flag, lies in locations.items():
-                nargs = "?" if lies is None else None
-                group.add_argument(flag, type=place, metavar="PATH", nargs=nargs, help=lies)
+            for flag, how in flags.items():
+                group.add_argument(flag, **how)
     return top
 
 
@@ -190,12 +188,12 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     flags = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
     unknown = [flag for flag in flags if not any(name.startswith(flag) for name in known)]
     asked = [word for word in words if word not in HELP]
-    first = parser(dict.fromkeys(unknown)).parse_args(asked)
+    first = parser(dict.fromkeys(unknown, MAY)).parse_args(asked)
     tasks = first.tasks if words[0] == "run" else [first.task]
-    located: dict[str, str | None] = {}
+    located: dict[str, dict[str, Any]] = {}
     if unknown or (tasks and len(asked) < len(words)):
-        lines = locations(tasks or DEFAULT_TASKS)
-        located = {flag: line for flag, line in lines.items() if flag not in known}
+        theirs = locations(tasks or DEFAULT_TASKS)
+        located = {flag: how for flag, how in theirs.items() if flag not in known}
     for flag in unknown:
         if not any(name.startswith(flag) for name in located):
             close = difflib.get_close_matches(flag, known, n=1)
@@ -209,18 +207,24 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def locations(tasks: Iterable[str]) -> dict[str, str]:
-    """The flags for what lies somewhere, and their lines of help, of tasks as they are named."""
+def locations(tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The flags for what lies somewhere and for what goes with it, of tasks as they are named, and
+    what argparse is told of each."""
     from dataclasses import fields
 
     from bench.plugins.fields import bracketed
     from bench.registry import task_class
 
+    kinds: dict[str, dict[str, Any]] = {
+        "location": {"type": place, "metavar": "PATH"},
+        "option": {"metavar": "TEXT"},
+    }
     return {
-        "--" + field.name.replace("_", "-"): field.metadata.get("line", "")
+        "--" + field.name.replace("_", "-"): {"help": field.metadata.get("line", ""), **how}
         for task in tasks
         for field in fields(task_class(bracketed(task)[0]))
-        if field.metadata.get("location")
+        for kind, how in kinds.items()
+        if field.metadata.get(kind)
     }
 
 

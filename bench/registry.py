@@ -26,6 +26,7 @@ TASKS = {
     "beta_vae_scenes": "bench.tasks.beta_vae:OurScenes",
     "beta_vae_shapes3d": "bench.tasks.beta_vae:Shapes3D",
     "compression": "bench.tasks.compression:Compression",
+    "quantiles": "bench.tasks.quantiles:Quantiles",
     "style": "bench.tasks.style:Style",
     "toy": "bench.tasks.toy:Toy",
 }
@@ -45,13 +46,14 @@ METHODS = {
     "step_scaling": "baselines.step_scaling:StepScaling",
     "vbr": "baselines.vbr:VariableRate",
     "hypernetwork": "baselines.hypernetwork:ParetoHypernetwork",
+    "several_outputs": "baselines.several_outputs:SeveralOutputs",
 }
 FILE = re.compile(r"(.*\.py)(?::([^:/]*))?", re.DOTALL)  # a path may hold colons, too
 DEFAULT_TASKS = ("compression", "style", "beta_vae_scenes")
 # What a first run compares: those that cost little beside the grid. `--methods all` takes all.
 DEFAULT_METHODS = (
     *("yoto", "yoto_tuned", "fixed_grid", "warm_grid", "single_model", "interpolation"),
-    *("unconditioned", "step_scaling"),
+    *("unconditioned", "step_scaling", "several_outputs"),
 )
 
 Plugin = TypeVar("Plugin")
@@ -108,15 +110,18 @@ def sized(text: str, name: str, locations: Mapping[str, str] | None = None) -> t
     "toy" is a task as the preset has it, "toy[dimension=8, training.steps=500]" one with fields
     changed, and its size is then called "quick[dimension=8, training.steps=500]". `locations` are
     taken where the task has such fields and the brackets do not give them; all of the task's
-    become absolute, so that what is stored is found from any folder.
+    become absolute, so that what is stored is found from any folder. Those that are the task's
+    `options` count as fields changed.
     """
     word, inside = bracketed(text)
     kind = task_class(word)
     chosen = preset(kind, name)
     has = chosen.task.locations()
-    placed = {key: place for key, place in (locations or {}).items() if key in has}
+    flagged = {**has, **chosen.task.options()}
+    placed = {key: value for key, value in (locations or {}).items() if key in flagged}
     task = dataclasses.replace(chosen.task, **placed)
     task, fields = changed(task, inside)
+    fields = {key: value for key, value in placed.items() if key not in has} | fields
     places = {key: _absolute(place) for key, place in task.locations().items() if place}
     task = dataclasses.replace(task, **places)
     # A location's last part says enough: the rest is this machine's.

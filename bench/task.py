@@ -33,6 +33,12 @@ def location(line: str) -> Any:
     return dataclasses.field(default="", metadata={**LOCATION, "line": line})
 
 
+def option(line: str) -> Any:
+    """A field of text that is part of the experiment, as every other, and for which the command
+    line has a flag of its name, with `line` as its help: what goes with a `location`."""
+    return dataclasses.field(default="", metadata={"option": True, "line": line})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure:
     """How one measured number is called in tables and figures, and which way is better.
@@ -42,6 +48,9 @@ class Measure:
     worst: a value worse than any that matters: the reference point of hypervolumes.
     estimates: the measure of which this one is an estimate, as of the bytes that a coder writes;
         the report shows by how much they differ.
+    rises: it must rise with every coefficient, for each example alone; the report shows how often
+        it falls from one setting to the next ("crossings", as quantiles of a higher level that lie
+        below those of a lower one are called).
     """
 
     label: str
@@ -52,6 +61,7 @@ class Measure:
     margin: str = ""
     worst: float | None = None
     estimates: str = ""
+    rises: bool = False
 
     def __post_init__(self) -> None:
         if self.margin and not float(self.margin.removesuffix("%")) > 0:
@@ -184,6 +194,11 @@ class Task(ABC):
         decoder), for methods that show coefficients there; none rules such methods out."""
         return []
 
+    def output(self, model: nn.Module) -> str:
+        """Name of the last layer, whose result is the model's, for methods that give it an output
+        per setting; "" rules such methods out."""
+        return ""
+
     def halves(self, model: nn.Module) -> dict[str, str]:
         """Of an autoencoder, sites by the half they belong to, "encoder" or "decoder", for methods
         that treat the two differently; {} where the model has no halves."""
@@ -282,10 +297,17 @@ class Task(ABC):
 
     def locations(self) -> dict[str, Any]:
         """The fields that say where data lies on this machine."""
+        return self._marked("location")
+
+    def options(self) -> dict[str, Any]:
+        """The fields that are part of the experiment and have a flag of their own."""
+        return self._marked("option")
+
+    def _marked(self, mark: str) -> dict[str, Any]:
         return {
             f.name: plain(getattr(self, f.name), f.name)
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if f.metadata.get("location")
+            if f.metadata.get(mark)
         }
 
     @functools.cached_property

@@ -165,6 +165,7 @@ def knob_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         value("diagonal", "diagonal", 2, "higher"),
         value(title.replace("loss gap", "held out"), "held_out", digits, sign=True),
         value("over its estimate (%)", "overhead", 1, "lower", sign=True),
+        value("crossings (%)", "crossings", 1, "lower"),
     ]
     return _by_method(run, frame, columns)
 

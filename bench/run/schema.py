@@ -188,6 +188,7 @@ class MeasureStyle:
     margin: Text = ""
     worst: Number | None = None
     estimates: Text = ""
+    rises: bool = False
 
     def __post_init__(self) -> None:
         if self.margin and not 0 < float(self.margin.removesuffix("%")) < math.inf:

@@ -53,6 +53,9 @@ class Toy(Task):
     def entrances(self, model: nn.Module) -> list[str]:
         return ["0"]
 
+    def output(self, model: nn.Module) -> str:
+        return "0"
+
     def data(self, split: str) -> Examples:
         count, seed = {"train": (4096, 0), "test": (16, 1), "validation": (16, 2)}[split]
         rows = torch.randn(count, self.dimension, generator=torch.Generator().manual_seed(seed))

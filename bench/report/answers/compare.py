@@ -21,7 +21,7 @@ import pandas as pd
 
 from bench.report.answers import stats
 from bench.report.answers.costs import break_evens, costs_by_seed, savings
-from bench.report.answers.knob import fronts_and_knobs, held_out, overhead
+from bench.report.answers.knob import crossings, fronts_and_knobs, held_out, overhead
 from bench.report.answers.reference import LOSS, SAME, Yardstick, in_percent, margin_of
 from bench.report.answers.verdict import judge, under_test
 from bench.report.load import Run
@@ -50,7 +50,7 @@ OVERALL = [
     *("bd_seen_low", "bd_seen_high", "bd_of_low", "bd_of_high", "bd_ci_low", "bd_ci_high"),
     *("hypervolume_ratio", "hypervolume_ci_low", "hypervolume_ci_high", "igd_plus"),
     *("coverage", "monotonicity", "calibration", "calibration_ci_low", "calibration_ci_high"),
-    *("diagonal", "held_out", "overhead"),
+    *("diagonal", "held_out", "overhead", "crossings"),
     *("flops_ratio", "examples_ratio", "seconds_ratio", "bytes_ratio"),
     *("against_warm", "against_peer", "break_even"),
 ]
@@ -209,7 +209,7 @@ def overall(run: Run) -> pd.DataFrame:
     loss_gap_*: against the grid's own networks, mean over `gap_settings` settings with its 95 %
         interval, per cent if `percent`, and the largest. Left out, as in the shares: settings at
         which the method is the reference or the reference fails.
-    bd_* to overhead: the front and the knob, see `bench/report/answers/knob.py`.
+    bd_* to crossings: the front and the knob, see `bench/report/answers/knob.py`.
     *_ratio: to the grid's cost, for all settings of the run.
     against_warm, against_peer: FLOPs over those of the warm-started grid, and of the cheapest
         other method, the grid aside, whose loss is equal within the margin or better.
@@ -227,6 +227,7 @@ def overall(run: Run) -> pd.DataFrame:
             **_loss_gap(run, method, pairs[pairs["method"] == method]),
             **steered[method],
             "overhead": overhead(run, method),
+            "crossings": crossings(run, method),
             "held_out": held_out(run, method),
             **costs[method],
         }

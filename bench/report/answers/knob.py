@@ -162,6 +162,26 @@ def overhead(run: Run, method: str) -> float:
     return math.nan
 
 
+def crossings(run: Run, method: str) -> float:
+    """How often a measure that must rise with the coefficients falls from one setting to the next,
+    in per cent: of all examples, seeds and pairs of neighbouring settings that were measured. The
+    first such measure of the task; NaN where it names none."""
+    for name, style in run.measures.items():
+        if style.rises:
+            rows = run.records[run.records["method"] == method]
+            table = rows[rows["measure"] == name].pivot_table(
+                index=["seed", "example"], columns="setting", values="value"
+            )
+            falls = [
+                change < 0
+                for _, line in _lines(run, run.settings)
+                for change in np.diff(table.reindex(columns=line).to_numpy(float)).ravel()
+                if math.isfinite(change)
+            ]
+            return 100 * _mean(falls)
+    return math.nan
+
+
 def held_out(run: Run, method: str) -> float:
     """The mean excess of the loss at settings between those compared, over what their neighbours
     promise: the weighted term interpolated geometrically (linearly, where it is not positive) and
