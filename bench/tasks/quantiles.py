@@ -36,7 +36,7 @@ class Quantiles(Task):
     terms: ClassVar[tuple[str, ...]] = ("under", "over")
     measures: ClassVar[dict[str, Measure]] = {
         "pinball": Measure(label="pinball loss", better="lower", margin="1%", digits=4),
-        "coverage": Measure(label="coverage", relative=False),
+        "coverage": Measure(label="observed coverage", relative=False),
         "coverage_error": Measure(label="coverage − τ", relative=False),
         "quantile_error": Measure(label="error to the true quantile", better="lower"),
         "prediction": Measure(label="predicted quantile", relative=False, rises=True),
@@ -58,16 +58,16 @@ class Quantiles(Task):
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
-        quick = cls(training=Training(steps=2000, batch=256, lr=0.01))
+        quick = cls(training=Training(steps=1000, batch=256, lr=0.01))
         smoke = replace(quick, width=8, rows=512, held_out=16)
         smoke = smoke.trained_with(steps=100, batch=32)
-        trained = quick.trained_with(steps=8000)
+        trained = quick.trained_with(steps=4000)
         ten = tuple(range(10))
         return {
             "smoke": Preset(task=smoke, settings=3, seeds=(0,), line="a second"),
             "quick": Preset(task=quick, settings=5, seeds=(0, 1, 2), line="a minute on two cores"),
             "trained": Preset(
-                task=trained, settings=7, seeds=ten, line="half an hour on two cores"
+                task=trained, settings=7, seeds=ten, line="a quarter of an hour on two cores"
             ),
         }
 

@@ -170,7 +170,8 @@ def _encoders(
     ]
     values = _numbers(train[target])
     if not encoders:
-        raise TableError("no column is left to predict from:\n" + "\n".join(notes))
+        why = "\n".join(["no column is left to predict from:", *notes])
+        raise TableError(f"{why}\ngive a table with columns of numbers, or of few categories")
     if not values.std() > 0:
         raise TableError(f"the target {target!r} is {values.iloc[0]:g} in all training rows")
     notes.append(
