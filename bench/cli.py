@@ -173,7 +173,7 @@ def parser(flags: Mapping[str, dict[str, Any]] | None = None) -> argparse.Argume
         for flag, text, how in options:
             sub.add_argument(flag, help=text, **how)
         if name in WITH_TASKS and flags:
-            group = sub.add_argument_group("where things lie, for these tasks")
+            group = sub.add_argument_group("the data of these tasks")
             for flag, how in flags.items():
                 group.add_argument(flag, **how)
     return top

@@ -312,6 +312,11 @@ def test_the_test_file_is_measured_on_and_nothing_of_it_is_learned(tmp_path: Pat
     assert "rows: 51 train, 9 validation, 30 test" in said
     far = write(tmp_path / "c.csv", {k: v[:25] for k, v in rows_of(30, seed=6).items()})
     assert torch.equal(taken(path, test_data=far)[0], train)
+    digests = {
+        split: {csv_rows(split, path, place, "price", 256, 0).digest for place in (later, far)}
+        for split in ("train", "test")
+    }
+    assert [len(digests[split]) for split in ("train", "test")] == [1, 2]
     assert len(taken(path, "test", test_data=far)[0]) == 25
     lacking = {name: values for name, values in rows_of().items() if name != "size"}
     with pytest.raises(TableError, match="has no column 'size'"):

@@ -60,7 +60,7 @@ class Quantiles(Task):
     def presets(cls) -> dict[str, Preset]:
         quick = cls(training=Training(steps=1000, batch=256, lr=0.01))
         smoke = replace(quick, width=8, rows=512, held_out=16)
-        smoke = smoke.trained_with(steps=100, batch=32)
+        smoke = smoke.trained_with(steps=200, batch=64)
         trained = quick.trained_with(steps=4000)
         ten = tuple(range(10))
         return {

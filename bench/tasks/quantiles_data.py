@@ -4,7 +4,8 @@
 
 Of a CSV, columns of numbers are standardised, gaps take the median (and, if the training rows have
 gaps, a further input says where); columns of text become one input per category. What is left out
-or filled in is said once. All of that is decided by the training rows alone.
+or filled in is said once. All of that is decided by the training rows alone. Which rows these are
+is drawn: of a series over time, give the later rows as `test_data`.
 """
 
 from __future__ import annotations
@@ -122,11 +123,16 @@ def _splits(
         for name, part in parts.items()
     }
     _say(train[0], parts, rows["train"].shape[1] - 1, notes)
-    content = [file_digest(Path(state[0])) for state in (train, test) if state]
-    digest = hashlib.sha256(repr([1, content, target, held_out, seed]).encode()).hexdigest()
+    # What is trained on is the same whatever else is tested on.
+    learned = file_digest(Path(train[0])), test is not None, target, held_out, seed
+    tested_on = file_digest(Path(test[0])) if test else ""
+    digests = {
+        name: hashlib.sha256(repr((name, *learned, *more)).encode()).hexdigest()
+        for name, more in (("train", ()), ("validation", ()), ("test", (tested_on,)))
+    }
     return {
         name: Examples(
-            torch.from_numpy(rows[name]).float(), f"{digest}, {name}",
+            torch.from_numpy(rows[name]).float(), digests[name],
             [f"row {number}" for number in part.index],
         )
         for name, part in parts.items()
