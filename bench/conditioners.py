@@ -385,6 +385,6 @@ class Network(nn.Module):
     def at(self, setting: Setting) -> nn.Module:
         """The plain model for one setting; this network's own layers are used up for it."""
         if self.conditioner is not None:
-            device = next(self.model.parameters()).device
+            device = next(self.parameters()).device  # all of them may be the conditioner's
             self.conditioner.bake(self.model, torch.tensor([setting], device=device))
         return self.model
