@@ -155,6 +155,7 @@ def test_numbers_are_standardised_and_categories_have_an_input_each(tmp_path: Pa
     assert set(train[:, 1:3].sum(1).tolist()) == {1.0}
     assert "rows: 140 train, 30 validation, 30 test; 3 inputs" in said
     assert "standard deviations of 'price'" in said
+    assert "may be learned by heart" in said
     # Each row of the file is in one split, and is what the file has there.
     names = [name for split in ("train", "validation", "test") for name in named(path, split)]
     assert sorted(names) == sorted(f"row {number}" for number in range(1, 201))

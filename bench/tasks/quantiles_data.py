@@ -63,6 +63,7 @@ MOST_BYTES = 64 * 2**20
 LEAST_ROWS = 50
 HELD_SHARE = 0.15  # of the rows, at most, for each of the splits that are not trained on
 LEVELS = 32  # categories of a column of text, at most
+FEW = 10_000  # training rows, which a network of the default size may learn by heart
 MOSTLY = 0.9  # so many numbers make a column one of numbers
 SEPARATORS = ",;\t|"
 COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?")  # a number as in 1.234,5
@@ -142,6 +143,11 @@ def _splits(
 def _say(place: str, parts: dict[str, pd.DataFrame], inputs: int, notes: list[str]) -> None:
     counts = ", ".join(f"{len(parts[name])} {name}" for name in ("train", "validation", "test"))
     lines = [f"{printable(Path(place).name)}: rows: {counts}; {inputs} inputs", *notes]
+    if len(parts["train"]) < FEW:
+        lines.append(
+            'so few rows may be learned by heart: try "quantiles[training.weight_decay=1]" with '
+            "--split validation"
+        )
     warnings.warn("\n    ".join(lines), stacklevel=4)
 
 
