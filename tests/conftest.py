@@ -135,6 +135,7 @@ NEEDS = {
     "beta_vae_cifar10": ["cifar10"],
     "compression": ["alexnet-convs"],
     "fairness": ["adult"],
+    "digits": ["digits"],
     "style": ["vgg16-convs", "alexnet-convs", "wheat-field-with-cypresses"],
 }
 

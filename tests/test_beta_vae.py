@@ -192,6 +192,38 @@ def test_the_papers_settings() -> None:
     assert not any(scenes.space.outside(setting) for setting in few)
 
 
+def test_another_range_moves_beta_alone_and_is_not_left() -> None:
+    scenes = preset(OurScenes, "quick").task
+    ranged = scenes.ranged(16.0)
+    (beta, rec), (_, same) = ranged.space.axes, scenes.space.axes
+    assert (beta.low, beta.high) == pytest.approx((1.0, 16.0))  # about 4, as 0.5 to 32
+    assert rec == same
+    assert not any(ranged.space.outside(setting) for setting in ranged.settings(9))
+
+
+@pytest.mark.parametrize("pixels", [16, 32, 64])
+def test_smaller_scenes_have_a_block_less(pixels: int) -> None:
+    small = replace(preset(OurScenes, "smoke").task, side=pixels)
+    batch = small.data("train").batch(2, torch.Generator().manual_seed(0))
+    assert batch.shape == (2, 3, pixels, pixels)
+    model = small.model()
+    assert model(batch)[2].shape == batch.shape
+    assert model.corner[1:] == (4, 4)
+    _, held = next(small.data("test").examples())
+    assert held.shape == (1, 3, pixels, pixels)
+
+
+def test_the_side_is_no_part_of_older_ids_and_is_checked() -> None:
+    whole = preset(OurScenes, "smoke").task
+    assert "side" not in whole.fields()
+    half = replace(whole, side=32)
+    assert half.fields()["side"] == 32
+    assert half.data("train").digest != whole.data("train").digest
+    assert half.data("test").digest != whole.data("test").digest
+    with pytest.raises(ValueError, match="side 48: use 64, 32 or 16"):
+        replace(whole, side=48)
+
+
 @pytest.mark.parametrize(
     ("kind", "steps", "halvings"),
     [
@@ -303,7 +335,8 @@ def test_numbers_about_the_whole_data_set() -> None:
 def test_presets_are_registered(name: str) -> None:
     presets = task_class(name).presets()
     sizes = ("smoke", "quick", "small-cpu", "small", "paper", "paper-2x", "paper-4x")
-    assert set(sizes) == set(presets)
+    more = {"trained"} if name == "beta_vae_scenes" else set()
+    assert {*sizes, *more} == set(presets)
     assert [presets[p].task.width for p in ("paper", "paper-2x", "paper-4x")] == [1, 2, 4]
     rows = [p.task.recorded * p.settings * len(p.seeds) for p in presets.values()]
     assert max(rows) < 50_000  # a measure; ten methods with four measures stay at two million

@@ -4,6 +4,7 @@ Servers and packages are made here; the tests that need a registry skip where th
 """
 
 import functools
+import gzip
 import hashlib
 import http.server
 import io
@@ -220,6 +221,24 @@ def test_a_package_is_the_second_source_and_its_hash_counts(cache, tmp_path):
         downloads.get("other")
 
 
+def test_a_wheel_for_another_machine_is_fetched_where_it_is_named(cache, tmp_path):
+    about = "yotodummy-2.0.dist-info"
+    entries = {
+        "yotodummy/data.bin": CONTENT,
+        f"{about}/METADATA": "Metadata-Version: 2.1\nName: yotodummy\nVersion: 2.0\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nTag: cp39-cp39-win_amd64\n",
+        f"{about}/RECORD": "",
+    }
+    wheel = zip_of(tmp_path / "links" / "yotodummy-2.0-cp39-cp39-win_amd64.whl", entries)
+    convert = functools.partial(archives.member, name="yotodummy/data.bin")
+    digest = sha256(wheel.read_bytes())
+    add("thing", ("pip wheel yotodummy 2.0 cp39-win_amd64", digest, convert))
+    assert downloads.get("thing").read_bytes() == CONTENT
+    add("other", ("pip wheel yotodummy 2.0", digest, convert), file="other.bin")
+    with pytest.raises(Unavailable, match="yotodummy"):
+        downloads.get("other")
+
+
 def test_a_source_package_with_another_hash_runs_nothing(cache, tmp_path):
     """Its setup.py would leave a mark; pip has to refuse it before it gets there."""
     mark = tmp_path / "ran"
@@ -359,6 +378,20 @@ def test_both_sources_of_cifar10_give_the_same_file(tmp_path):
     assert np.array_equal(arrays["test_images"], pictures)
     assert arrays["train_images"].shape == (10, 32, 32, 3)
     assert arrays["train_labels"].tolist() == train
+
+
+def test_both_sources_of_the_digits_give_the_same(tmp_path):
+    lines = [",".join(map(str, [*(number + np.arange(64)) % 17, number])) for number in range(3)]
+    data = gzip.compress("\n".join(lines).encode())
+    (tmp_path / "digits.csv.gz").write_bytes(data)
+    zip_of(tmp_path / "a.whl", {artefacts.DIGITS: data})
+    address, package = artefacts.ARTEFACTS["digits"].sources
+    one = address.convert(tmp_path / "digits.csv.gz")
+    assert one == package.convert(tmp_path / "a.whl")
+    arrays = load(one)
+    assert arrays["labels"].tolist() == [0, 1, 2]
+    assert arrays["images"].shape == (3, 8, 8)
+    assert arrays["images"][1, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]  # row by row
 
 
 # ------------------------------------------------------------------ the real ones

@@ -121,3 +121,10 @@ def test_batches_follow_the_generator() -> None:
 def test_the_digest_knows_split_and_count_without_rendering() -> None:
     digests = {Scenes("train").digest, Scenes("test").digest, Scenes("test", 5).digest}
     assert len(digests) == 3
+
+
+def test_a_smaller_scene_is_the_mean_of_the_large_ones_pixels() -> None:
+    """But for two roundings: of the maps, which three colours mix, and of the picture."""
+    (_, large), (_, small) = (next(Scenes("test", 1, side=side).examples()) for side in (64, 16))
+    means = torch.nn.functional.avg_pool2d(large, 4)
+    torch.testing.assert_close(small, means, rtol=0, atol=3 / 255)

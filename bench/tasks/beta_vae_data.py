@@ -137,16 +137,16 @@ def _cifar10() -> dict[str, Tensor]:
     return load_file(get("cifar10"))
 
 
-def our_scenes(split: str, recorded: int, evaluated: int) -> Scenes | Held:
+def our_scenes(split: str, recorded: int, evaluated: int, side: int) -> Scenes | Held:
     if split == "train":
-        return Scenes("train")
-    digest = Scenes(split, max(recorded, evaluated)).digest
-    return Held(digest, functools.partial(_rendered, split), recorded, evaluated)
+        return Scenes("train", side=side)
+    digest = Scenes(split, max(recorded, evaluated), side=side).digest
+    return Held(digest, functools.partial(_rendered, split, side), recorded, evaluated)
 
 
 @functools.lru_cache(maxsize=2)
-def _rendered(split: str, count: int) -> tuple[Tensor, Tensor]:
-    scenes = Scenes(split, count)
+def _rendered(split: str, side: int, count: int) -> tuple[Tensor, Tensor]:
+    scenes = Scenes(split, count, side=side)
     pictures = torch.cat([picture for _, picture in scenes.examples()])
     return (pictures * 255).round().byte(), scenes.factors
 

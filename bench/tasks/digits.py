@@ -1,0 +1,160 @@
+"""β-VAE on handwritten digits: real data, small enough that two cores train it out.
+
+    python run_bench.py run digits                          a minute on two CPU cores
+    python run_bench.py run "digits[hidden=4]"              a small network; 4 to 256 make sense
+
+The 1797 digits of 8 x 8 pixels that come with scikit-learn (Alpaydin & Kaynak's, from 43 writers),
+drawn at random into 1257 to train on, 270 to choose by and 270 to test on. Dense layers: pixels,
+`hidden` units, `LATENTS` latents, and back.
+
+The loss is β · KL + (-log p(x|z)), in nats a digit, with one sample of z. Pixels, 0 to 16, are
+divided by 16 and taken as the mean of a Bernoulli: so even a perfect decoder loses the entropy of
+the grey values, about 13 nats, and what is compared are differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench import Axis, Examples, Measure, Preset, Space, Task, Training
+from bench.pictures import measures
+from bench.pictures.downloads import ARTEFACTS, get
+from bench.tasks.autoencoder import EPSILON, dense
+from bench.tasks.beta_vae import MEASURES, NATS
+
+SIDE, GREY = 8, 16  # pixels a side, and the value of a white one
+LATENTS = 8
+SPLITS = {"train": (0, 1257), "validation": (1257, 1527), "test": (1527, 1797)}
+SHOWN = 8  # pixels that the figure draws for one
+MARGINS = {"kl": "0.1", "reconstruction": "0.1", "elbo": "0.1"}  # nats
+
+
+class DenseAutoencoder(nn.Module):
+    """Pixels (B, 64) to latents and back, through one hidden layer each way."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.code = dense(SIDE**2, hidden, 2 * LATENTS)
+        self.uncode = dense(LATENTS, hidden, SIDE**2)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents, each (B, LATENTS)."""
+        mean, spread = self.code(x).float().chunk(2, 1)
+        return mean, F.softplus(spread) + EPSILON
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, standard deviation, and the pixels' logits for one sample of the latents."""
+        mean, std = self.encode(x)
+        noise = torch.randn_like(mean) if noise is None else noise
+        return mean, std, self.uncode(mean + std * noise).float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits(Task):
+    """hidden: units of the encoder's and the decoder's hidden layer. low, high: the range of β."""
+
+    name: ClassVar[str] = "digits"
+    line: ClassVar[str] = "β-VAE with dense layers on scikit-learn's handwritten digits"
+    terms: ClassVar[tuple[str, ...]] = ("kl", "reconstruction")
+    measures: ClassVar[dict[str, Measure]] = {
+        name: replace(measure, digits=2, margin=MARGINS.get(name, ""))
+        for name, measure in MEASURES.items()
+    }
+    loss: ClassVar[Measure] = Measure(
+        label="β-weighted loss", relative=False, digits=2, margin="0.1", **NATS
+    )
+    fronts: ClassVar[tuple[tuple[str, str], ...]] = (("kl", "reconstruction"),)
+    sample_line: ClassVar[str] = "A test digit, its reconstruction, two samples of the prior."
+
+    hidden: int = 64
+    low: float = 0.1
+    high: float = 10.0
+    training: Training
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1:
+            raise ValueError(f"{self.name}: hidden {self.hidden}: use 1 or more, as 64")
+
+    @classmethod
+    def presets(cls) -> dict[str, Preset]:
+        quick = cls(training=Training(steps=6000, batch=64, lr=3e-3, warmup=0.1))
+        smoke = quick.trained_with(steps=20, batch=8)
+
+        def size(task: Digits, settings: int, seeds: int, line: str) -> Preset:
+            return Preset(task=task, settings=settings, seeds=tuple(range(seeds)), line=line)
+
+        return {
+            "smoke": size(smoke, 2, 1, "a second, for tests"),
+            "quick": size(quick, 5, 1, "a minute on two CPU cores"),
+            "trained": size(quick.lasting(2), 5, 10, "evidence: an hour on two CPU cores"),
+        }
+
+    @property
+    def space(self) -> Space:
+        return Space((Axis(name="kl", low=self.low, high=self.high, symbol="β"),))
+
+    def model(self) -> nn.Module:
+        return DenseAutoencoder(self.hidden)
+
+    def sites(self, model: nn.Module) -> list[str]:
+        return ["code.0", "uncode.0"]
+
+    def halves(self, model: nn.Module) -> dict[str, str]:
+        return {"code.0": "encoder", "uncode.0": "decoder"}
+
+    def entrances(self, model: nn.Module) -> list[str]:
+        return ["code.0", "uncode.0"]
+
+    def wider(self, factor: float) -> Digits:
+        return replace(self, hidden=max(1, round(factor * self.hidden)))
+
+    def ranged(self, factor: float) -> Digits:
+        middle = (self.low * self.high) ** 0.5
+        return replace(self, low=middle / factor**0.5, high=middle * factor**0.5)
+
+    def data(self, split: str) -> Examples:
+        first, end = SPLITS[split]
+        digest = f"{ARTEFACTS['digits'].content}, {split}, {first} to {end}"
+        return Examples(digits()[first:end].float() / GREY, digest=digest)
+
+    def losses(
+        self, model: nn.Module, batch: Tensor, noise: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        mean, std, logits = model(batch, noise)
+        kl = measures.kl_to_standard_normal(mean, std)
+        return {"kl": kl, "reconstruction": measures.bernoulli_nll(batch, logits)}
+
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        """With one sample of the latents. Its noise follows from the digit, so that every method
+        sees the same."""
+        places = torch.arange(1, SIDE**2 + 1, device=batch.device)
+        seeds = ((batch * GREY).round().long() * places).sum(1).tolist()
+        terms = self.losses(model, batch, torch.cat([noise(1, s) for s in seeds]).to(batch))
+        return {**terms, "elbo": -terms["kl"] - terms["reconstruction"]}
+
+    def measure_all(self, model: Any, data: Examples) -> dict[str, float]:
+        return {"active_units": float(measures.active_units(model.encode(data.tensor)[0]))}
+
+    def sample(self, model: Any, batch: Tensor) -> Tensor:
+        """From the mean code; the samples' codes are the same for every model and setting."""
+        codes = torch.cat([model.encode(batch)[0], noise(2, 0).to(batch)])
+        pictures = torch.cat([batch, model.uncode(codes).sigmoid()]).unflatten(1, (SIDE, SIDE))
+        row = torch.cat([*pictures], 1).expand(3, -1, -1)
+        return row.repeat_interleave(SHOWN, 1).repeat_interleave(SHOWN, 2)
+
+
+def noise(count: int, seed: int) -> Tensor:
+    return torch.randn(count, LATENTS, generator=torch.Generator().manual_seed(seed))
+
+
+def digits() -> Tensor:
+    """All 1797 in the splits' random order: (1797, 64) uint8 from 0 to 16."""
+    from safetensors.torch import load_file
+
+    images = load_file(get("digits"))["images"].flatten(1)
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
