@@ -1,8 +1,8 @@
 """Compromises between linear targets, whose least loss is known exactly: the instrument's zero.
 
-    python run_bench.py run quadratic                                       a minute on two cores
-    python run_bench.py run "quadratic[hidden=8]"                           conditioning must fail
-    python run_bench.py run "quadratic[coefficients=4, hidden=40]"          four coefficients
+    python run_bench.py run quadratic                                   a minute on two CPU cores
+    python run_bench.py run "quadratic[hidden=8]"                       conditioning must fail
+    python run_bench.py run "quadratic[coefficients=4, hidden=40]"      four coefficients
 
 K + 1 fixed random rotations A_k of the input x give the targets a_k = A_k x. The loss is
 |y - a_0|² + sum of c_k |y - a_k|², each a mean over the dimensions. The best answer is the weighted
@@ -53,10 +53,8 @@ class Quadratic(Task):
             raise ValueError(f"{self.name}: {self.coefficients} coefficients: use 1 to {MOST}")
         if not 1 < self.ratio < math.inf:
             raise ValueError(f"{self.name}: ratio {self.ratio}: use a number above 1, as 100")
-        if self.dimension < 1 or self.hidden < 1:
-            raise ValueError(
-                f"{self.name}: dimension {self.dimension}, hidden {self.hidden}: use 1 or more"
-            )
+        if min(self.dimension, self.hidden) < 1:
+            raise ValueError(f"{self.name}: dimension and hidden: use 1 or more")
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -112,8 +110,7 @@ class Quadratic(Task):
     def sites(self, model: nn.Module) -> list[str]:
         return ["0"]
 
-    def entrances(self, model: nn.Module) -> list[str]:
-        return ["0"]
+    entrances = sites
 
     def wider(self, factor: float) -> Quadratic:
         return replace(self, hidden=max(1, round(factor * self.hidden)))
