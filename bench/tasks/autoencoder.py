@@ -1,4 +1,5 @@
-"""The network of the β-VAE tasks, as in the released code of the method; no conditioning in it."""
+"""The networks of the β-VAE tasks; no conditioning in them. The convolutional one is that of the
+method's released code."""
 
 from __future__ import annotations
 
@@ -78,6 +79,29 @@ class Autoencoder(nn.Module):
         mean, std = self.encode(x)
         noise = torch.randn_like(mean) if noise is None else noise
         return mean, std, self.decode(mean + std * noise)
+
+
+class DenseAutoencoder(nn.Module):
+    """For rows of `pixels` numbers: one hidden layer each way, with the other network's start."""
+
+    def __init__(self, pixels: int, hidden: int, latents: int) -> None:
+        super().__init__()
+        self.code = dense(pixels, hidden, 2 * latents)
+        self.uncode = dense(latents, hidden, pixels)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                variance_scaling(layer, 2.0, "in")
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents, each (B, latents) float32."""
+        mean, spread = self.code(x).float().chunk(2, 1)
+        return mean, F.softplus(spread) + EPSILON
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, standard deviation, and the pixels' logits for one sample of the latents."""
+        mean, std = self.encode(x)
+        noise = torch.randn_like(mean) if noise is None else noise
+        return mean, std, self.uncode(mean + std * noise).float()
 
 
 def block(kind: type[nn.Module], before: int, after: int, convs: int, strided: int) -> nn.Module:
