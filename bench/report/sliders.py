@@ -126,7 +126,7 @@ def knob_of(report: Built) -> Knob:
             name: {
                 "name": one_line(run.measures[name].label),
                 "label": measure_label(run.measures[name]),
-                "digits": run.measures[name].digits,
+                "decimals": run.measures[name].digits,
             }
             for name in used
         },

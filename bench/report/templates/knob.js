@@ -157,11 +157,11 @@ class Knob {
     const { point, method, data } = this;
     const fixed = point.beside;
     const rows = data.shown.map((name) => {
-      const { label, digits } = data.measures[name];
+      const { label, decimals } = data.measures[name];
       const head = make("th", label);
       head.scope = "row";
-      const mine = make("td", written(point.numbers[name], digits), "own");
-      const theirs = make("td", written(fixed?.numbers[name], digits), "beside");
+      const mine = make("td", written(point.numbers[name], decimals), "own");
+      const theirs = make("td", written(fixed?.numbers[name], decimals), "beside");
       return make("tr", [head, mine, theirs, gapCell(point.gaps[name])]);
     });
     this.find(".numbers tbody").replaceChildren(...rows);
