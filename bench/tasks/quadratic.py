@@ -58,8 +58,8 @@ class Quadratic(Task):
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
-        quick = cls(training=Training(steps=1500, batch=32, lr=0.03, warmup=0.1))
-        trained = quick.lasting(2)
+        quick = cls(training=Training(steps=1000, batch=32, lr=0.03, warmup=0.1))
+        trained = quick.lasting(3)
         narrow = replace(trained, hidden=trained.dimension)
 
         def size(task: Quadratic, settings: int, seeds: int, line: str) -> Preset:
@@ -80,7 +80,7 @@ class Quadratic(Task):
     def measures(self) -> dict[str, Measure]:  # type: ignore[override]
         near: dict[str, Any] = {"better": "lower", "worst": 8.0}
         distances = {
-            name: Measure(label=f"squared distance to target {k}", **near)
+            name: Measure(label=f"squared error, a{k}", **near)
             for k, name in enumerate(self.terms)
         }
         # The targets' mean square is one; the grid's regret is next to none, so no per cent of it.
