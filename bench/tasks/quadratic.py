@@ -80,8 +80,7 @@ class Quadratic(Task):
     def measures(self) -> dict[str, Measure]:  # type: ignore[override]
         near: dict[str, Any] = {"better": "lower", "worst": 8.0}
         distances = {
-            name: Measure(label=f"squared error, a{k}", **near)
-            for k, name in enumerate(self.terms)
+            name: Measure(label=f"squared error, a{k}", **near) for k, name in enumerate(self.terms)
         }
         # The targets' mean square is one; the grid's regret is next to none, so no per cent of it.
         regret = Measure(label="regret", better="lower", relative=False, digits=4, margin="0.01")
