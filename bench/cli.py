@@ -75,6 +75,10 @@ LENGTHS = (
     "train the reference and the networks under test for these shares of the steps, too, each with "
     "its whole schedule (the preset's choice)"
 )
+DECIDE = (
+    "add one seed after another, of --seeds first, until the verdict on each network told its "
+    "coefficients is decided; the level of 5 %% is spent over the looks"
+)
 ON = "where cells run: one after another here (default), in several processes, or on a Ray cluster"
 METHODS = "names or files, A[field=value,...] to change a field, or all (the cheap ones)"
 RUN: tuple[Option, ...] = (
@@ -89,6 +93,9 @@ RUN: tuple[Option, ...] = (
     ),
     ("--seeds", "comma-separated seeds", {"metavar": "0,1,2"}),
     ("--lengths", LENGTHS, {"metavar": "0.25,0.5,1"}),
+    ("--decide", DECIDE, YES),
+    ("--most", "with --decide: seeds at most (20)", {"type": int, "metavar": "N"}),
+    ("--budget", "with --decide: time at most, as in 90s, 30m or 2h (none)", {"metavar": "TIME"}),
     DEVICE,
     ("--on", ON, one_of("here", "pool", "ray", usual="here")),
     ("--address", "the Ray cluster ($RAY_ADDRESS, or one started here)", {"metavar": "HOST:PORT"}),

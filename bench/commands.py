@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 # What `run --config` takes from the file and not from the command line, and what means nothing to
 # the file of one cell.
-OF_RUNS = ("dry", "again", "on", "per_device", "limit")
+OF_RUNS = ("dry", "again", "on", "per_device", "limit", "decide", "most", "budget")
 REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths")
+CONTINUED = ("device", "on", "address", "per_device", "limit", "decide", "most", "budget")
 
 
 def run(options: Namespace) -> int:
     import torch
 
+    from bench import decide
     from bench.run import folders, runner
     from bench.run.plan import experiment_from
     from bench.run.schedule import stopping
     from bench.run.schema import CellConfig
 
-    root = folders.usable(Path(options.out))
+    root, asked = folders.usable(Path(options.out)), decide.asked(options)
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")
@@ -54,7 +56,8 @@ def run(options: Namespace) -> int:
 
         where = f", Ray at {cluster.connect(options.address)}"
         device = torch.device(cluster.device(options.device))
-    run = runner.Run(root, experiments, device, options.on, per_device, options.limit)
+    how = root, experiments, device, options.on, per_device, options.limit
+    run = runner.Run(*how) if asked is None else decide.Deciding(asked, *how)
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again
         run.forget()
@@ -179,7 +182,7 @@ def program() -> list[str]:
 
 def _continuation(options: Namespace, config: Path) -> str:
     """The command that continues a run where and as it was running."""
-    flags = _flags(options, "device", "on", "address", "per_device", "limit")
+    flags = _flags(options, *CONTINUED)
     return shlex.join([*program(), "run", "--config", str(config.absolute()), *flags])
 
 
@@ -188,7 +191,8 @@ def _flags(options: Namespace, *names: str) -> list[str]:
     words = ["--out", os.path.abspath(options.out)]
     words += ["--cache", os.path.abspath(options.cache)] if options.cache else []
     for name in _changed(options, *names):
-        words += ["--" + name.replace("_", "-"), str(vars(options)[name])]
+        value = vars(options)[name]
+        words += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
     return words
 
 

@@ -34,13 +34,13 @@ ROOMS = {
     "baselines": ("baselines", "*"),
     "run": (
         "bench.run",
-        "layout older timing records schema capacity board plan store lease cluster folders "
+        "layout older timing records schema looks capacity board plan store lease cluster folders "
         "schedule work nodes runner",
     ),
     "report: results": ("bench.report", "pictures run load once text"),
     "report: answers": (
         "bench.report.answers",
-        "stats fronts reference costs verdict knob compare lengths",
+        "stats spending fronts reference costs verdict knob compare lengths",
     ),
     "report: tables": ("bench.report", "sheet rendering headings tables cost_tables"),
     "report: figures": (
@@ -51,7 +51,7 @@ ROOMS = {
         "bench.report",
         "figures explain notes sections sentence terminal sliders page document",
     ),
-    "entry": ("bench", "commands cli"),
+    "entry": ("bench", "decide commands cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),
 }
@@ -62,7 +62,7 @@ ORDER = [
 FOR_REPORT = {
     *("bench", "bench.files", "bench.identity", "bench.space", "bench.registry"),
     "bench.plugins.names",
-    *("bench.run.layout", "bench.run.schema", "bench.run.records"),
+    *("bench.run.layout", "bench.run.schema", "bench.run.records", "bench.run.looks"),
 }
 LINES, FUNCTION = 400, 60
 READS_OLDER_FOLDERS = "bench.run.older"  # whose records have no role: it knows whose they were

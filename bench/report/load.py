@@ -27,6 +27,7 @@ from bench.files import files_in
 from bench.identity import content_id
 from bench.report.pictures import sample_of
 from bench.report.run import Key, Run
+from bench.run import looks
 from bench.run.layout import FINISHED, HEADS, picture_of, table_of
 from bench.run.records import Record, loads, picture_is_whole
 from bench.run.schema import AxisStyle, Display, Done, Head, MeasureStyle, read, to_plain
@@ -67,6 +68,7 @@ class Results:
     superseded: how many older measurements were left out, per task, preset and experiment.
     damaged: a sentence for each measurement that was left out because its files are not what was
     written; `run` makes them anew.
+    looks: which seeds the verdicts of a run were looked at with, where that was after each.
     """
 
     records: pd.DataFrame
@@ -74,6 +76,7 @@ class Results:
     measured: pd.DataFrame
     superseded: dict[Key, int] = field(default_factory=dict)
     damaged: dict[Key, list[str]] = field(default_factory=dict)
+    looks: dict[Key, looks.Looks] = field(default_factory=dict)
 
     @functools.cached_property
     def runs(self) -> list[Run]:
@@ -92,6 +95,15 @@ class Results:
 
     def _run(self, key: Key, folder: str) -> Run:
         measured, rows = _of(self.measured, key), _of(self.records, key)
+        planned, unplanned = self.looks.get(key), []
+        if planned:
+            beyond = ~measured["seed"].isin(planned.seeds) & (measured["kind"] != "context")
+            if beyond.all():  # nothing that is to be looked at is there yet
+                planned = None
+            else:
+                unplanned = sorted(measured.loc[beyond, "seed"].unique())
+                rows = rows[~rows["entry"].isin(measured.loc[beyond, "entry"])]
+                measured = measured[~beyond]
         infinite = rows["value"].isin(INFINITE)
         finite = rows[~infinite & rows["value"].notna()]
         frames: dict[str, Any] = {}
@@ -124,6 +136,8 @@ class Results:
             not_finite=len(rows) - len(finite),
             infinite=rows[infinite & (rows["kind"] == "method")],
             damaged=self.damaged.get(key, []),
+            looks=planned,
+            unplanned=unplanned,
         )
 
     def _behind(self, used: Iterable[tuple[str, ...]]) -> pd.DataFrame:
@@ -173,6 +187,7 @@ def load_results(*roots: Path) -> Results:
     """
     by_id: dict[str, Measured] = {}
     cells: dict[str, dict[str, Any]] = {}
+    planned: dict[Key, looks.Looks] = {}
     for root in roots:
         if not root.is_dir():
             raise FileNotFoundError(f"there is no results folder {root}: `run` makes one")
@@ -180,6 +195,12 @@ def load_results(*roots: Path) -> Results:
             done = read(path, Done)
             if done.id not in cells:
                 cells[done.id] = _cell_row(path, done)
+        for each in looks.every(root):
+            if planned.setdefault(each.key, each).seeds != each.seeds:
+                raise ValueError(
+                    f"{each.task}, {each.preset} was looked at with other seeds in {root} than in "
+                    "another folder: report the folders apart"
+                )
         for path in files_in(root, HEADS):
             measured = Measured(path, read(path, Head))
             known = by_id.get(measured.head.id)
@@ -202,6 +223,7 @@ def load_results(*roots: Path) -> Results:
         measured=pd.DataFrame(rows, columns=MEASURED),
         superseded=superseded,
         damaged=dict(damaged),
+        looks=planned,
     )
 
 

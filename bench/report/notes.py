@@ -10,6 +10,7 @@ import pandas as pd
 from bench.report.answers.compare import LOST
 from bench.report.answers.costs import ALL, tuned_alone
 from bench.report.answers.reference import failing, setting_words
+from bench.report.answers.spending import LEVEL, tail
 from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.headings import SIGN, examples
 from bench.report.load import Run
@@ -20,6 +21,7 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
     """All that apply; the frames are `comparisons`, `overall` and `savings`."""
     return [
         *_design(run),
+        *_looks(run),
         *_lost(run),
         *_without_a_pair(run, gaps),
         *_without_a_front(run, overall),
@@ -74,6 +76,29 @@ def _design(run: Run) -> Iterator[str]:
         )
     if outside := sorted({s for sentences in run.measured["outside"] for s in sentences}):
         yield f"† outside the range of coefficients trained for: {'; '.join(outside)}."
+
+
+def _looks(run: Run) -> Iterator[str]:
+    if run.looks is None:
+        return
+    seeds, most = len(run.seeds), len(run.looks.seeds)
+    looks, level = run.looks.number(seeds), 200 * tail(run, seeds)
+    count = f"{looks} look{'s' * (looks != 1)} of at most {run.looks.most}"
+    yield (
+        f"Verdicts were looked at after each seed from the third ({count}, `run --decide`). "
+        f"So that all looks together err no more than {100 * LEVEL:g} % of the time, the level is "
+        "spent over them by Pocock's spending function (Lan and DeMets 1983): of "
+        f"{_listed(run, run.under_test)}, the shares, the gaps per setting and the verdicts at "
+        f"{seeds} of {most} seeds have Student's intervals of level {level:.2g} %, in place of "
+        f"{100 * LEVEL:g} %. All other intervals are as if this were the only look."
+    )
+    if run.looks.before:
+        yield f"{run.looks.before} seeds were there before the number of looks was chosen."
+    if run.unplanned:
+        yield (
+            f"Left out, since the looks were not planned with them: seeds "
+            f"{', '.join(map(str, run.unplanned))}. Another results folder counts them."
+        )
 
 
 def _lost(run: Run) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.run.looks import Looks
 from bench.run.schema import AxisStyle, MeasureStyle
 from bench.space import parse_setting
 
@@ -28,6 +29,8 @@ class Run:
     with their whole schedule.
     original: the picture that samples show an answer to, if there is one.
     damaged: a sentence for each measurement that was left out, since its files changed.
+    looks: which seeds the verdicts were looked at with (`run --decide`); then no others are in any
+    frame, and those left out are `unplanned`.
     """
 
     task: str
@@ -53,6 +56,8 @@ class Run:
     infinite: pd.DataFrame  # the rows of methods whose value is infinite, which are in no mean
     margin_share: float  # of the benefit lost that counts as none
     damaged: list[str] = field(default_factory=list)
+    looks: Looks | None = None
+    unplanned: list[int] = field(default_factory=list)
 
     @property
     def key(self) -> Key:

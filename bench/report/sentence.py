@@ -10,6 +10,7 @@ from bench.report.answers.compare import overall
 from bench.report.answers.costs import break_evens, tuned_alone
 from bench.report.answers.lengths import trained_out
 from bench.report.answers.reference import Yardstick, loss_words, setting_words
+from bench.report.answers.spending import LEVEL
 from bench.report.answers.verdict import MIXED, MOST_SEEDS, ORIENTATION, under_test
 from bench.report.load import Run
 from bench.report.text import estimate, one_line, ratio
@@ -82,8 +83,8 @@ def _lost(run: Run, network: str, row: pd.Series) -> str:
 
 
 def _judged(run: Run, row: pd.Series) -> str:
-    """The verdict, and what would settle it."""
-    verdict = row["verdict"]
+    """The verdict, how often it was looked at, and what would settle it."""
+    verdict, looked = row["verdict"], _looked(run, row)
     margin = f"{100 * run.margin_share:g} % of the benefit"
     if verdict.startswith("no verdict"):
         return f"{verdict[0].upper()}{verdict[1:]}."
@@ -91,14 +92,29 @@ def _judged(run: Run, row: pd.Series) -> str:
         seeds, _, _ = verdict.partition(":")
         return f"{seeds.capitalize()}: an orientation, no verdict."
     if verdict == "undecided":
-        return f"Whether that matters, given a margin of {margin}, is undecided{_forecast(row)}."
+        open_ = f"is undecided{looked}{_forecast(row)}"
+        return f"Whether that matters, given a margin of {margin}, {open_}."
     return {
-        "better": f"That is better than the grid by more than the margin of {margin}.",
-        "equal": f"That is equal within the margin of {margin}.",
-        "worse": f"That is worse than the grid by more than the margin of {margin}.",
-        MIXED: "On average that is no loss, but at some settings it is decidedly worse.",
+        "better": f"That is better than the grid by more than the margin of {margin}{looked}.",
+        "equal": f"That is equal within the margin of {margin}{looked}.",
+        "worse": f"That is worse than the grid by more than the margin of {margin}{looked}.",
+        MIXED: f"On average that is no loss, but at some settings it is decidedly worse{looked}.",
         "": "",
     }[verdict]
+
+
+def _looked(run: Run, row: pd.Series) -> str:
+    """` after 5 seeds (3 looks of at most 18, over which the 5 % are spent as by Pocock)`."""
+    yard = Yardstick.of(run)
+    if run.looks is None or yard is None:
+        return ""
+    seeds = yard.seeds(str(row.name))
+    looks = run.looks.number(seeds)
+    decided = "" if row["verdict"] == "undecided" else ", decided"
+    return (
+        f"{decided} after {seeds} seeds ({looks} look{'s' * (looks > 1)} of at most "
+        f"{run.looks.most}, over which the {100 * LEVEL:g} % are spent as by Pocock)"
+    )
 
 
 def _forecast(row: pd.Series) -> str:

@@ -15,7 +15,7 @@ import os
 import shutil
 import statistics
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ import msgspec
 
 from bench.files import files_in, leading_out, printable, read_ordinary, write_atomic
 from bench.run import layout, lease
+from bench.run.looks import Looks
 from bench.run.schema import CellConfig, Damaged, Done, Head, Kind, LogLine, read
 
 MOST = 1e12  # seconds or steps; what says more is not believed
@@ -131,10 +132,12 @@ def clean(root: Path) -> tuple[int, int]:
 
 
 def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
-    """Copy the finished cells and whole records of `sources` into `out`; how many of each.
+    """Copy the finished cells and whole records of `sources` into `out`; how many of each. What
+    was planned to be looked at goes with them.
 
     Nothing is copied before everything was compared. Conflict, naming the first of them, where two
-    folders have the same cell with other weights, or the same measurement with other numbers;
+    folders have the same cell with other weights, the same measurement with other numbers, or
+    were looked at with other seeds;
     ValueError for a record that is not what was measured; FileNotFoundError for a missing folder.
     """
     for source in sources:
@@ -142,7 +145,7 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
     known: dict[str, tuple[Any, Path]] = {}  # by its place in a folder: what it is, and where
     conflicts: list[str] = []
     for root in [out, *sources]:
-        for pattern in (layout.FINISHED, layout.HEADS):
+        for pattern in (layout.FINISHED, layout.HEADS, layout.LOOKS):
             for last in files_in(root, pattern):
                 place, content = str(last.relative_to(root)), _content(last)
                 if content[0] == "failed":  # nothing was measured
@@ -157,12 +160,19 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
             + "; ".join(conflicts[:5])
             + f"{more}: keep one of each, or report the folders apart"
         )
-    copied = [_copy(last, out / place) for place, (_, last) in known.items() if last != out / place]
-    return copied.count(layout.DONE), len(copied) - copied.count(layout.DONE)
+    copied: Counter[str] = Counter()
+    for place, (_, last) in known.items():
+        if last != out / place:
+            _copy(last, out / place)
+            copied[Path(place).parts[0]] += 1
+    return copied["runs"], copied["records"]
 
 
 def _content(last: Path) -> tuple[str, str | None]:
-    """What a finished cell or a whole record is. ValueError where it is not what was written."""
+    """What a finished cell, a whole record or a plan of looks is. ValueError where it is not what
+    was written."""
+    if last.parent.name == layout.LOOKED:
+        return "looks", str(read(last, Looks).seeds)
     if last.name == layout.DONE:
         done = read(last, Done)
         return done.status, done.model_sha256
@@ -175,7 +185,7 @@ def _content(last: Path) -> tuple[str, str | None]:
     return head.status, head.sha256
 
 
-def _copy(last: Path, target: Path) -> str:
+def _copy(last: Path, target: Path) -> None:
     """Copy a cell's files, or a record's; `last` is the one that says they are whole."""
     if last.name == layout.DONE:
         files = [path for path in last.parent.iterdir() if not layout.is_left_behind(path)]
@@ -186,7 +196,6 @@ def _copy(last: Path, target: Path) -> str:
         if path.is_file() and not path.is_symlink() and path != last:
             shutil.copyfile(path, target.parent / path.name)
     write_atomic(target, last.read_bytes())
-    return target.name
 
 
 def _there(root: Path) -> None:

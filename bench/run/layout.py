@@ -6,6 +6,7 @@
     DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
                                           (and .lease while somebody does)
     DIR/configs/<id>.json                 every `run` as it was asked for
+    DIR/looks/<id>.json                   which seeds `run --decide` looks at, and in which order
 
 Files are written under a temporary name and renamed; `done.json` and a record's .json, its head,
 come last, so that whatever lacks them is unfinished.
@@ -22,6 +23,8 @@ STATE, WEIGHTS, LEASE = "state.pt", "model.safetensors", "lease.json"
 PLANNED = f"runs/*/*/*/{CONFIG}"
 FINISHED = f"runs/*/*/*/{DONE}"
 HEADS = "records/*/*/*.json"
+LOOKED = "looks"
+LOOKS = f"{LOOKED}/*.json"
 RECORD_LEASES = "records/*/*/*.lease*"
 # What a finished cell's folder does not need
 LEFT_BEHIND = (STATE, FAILED, "*.damaged", ".*.tmp", LEASE, f"{LEASE}.*")
@@ -37,6 +40,10 @@ def head_path(root: Path, task: str, method: str, identifier: str) -> Path:
 
 def run_config_path(root: Path, identifier: str) -> Path:
     return root / "configs" / f"{identifier}.json"
+
+
+def looks_path(root: Path, identifier: str) -> Path:
+    return root / LOOKED / f"{identifier}.json"
 
 
 def table_of(head: Path) -> Path:

@@ -23,6 +23,7 @@ from bench.report.answers import stats
 from bench.report.answers.costs import break_evens, costs_by_seed, savings
 from bench.report.answers.knob import crossings, fronts_and_knobs, held_out, overhead
 from bench.report.answers.reference import LOSS, SAME, Yardstick, in_percent, margin_of
+from bench.report.answers.spending import judged
 from bench.report.answers.verdict import judge, under_test
 from bench.report.load import Run
 from bench.report.once import once
@@ -139,7 +140,7 @@ def comparisons(run: Run) -> pd.DataFrame:
             where = (method, setting, measure)
             part = pairs.iloc[places.get(where, [])]
             unpaired = int(measured.get(where, 0)) - len(part)
-            row = dict(zip(key, where, strict=True)) | _gap(run, measure, part)
+            row = dict(zip(key, where, strict=True)) | _gap(run, method, measure, part)
             row |= {"unpaired": unpaired, "reference_fails": fails, "is_reference": same}
             if yard is None or fails or same or row["seeds"] < stats.ENOUGH_SEEDS:
                 row["verdict"] = ""
@@ -155,18 +156,18 @@ def _with_stands(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(stands=stands)
 
 
-def _gap(run: Run, measure: str, pairs: pd.DataFrame) -> dict[str, Any]:
+def _gap(run: Run, name: str, measure: str, pairs: pd.DataFrame) -> dict[str, Any]:
     """The mean gap of one method, setting and measure, with the verdict on its own margin, "" where
     the task names no margin or no better direction."""
     style = run.measures[measure]
-    method, grid = (stats.seed_by_example(pairs, name) for name in ("value", "grid"))
-    gap = stats.gap_interval(method, grid, percent=in_percent(style))
-    judged = style.margin and style.better
+    method, grid = (stats.seed_by_example(pairs, column) for column in ("value", "grid"))
+    gap = judged(run, stats.gap_interval(method, grid, percent=in_percent(style)), name)
+    has_verdict = style.margin and style.better
     return {
         **gap.columns("gap"),
         "percent": in_percent(style),
         "margin": margin_of(style),
-        "verdict": stats.verdict(gap, margin_of(style), style.better) if judged else "",
+        "verdict": stats.verdict(gap, margin_of(style), style.better) if has_verdict else "",
         "interval": gap.method,
         "pairs": len(pairs),
         "seeds": gap.seeds,
@@ -339,6 +340,7 @@ def _difference(yard: Yardstick, method: str, other: str) -> dict[str, Any]:
     differ = (np.abs(losses - theirs) > SAME * np.abs(theirs)).any((1, 2))
     base = np.abs(theirs) / 100 if yard.percent else np.ones_like(theirs)
     difference = stats.mean_ratio_interval((losses - theirs)[differ], base[differ])
+    difference = judged(yard.run, difference, method, other)
     enough = difference.seeds >= stats.ENOUGH_SEEDS
     return {
         "method": method,

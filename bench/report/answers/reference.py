@@ -25,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.report.answers import stats
+from bench.report.answers.spending import judged
 from bench.report.load import MeasureStyle, Run
 from bench.report.once import once
 from bench.report.text import estimate, one_line
@@ -193,14 +194,14 @@ class Yardstick:
         return [setting for setting in measured if not self.is_reference(method, setting)]
 
     def share(self, method: str, settings: list[str]) -> stats.Interval:
-        """The share of the benefit lost, mean over the settings, each counting alike."""
+        """The share of the benefit lost, mean over the settings, each counting alike; where looks
+        are at the method, with the interval of this one."""
         places = [self.run.settings.index(setting) for setting in settings]
         if not places:
             return NO_PAIRS
         hard = self.hard[places]
-        return stats.mean_ratio_interval(
-            self.losses(method)[places] - hard, self.single[places] - hard
-        )
+        lost, benefit = self.losses(method)[places] - hard, self.single[places] - hard
+        return judged(self.run, stats.mean_ratio_interval(lost, benefit), method)
 
     def standing(self, method: str, setting: str) -> dict[str, Any]:
         """The columns of `compare.comparisons` that only the loss of a method has, against both
@@ -210,16 +211,18 @@ class Yardstick:
         place, style = self.run.settings.index(setting), self.run.measures[LOSS]
         losses, sound = self.losses(method)[place], setting in self.counted(method)
         if sound and setting in self.beneficial:
-            share = judged = self.share(method, [setting])
+            share = told = self.share(method, [setting])
             margin = self.run.margin_share
         else:
             share, margin = NO_PAIRS, margin_of(style)
-            judged = stats.gap_interval(losses, self.hard[place], percent=self.percent)
-        silent = not sound or math.isnan(margin) or judged.seeds < stats.ENOUGH_SEEDS
+            told = stats.gap_interval(losses, self.hard[place], percent=self.percent)
+            told = judged(self.run, told, method)
+        silent = not sound or math.isnan(margin) or told.seeds < stats.ENOUGH_SEEDS
         best = stats.gap_interval(losses, self.best[place], percent=self.percent)
+        best = judged(self.run, best, method)
         return {
-            "verdict": "" if silent else stats.verdict(judged, margin, "lower"),
-            "doubt": math.nan if silent else stats.doubt(judged, margin),
+            "verdict": "" if silent else stats.verdict(told, margin, "lower"),
+            "doubt": math.nan if silent else stats.doubt(told, margin),
             **best.columns("gap_best", "gap_best_"),
             **share.columns("share", "share_"),
         }

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,7 +31,8 @@ ROUNDING = 1e-12  # differences this small against the values they come from are
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A 95 % interval. `method` says how it was made, or why `low` and `high` are NaN.
+    """A 95 % interval, or one that leaves `tail` on either side. `method` says how it was made, or
+    why `low` and `high` are NaN.
 
     seeds, examples: how many the estimate rests on, whether or not they were resampled.
     of_seeds, of_examples: the squared standard errors that they bring; 0 where not known.
@@ -44,6 +46,7 @@ class Interval:
     examples: int
     of_seeds: float = 0.0
     of_examples: float = 0.0
+    tail: float = TAIL
 
     def parts(self, seeds: int) -> Parts:
         """The standard error at this spread, with so many seeds and the same examples."""
@@ -216,10 +219,20 @@ def _error_parts(deviation: Array) -> Parts:
     ]
 
 
-def student_half_width(parts: Parts) -> float:
-    """Of the 95 % interval of a sum of independent parts."""
+def student_half_width(parts: Parts, tail: float = TAIL) -> float:
+    """Of the 95 % interval of a sum of independent parts, or with another tail on either side."""
     square = sum(part for part, _ in parts)
-    return float(stdtrit(_freedom(parts), 1 - TAIL) * math.sqrt(square)) if square else 0.0
+    return float(-stdtrit(_freedom(parts), tail) * math.sqrt(square)) if square else 0.0
+
+
+def repeated(interval: Interval, tail: float) -> Interval:
+    """Student's interval with this tail on either side, about the same estimate and of the same
+    standard errors. One of fewer than three seeds, or without ends or width, stays what it is."""
+    half = student_half_width(interval.parts(interval.seeds), tail)
+    if interval.seeds < ENOUGH_SEEDS or not half:
+        return replace(interval, tail=tail)
+    low, high = interval.estimate - half, interval.estimate + half
+    return replace(interval, low=low, high=high, tail=tail, method="Student's t, repeated")
 
 
 def _freedom(parts: Parts) -> float:
@@ -263,12 +276,14 @@ def verdict(
 def doubt(interval: Interval, margin: float) -> float:
     """The smallest p-value of the three claims of `verdict`, one-sided: Student's t with the
     interval's own standard error. Since only one of the claims can be true, trying all three needs
-    no correction. NaN without an interval."""
+    no correction. That of a repeated interval is in proportion to its tail: at most `TAIL` where
+    the interval decides. NaN without an interval."""
     square = interval.of_seeds + interval.of_examples
     if not square:
         return 0.0 if math.isfinite(interval.low) else math.nan
     nearest = abs(abs(interval.estimate) - margin)
-    return float(stdtr(_freedom(interval.parts(interval.seeds)), -nearest / math.sqrt(square)))
+    single = float(stdtr(_freedom(interval.parts(interval.seeds)), -nearest / math.sqrt(square)))
+    return min(single * TAIL / interval.tail, 1.0)
 
 
 def holm(doubts: ArrayLike, level: float = TAIL) -> NDArray[np.bool_]:
@@ -283,28 +298,38 @@ def holm(doubts: ArrayLike, level: float = TAIL) -> NDArray[np.bool_]:
     return stands
 
 
-def power_of(interval: Interval, margin: float, seeds: int = 0, true: float = 0.0) -> float:
+def power_of(
+    interval: Interval, margin: float, seeds: int = 0, true: float = 0.0, tail: float = 0.0
+) -> float:
     """How likely an interval of so many seeds (by default, of those there are), at the spread that
     was found and on the same examples, lies inside the margin, or if `true` is beyond the margin,
-    outside it on that side: the two one-sided tests, their estimate taken as normal. NaN without a
-    standard error."""
+    outside it on that side: the two one-sided tests, their estimate taken as normal. tail: of that
+    interval, by default as this one's. NaN without a standard error."""
     if not math.isfinite(interval.low) or interval.low == interval.high:
         return math.nan
     parts = interval.parts(seeds or interval.seeds)
     error = math.sqrt(sum(part for part, _ in parts))
-    half = student_half_width(parts)
+    half = student_half_width(parts, tail or interval.tail)
     if abs(true) > margin:
         return float(ndtr((abs(true) - margin - half) / error))
     return max(0.0, 2 * float(ndtr((margin - half) / error)) - 1)
 
 
-def seeds_to_settle(interval: Interval, margin: float, power: float, most: int) -> float:
+def seeds_to_settle(
+    interval: Interval,
+    margin: float,
+    power: float,
+    most: int,
+    tail: Callable[[int], float] = lambda _: TAIL,
+) -> float:
     """The number of seeds with which `verdict` would be decided with this power; inf beyond `most`,
     NaN without a standard error. An estimate within the margin is taken as a true value of nothing,
-    one beyond it as true."""
+    one beyond it as true. tail: of an interval of so many seeds."""
     true = interval.estimate if abs(interval.estimate) > margin else 0.0
     if math.isnan(power_of(interval, margin)):
         return math.nan
     counts = range(ENOUGH_SEEDS, most + 1)
-    reached = (count for count in counts if power_of(interval, margin, count, true) >= power)
-    return float(next(reached, math.inf))
+    for count in counts:
+        if power_of(interval, margin, count, true, tail(count)) >= power:
+            return float(count)
+    return math.inf

@@ -7,9 +7,10 @@ does as well everywhere; a mean that hides a setting at which a method is decide
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from bench.report.answers import stats
+from bench.report.answers import spending, stats
 from bench.report.answers.reference import NO_PAIRS, Yardstick, setting_words
 from bench.report.load import Run
 
@@ -49,7 +50,7 @@ def judge(yard: Yardstick | None, method: str) -> dict[str, Any]:
     silent = verdict.startswith("no verdict") or not enough or not settings
     needed = math.nan
     if verdict == "undecided":
-        needed = stats.seeds_to_settle(share, margin, POWER, MOST_SEEDS)
+        needed = stats.seeds_to_settle(share, margin, POWER, MOST_SEEDS, _tails(yard, method))
     return {
         **share.columns("share_mean", "share_"),
         "share_worst": worst[0],
@@ -61,6 +62,24 @@ def judge(yard: Yardstick | None, method: str) -> dict[str, Any]:
         "seeds_needed": needed,
         "seeds_more": needed - share.seeds,
     }
+
+
+def _tails(yard: Yardstick | None, method: str) -> Callable[[int], float]:
+    """What its interval leaves on either side, by the number of seeds."""
+    looked = yard is not None and method in yard.run.under_test
+    return lambda seeds: spending.tail(yard.run, seeds) if yard and looked else stats.TAIL
+
+
+def settled(yard: Yardstick | None, method: str, verdict: str, most: int) -> bool:
+    """Whether further seeds, up to so many, need not be waited for: there is a verdict, or what is
+    in its way would not go away. Where no benefit of the grid is seen, that is so if at this spread
+    none would be seen at any setting with that many seeds."""
+    if verdict == NO_BENEFIT and yard:
+        for single, hard in zip(yard.single, yard.hard, strict=True):
+            gained = stats.paired_interval(single - hard)
+            if gained.estimate > 0 and stats.seeds_to_settle(gained, 0.0, POWER, most) <= most:
+                return False
+    return verdict != "undecided" and verdict not in ORIENTATION.values()
 
 
 def _verdict(yard: Yardstick, method: str, share: stats.Interval, settings: list[str]) -> str:
