@@ -151,6 +151,12 @@ class Deciding(runner.Run):
     def complete(self, stop: Stop) -> bool:
         """Train, measure and look until all is decided, or cannot be any more, which is printed;
         False where a stop was asked for."""
+        try:
+            return self._complete(stop)
+        finally:
+            self.save_config()  # of the seeds that were reached
+
+    def _complete(self, stop: Stop) -> bool:
         while True:
             begun = time.monotonic()
             if not super().complete(lambda: stop() or time.monotonic() > self.end):
@@ -169,7 +175,6 @@ class Deciding(runner.Run):
                 print(f"no seed is added: it would take {clock(took)}, and the budget ends before")
                 return True
             self.experiments = grown
-            self.save_config()
 
 
 def _key(planned: Experiment) -> Key:
