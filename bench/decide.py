@@ -84,6 +84,7 @@ class Deciding(runner.Run):
         """where: as `runner.Run` takes it. ValueError where nothing could be decided, or where the
         folder is being looked at with other seeds."""
         super().__init__(root, experiments, *where)
+        self.said: dict[Key, list[int]] = {}  # the seeds of the last look that was printed
         self.asked, self.end = asked, time.monotonic() + asked.budget
         there = {run.key: run.seeds for run in load_results(self.store.root).runs}
         self.looks = {_key(each): self._planned(each, there) for each in experiments}
@@ -134,8 +135,8 @@ class Deciding(runner.Run):
     def _after_a_look(self, *, say: bool) -> list[Experiment]:
         """The experiments, with one more seed where a verdict is open and another look planned."""
         if not self.asked.dry:
-            for each in self.looks.values():
-                looks.fix(self.store.root, each)
+            for planned in self.experiments:
+                looks.fix(self.store.root, self.looks[_key(planned)])
         reported, grown = self._reported(), []
         for planned in self.experiments:
             run, every, more = reported.get(_key(planned)), self.looks[_key(planned)].seeds, False
@@ -143,8 +144,10 @@ class Deciding(runner.Run):
             for method in _under_test(planned):
                 row = judge(yard, method)
                 more = more or not settled(yard, method, row["verdict"], len(every))
-                if say and run:
+                if say and run and self.said.get(run.key) != run.seeds:
                     print(_said(run, method, row))
+            if say and run:
+                self.said[run.key] = run.seeds
             grown.append(replace(planned, seeds=every[: len(planned.seeds) + more]))
         return grown
 
@@ -158,14 +161,14 @@ class Deciding(runner.Run):
 
     def _complete(self, stop: Stop) -> bool:
         while True:
-            begun = time.monotonic()
+            begun, failed = time.monotonic(), len(self.failures)
             if not super().complete(lambda: stop() or time.monotonic() > self.end):
                 if stop():
                     return False
                 if self.missing_cells() or self.record_jobs():
                     print("the budget ends within a seed: what is done is kept, to be gone on from")
                     return True
-            if self.failures:
+            if len(self.failures) > failed:
                 return True
             took, self.adding = (time.monotonic() - begun) / self.adding, 1
             grown = self._after_a_look(say=True)

@@ -157,7 +157,7 @@ def notes_of(run: Run) -> set[str]:
 
 def test_a_report_judges_a_look_at_its_own_level(tmp_path: Path) -> None:
     lost = {seed: 2 * LOST[seed] for seed in range(6)}
-    write(tmp_path, lost, methods=("fixed_grid", "yoto", "unconditioned"))
+    write(tmp_path, lost, methods=("fixed_grid", "yoto", "unconditioned"), pictures=3)
     plain = Yardstick.of(run_of(tmp_path))
     assert plain is not None
     settings = plain.beneficial
@@ -188,7 +188,7 @@ def test_a_report_judges_a_look_at_its_own_level(tmp_path: Path) -> None:
 
 def test_the_looks_of_a_folder_end_where_the_whole_pipeline_decides(tmp_path: Path) -> None:
     """The same verdict from the same records, whenever the report is made."""
-    write(tmp_path, LOST)
+    write(tmp_path, LOST, pictures=3)
     planned(tmp_path, 8)
     whole, found = run_of(tmp_path), []
     for n in range(3, 9):
@@ -253,7 +253,8 @@ def test_no_seed_is_waited_for_where_none_would_help() -> None:
 
 def deciding(root: Path, *names: str, seeds: tuple[int, ...] = (), **asked: Any) -> Deciding:
     names = names or ("yoto", "fixed_grid")
-    found = experiment("toy[training.steps=2]", "smoke", names, settings=2, seeds=seeds or None)
+    task = "toy[training.steps=2]"
+    found = experiment(task, "smoke", names, settings=2, seeds=seeds or None)
     return Deciding(Asked(ordered=bool(seeds), **asked), root, [found], CPU)
 
 

@@ -30,8 +30,9 @@ from bench.checkpoint import MAGIC, STATE, load_state
 from bench.files import SEAL, sealed
 from bench.pictures.archives import arrays_only, member
 from bench.pictures.data import Pictures
+from bench.report.answers import spending
 from bench.report.load import load_results
-from bench.run import folders, lease
+from bench.run import folders, lease, looks
 from bench.run.plan import experiment, experiment_from
 from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
@@ -174,6 +175,14 @@ def read_lease(content: bytes, folder: Path) -> None:
     lease.alive(path, holder)
 
 
+def read_looks(content: bytes, folder: Path) -> None:
+    path = folder / "looks/x.json"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for each in looks.every(folder):
+        spending.tails(min(len(each.seeds), 9))
+
+
 @functools.cache
 def reported() -> Path:
     """A results folder of one method's records, in which one file at a time is exchanged."""
@@ -264,6 +273,13 @@ READERS: dict[str, Reader] = {
     "lease": Reader(
         read_lease,
         lambda: [text(replace(lease.NOBODY, pid=os.getpid(), token="t", beat=3)).encode()],
+        True,
+    ),
+    "looks": Reader(
+        read_looks,
+        lambda: [
+            text(looks.Looks(task="t", preset="p", experiment="e", seeds=(4, 1, 2, 9))).encode()
+        ],
         True,
     ),
     "state": Reader(read_state, states),
