@@ -30,6 +30,7 @@ from bench.run import looks
 from bench.run.folders import Conflict, merge
 from bench.run.plan import experiment
 
+PATHS = 10_000
 CPU = torch.device("cpu")
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 NORMAL: Draw = lambda random, shape: random.standard_normal(shape)  # noqa: E731
@@ -40,7 +41,7 @@ SKEWED: Draw = lambda random, shape: (random.gamma(4, size=shape) - 4) / 2  # no
 
 
 def decisions(
-    most: int, true: float, spread: float, draw: Draw = NORMAL, paths: int = 20_000
+    most: int, true: float, spread: float, draw: Draw = NORMAL, paths: int = PATHS
 ) -> tuple[np.ndarray, float]:
     """Shares of paths of seeds whose first decided verdict is "equal", "worse" and "better", given
     a margin of one, and the mean number of seeds: Student's t at the levels of `spending`."""
@@ -64,7 +65,7 @@ def test_with_the_true_gap_on_the_margin_all_looks_together_err_in_5_percent(
 ) -> None:
     for true in (1.0, -1.0):
         found, _ = decisions(most, true, spread)
-        assert found.sum() < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 20_000)
+        assert found.sum() < 0.05 + 3 * math.sqrt(0.05 * 0.95 / PATHS)
         if spread < 1:
             assert found.sum() > 0.045  # the level is spent, not saved
 
@@ -84,7 +85,7 @@ def test_heavy_tails_cost_nothing_and_skewed_seeds_what_they_cost_student() -> N
 
 
 def test_power_at_no_gap_is_near_that_of_all_seeds_at_once_for_half_of_them() -> None:
-    values = 0.8 * np.random.default_rng(0).standard_normal((20_000, 20))
+    values = 0.8 * np.random.default_rng(0).standard_normal((PATHS, 20))
     half = scipy.stats.t.isf(0.025, 19) * scipy.stats.sem(values, axis=1)
     fixed = (np.abs(values.mean(1)) + half <= 1).mean()
     found, seeds = decisions(20, 0.0, 0.8)
@@ -108,15 +109,18 @@ def test_each_look_spends_its_share_as_simulated(most: int) -> None:
     )
 
 
+@pytest.mark.parametrize("of_example", [0.05, 0.015])
 def test_intervals_over_seeds_and_examples_hold_over_all_looks(
-    monkeypatch: pytest.MonkeyPatch,
+    of_example: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With examples that are the same at every look, as the suite has them."""
     monkeypatch.setattr(stats, "_resampled", lambda *_: np.array([-1.0, 1.0]))  # of no use here
-    random, wrong, paths = np.random.default_rng(0), 0, 600
+    random, wrong, paths = np.random.default_rng(0), 0, 250
     for _ in range(paths):
-        values = 0.1 + 0.05 * random.standard_normal((8, 1)) + 0.05 * random.standard_normal(12)
-        values += 0.05 * random.standard_normal((8, 12))
+        values = (
+            0.1 + 0.04 * random.standard_normal((8, 1)) + 0.01 * random.standard_normal((8, 12))
+        )
+        values += of_example * random.standard_normal(12)
         for n, tail in spending.tails(8).items():
             interval = stats.repeated(stats.paired_interval(values[:n]), tail)
             if stats.verdict(interval, 0.1, "lower") != "undecided":
@@ -166,11 +170,13 @@ def test_a_report_judges_a_look_at_its_own_level(tmp_path: Path) -> None:
     planned(tmp_path, 12, before=3)
     run = run_of(tmp_path)
     share, tail = Yardstick(run).share("yoto", settings), spending.tails(12)[6]
-    freedom = stats._freedom(single.parts(6))
-    half = scipy.stats.t.isf(tail, freedom) * math.sqrt(single.of_seeds + single.of_examples)
+    parts = [(single.of_seeds, 5), (single.of_examples, 2)]
+    half = math.sqrt(sum(part * scipy.stats.t.isf(tail, degrees) ** 2 for part, degrees in parts))
     assert [share.low, share.high] == pytest.approx([share.estimate - half, share.estimate + half])
     assert share.estimate == single.estimate
-    assert stats.doubt(share, 0.1) == pytest.approx(stats.doubt(single, 0.1) * 0.025 / tail)
+    edge = max(map(abs, (share.low, share.high)))  # were this the margin, it were just decided
+    assert stats.doubt(share, edge) == pytest.approx(0.025)
+    assert stats.doubt(share, 0.1) > 0.025 > stats.doubt(single, 0.1)
     after = compare.overall(run).set_index("method")
     assert after.at["yoto", "share_low"] < before.at["yoto", "share_low"]
     assert (before.at["yoto", "verdict"], after.at["yoto", "verdict"]) == ("equal", "undecided")

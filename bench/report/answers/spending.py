@@ -11,8 +11,8 @@ says may be said, whatever led to stop there, and a look that was left out costs
 That function, since O'Brien and Fleming's leaves next to nothing for the first seeds.
 
 The levels are exact for independent normal seeds of unknown variance. The intervals are Student's
-about the estimate, from the standard errors of seeds and of examples: a bootstrap of three seeds
-has no tails to take a level of 0.3 % from.
+about the estimate, from the standard errors of seeds and of examples (`stats.half_width`): a
+bootstrap of three seeds has no tails to take a level of 0.3 % from.
 """
 
 from __future__ import annotations

@@ -219,16 +219,25 @@ def _error_parts(deviation: Array) -> Parts:
     ]
 
 
-def student_half_width(parts: Parts, tail: float = TAIL) -> float:
-    """Of the 95 % interval of a sum of independent parts, or with another tail on either side."""
+def student_half_width(parts: Parts) -> float:
+    """Of the 95 % interval of a sum of independent parts."""
     square = sum(part for part, _ in parts)
-    return float(-stdtrit(_freedom(parts), tail) * math.sqrt(square)) if square else 0.0
+    return float(-stdtrit(_freedom(parts), TAIL) * math.sqrt(square)) if square else 0.0
+
+
+def half_width(parts: Parts, tail: float) -> float:
+    """The same with another tail on either side: the root of the sum of squares of what each part
+    has alone (Graybill & Wang 1980). In simulated looks at seeds and examples it errs no more often
+    than it says, where Satterthwaite's degrees of freedom err up to half as often again."""
+    if tail == TAIL:
+        return student_half_width(parts)
+    return math.sqrt(sum(part * float(stdtrit(degrees, tail)) ** 2 for part, degrees in parts))
 
 
 def repeated(interval: Interval, tail: float) -> Interval:
     """Student's interval with this tail on either side, about the same estimate and of the same
     standard errors. One of fewer than three seeds, or without ends or width, stays what it is."""
-    half = student_half_width(interval.parts(interval.seeds), tail)
+    half = half_width(interval.parts(interval.seeds), tail)
     if interval.seeds < ENOUGH_SEEDS or not half:
         return replace(interval, tail=tail)
     low, high = interval.estimate - half, interval.estimate + half
@@ -282,8 +291,14 @@ def doubt(interval: Interval, margin: float) -> float:
     if not square:
         return 0.0 if math.isfinite(interval.low) else math.nan
     nearest = abs(abs(interval.estimate) - margin)
-    single = float(stdtr(_freedom(interval.parts(interval.seeds)), -nearest / math.sqrt(square)))
-    return min(single * TAIL / interval.tail, 1.0)
+    parts = interval.parts(interval.seeds)
+    if interval.tail == TAIL:
+        return float(stdtr(_freedom(parts), -nearest / math.sqrt(square)))
+    low, high = 0.0, 0.5  # the tail of the interval that ends at the nearest margin
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if half_width(parts, middle) > nearest else (low, middle)
+    return min(high * TAIL / interval.tail, 1.0)
 
 
 def holm(doubts: ArrayLike, level: float = TAIL) -> NDArray[np.bool_]:
@@ -309,7 +324,7 @@ def power_of(
         return math.nan
     parts = interval.parts(seeds or interval.seeds)
     error = math.sqrt(sum(part for part, _ in parts))
-    half = student_half_width(parts, tail or interval.tail)
+    half = half_width(parts, tail or interval.tail)
     if abs(true) > margin:
         return float(ndtr((abs(true) - margin - half) / error))
     return max(0.0, 2 * float(ndtr((margin - half) / error)) - 1)
