@@ -79,6 +79,8 @@ DECIDE = (
     "add one seed after another, of --seeds first, until the verdict on each network told its "
     "coefficients is decided; the level of 5 %% is spent over the looks"
 )
+WIDTHS = "a study: the whole comparison at each of these factors of the model's width, 1 the plain one"
+RANGES = "a study: with each of these ranges of the coefficients, the high end over the low end"
 ON = "where cells run: one after another here (default), in several processes, or on a Ray cluster"
 METHODS = "names or files, A[field=value,...] to change a field, or all (the cheap ones)"
 RUN: tuple[Option, ...] = (
@@ -96,6 +98,8 @@ RUN: tuple[Option, ...] = (
     ("--decide", DECIDE, YES),
     ("--most", "with --decide: seeds at most (20)", {"type": int, "metavar": "N"}),
     ("--budget", "with --decide: time at most, as in 90s, 30m or 2h (none)", {"metavar": "TIME"}),
+    ("--widths", WIDTHS, {"metavar": "1,2,4"}),
+    ("--ranges", RANGES, {"metavar": "4,16,64"}),
     DEVICE,
     ("--on", ON, one_of("here", "pool", "ray", usual="here")),
     ("--address", "the Ray cluster ($RAY_ADDRESS, or one started here)", {"metavar": "HOST:PORT"}),

@@ -5,6 +5,7 @@ Imports are late where a command can do without torch.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 # What `run --config` takes from the file and not from the command line, and what means nothing to
 # the file of one cell.
 OF_RUNS = ("dry", "again", "on", "per_device", "limit", "decide", "most", "budget")
-REPLAYED = ("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths")
 CONTINUED = ("device", "on", "address", "per_device", "limit", "decide", "most", "budget")
+STUDIED = ("widths", "ranges")
+REPLAYED = (
+    *("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths"),
+    *STUDIED,
+)
 
 
 def run(options: Namespace) -> int:
@@ -98,7 +103,7 @@ def _changed(options: Namespace, *names: str) -> list[str]:
 
 def _experiments(options: Namespace) -> list[Any]:
     from bench.registry import DEFAULT_TASKS, split_methods
-    from bench.run import plan
+    from bench.run import plan, study
 
     methods = split_methods(options.methods) if options.methods else None
     seeds = _numbers(options.seeds, int, "--seeds {!r}: give whole numbers, as in 0,1,2")
@@ -106,9 +111,14 @@ def _experiments(options: Namespace) -> list[Any]:
     lengths = _numbers(options.lengths, float, refusal)
     design, split, where = options.design, options.split, options.locations
     how = methods, options.settings, seeds, where, design, split, lengths
+    refusal = "{0} {{!r}}: give factors, as in {0} 1,2,4"
+    factors = study.combinations(
+        *(_numbers(vars(options)[name], float, refusal.format(f"--{name}")) for name in STUDIED)
+    )
     experiments: list[Any] = []
-    for task in dict.fromkeys(options.tasks or DEFAULT_TASKS):
-        planned = plan.experiment(task, options.preset, *how)
+    named = dict.fromkeys(options.tasks or DEFAULT_TASKS)
+    for task, (width, span) in itertools.product(named, factors):
+        planned = plan.experiment(task, options.preset, *how, width=width, span=span)
         if planned not in experiments:  # "toy[dimension=8]" and "toy[ dimension = 8 ]" are one
             experiments.append(planned)
     return experiments

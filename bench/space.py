@@ -52,6 +52,14 @@ class Axis:
         place = math.log(value / self.low) / math.log(self.high / self.low)
         return min(max(place, 0.0), 1.0)
 
+    def ranged(self, factor: float) -> tuple[float, float]:
+        """The ends of a range about the same geometric middle whose high end is `factor` times its
+        low end, to three significant digits; for `Task.ranged`. ValueError for 1 and less."""
+        if not 1 < factor < math.inf:
+            raise ValueError(f"axis {self.name!r}: a range's high end is more than its low one")
+        middle, half = math.sqrt(self.low * self.high), math.sqrt(factor)
+        return float(f"{middle / half:.3g}"), float(f"{middle * half:.3g}")
+
     def at_each(self, points: int) -> list[float]:
         """`points` log-spaced values, both ends included; one point is the geometric middle."""
         return [self.at(i / (points - 1)) for i in range(points)] if points > 1 else [self.at(0.5)]

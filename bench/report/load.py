@@ -41,7 +41,7 @@ RECORDS = [*Record._fields, "entry", "kind"]
 MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
     *("outside", "kind", "share", "split", "time", "display", "provenance", "path", "reason"),
-    *("device", "device_name", "answering_flops", "tuning", "role", "tuned", "label"),
+    *("device", "device_name", "answering_flops", "tuning", "role", "tuned", "label", "study"),
 ]
 CELLS = [
     *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),
@@ -91,6 +91,12 @@ class Results:
                 if any(folder == run.folder for run in runs):  # a-b, c and a, b-c
                     folder += f"-{content_id(key)[:6]}"
                 runs.append(self._run(key, folder))
+        families: dict[Key, list[Run]] = defaultdict(list)
+        for run in runs:
+            plain = (run.study.preset, run.study.experiment) if run.study else run.key[1:]
+            families[(run.task, *plain)].append(run)
+        for run, family in ((each, family) for family in families.values() for each in family):
+            run.family.extend(family)
         return runs
 
     def _run(self, key: Key, folder: str) -> Run:
@@ -111,7 +117,8 @@ class Results:
             frames[measurements] = measured[measured["kind"] == kind].reset_index(drop=True)
             frames[numbers] = finite[finite["kind"] == kind].reset_index(drop=True)
         methods, lengths = frames["measured"], frames["lengths"]
-        display: Display = methods.loc[methods["time"].idxmax(), "display"]
+        newest = methods.loc[methods["time"].idxmax()]
+        display: Display = newest["display"]
         measures = dict(display.measures)
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
             measures.setdefault(name, MeasureStyle(label=name))
@@ -138,6 +145,7 @@ class Results:
             damaged=self.damaged.get(key, []),
             looks=planned,
             unplanned=unplanned,
+            study=newest["study"],
         )
 
     def _behind(self, used: Iterable[tuple[str, ...]]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.run.looks import Looks
 from bench.run.schema import AxisStyle, MeasureStyle
+from bench.run.study import Study
 from bench.space import parse_setting
 
 Key = tuple[str, str, str]  # task, preset, experiment
@@ -31,6 +32,8 @@ class Run:
     damaged: a sentence for each measurement that was left out, since its files changed.
     looks: which seeds the verdicts were looked at with (`run --decide`); then no others are in any
     frame, and those left out are `unplanned`.
+    study: what it changes of the plain run of its family. family: the runs that differ in that
+        alone, itself among them; see `bench/report/answers/studies.py`.
     """
 
     task: str
@@ -58,6 +61,8 @@ class Run:
     damaged: list[str] = field(default_factory=list)
     looks: Looks | None = None
     unplanned: list[int] = field(default_factory=list)
+    study: Study | None = None
+    family: list[Run] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def key(self) -> Key:

@@ -16,6 +16,7 @@ from bench.method import Cell, Method
 from bench.plugins.names import refuse_names
 from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
 from bench.run.schema import ExperimentConfig, Plugin, Split
+from bench.run.study import Study, changed, labelled
 from bench.space import Setting, format_setting
 from bench.task import Preset, Task
 
@@ -47,6 +48,7 @@ class Experiment:
     split: what is measured on, "test" or, at the compared settings alone, "validation".
     lengths: shares of the steps, above 0 and at most 1, for which the methods with a `role` are
         trained, too; 1 adds nothing to what is compared.
+    study: what it changes of the plain experiment, as one of several (`run --widths`).
     """
 
     task: Task
@@ -56,6 +58,7 @@ class Experiment:
     methods: dict[str, Method]
     split: Split = "test"
     lengths: tuple[float, ...] = ()
+    study: Study | None = None
 
     def __post_init__(self) -> None:
         refuse_names(self.task, self.preset, self.methods)
@@ -72,13 +75,7 @@ class Experiment:
     @functools.cached_property
     def id(self) -> str:
         """Changes with the task's fields, its training data and the data measured on."""
-        return content_id(
-            {
-                "task": self.task.identity,
-                self.split: self.task.data(self.split).digest,
-                "measurement": self.task.measurement,
-            }
-        )
+        return _id(self.task, self.split)
 
     @functools.cached_property
     def plans(self) -> dict[tuple[int, str], list[Cell]]:
@@ -153,6 +150,11 @@ class Experiment:
         return ExperimentConfig(**fields | {"task": Plugin.of(self.task), "methods": methods})
 
 
+def _id(task: Task, split: str) -> str:
+    digest = task.data(split).digest
+    return content_id({"task": task.identity, split: digest, "measurement": task.measurement})
+
+
 def experiment_from(config: ExperimentConfig) -> Experiment:
     """The inverse of `Experiment.config`. ValueError where it is none, or of other code."""
     methods = {label: each.revive(Method) for label, each in config.methods.items()}
@@ -173,6 +175,8 @@ def experiment(
     design: str | None = None,
     split: Split = "test",
     lengths: Sequence[float] | None = None,
+    width: float = 1.0,
+    span: float | None = None,
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
@@ -184,9 +188,14 @@ def experiment(
         "one-at-a-time", or "random" (`settings` of them, always the same).
     split: "test" or "validation".
     lengths: see `Experiment`; None takes the preset's, on the test split.
+    width, span: factors of a study (`bench/run/study.py`); with 1 and None it is the plain one.
     """
     chosen, size = sized(task, preset_name, locations)
-    sized_task = chosen.task
+    (sized_task, span), study = changed(chosen.task, width, span), None
+    if sized_task != chosen.task:
+        plain = _id(chosen.task, split)
+        study = Study(width=float(width), range=span, preset=size, experiment=plain)
+        size = labelled(size, width, span)
     refuse_names(sized_task, preset_name, {})
     _warn_of_few_pictures(chosen, sized_task, size, split)
     named: dict[str, Method] = {}
@@ -218,6 +227,7 @@ def experiment(
         methods=named,
         split=split,
         lengths=tuple(lengths),
+        study=study,
     )
 
 

@@ -130,6 +130,7 @@ class Run:
             experiment=planned.id,
             split=planned.split,
             display=display(task),
+            study=planned.study,
         )
         jobs: list[schema.Recording] = [
             self._measure_job(planned, measurement, head) for measurement in planned.measurements

@@ -25,6 +25,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from bench.files import STORED, printable, read_object, sealed
 from bench.registry import describe, revive
 from bench.run.older import upgraded
+from bench.run.study import Study
 from bench.space import parse_setting
 
 Text = Annotated[str, Meta(max_length=STORED, pattern=r"^[^\0\ud800-\udfff]*$")]
@@ -90,6 +91,7 @@ class ExperimentConfig(Struct, kw_only=True):
     methods: dict[str, Plugin]
     split: Split = "test"
     lengths: tuple[Share, ...] = ()
+    study: Study | None = None
 
 
 class RunConfig(Struct, kw_only=True, tag_field="kind", tag="run"):
@@ -263,6 +265,7 @@ class Head(Struct, kw_only=True):
     tuning: Tuning | UnsetType | None = UNSET
     outside: tuple[Text, ...] = ()
     reason: Text = ""
+    study: Study | None = None
     missing: tuple[Text, ...] = ()
     models: tuple[Text, ...] = ()
     sha256: Text | None = None

@@ -162,7 +162,15 @@ class Compression(OnPhotographs):
         }
 
     def wider(self, factor: float) -> Compression:
-        return replace(self, width=round(factor * self.width), latents=round(factor * self.latents))
+        width, latents = round(factor * self.width), round(factor * self.latents)
+        if min(width, latents) < 1:
+            raise ValueError(f"{factor:g} times a width of {self.width} leaves no channel")
+        return replace(self, width=width, latents=latents)
+
+    def ranged(self, factor: float) -> Compression:
+        (axis,) = self.space.axes
+        low, high = axis.ranged(factor)
+        return replace(self, low=low, high=high)
 
     def data(self, split: str) -> Pictures:
         return self.pictures(split, self.crop if split == "train" else 0)

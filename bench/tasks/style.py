@@ -191,7 +191,13 @@ class Style(OnPhotographs):
         return [] if self.instance_norm else ["body.start.conv"]
 
     def wider(self, factor: float) -> Style:
+        if round(factor * self.width) < 1:
+            raise ValueError(f"{factor:g} times a width of {self.width} leaves no channel")
         return replace(self, width=round(factor * self.width))
+
+    def ranged(self, factor: float) -> Style:
+        low, high = self.space.axes[0].ranged(factor)
+        return replace(self, low=low, high=high)
 
     def data(self, split: str) -> Pictures:
         return self.pictures(split, self.crop * self.shrink if split == "train" else 0)
