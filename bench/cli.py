@@ -79,7 +79,7 @@ DECIDE = (
     "add one seed after another, of --seeds first, until the verdict on each network told its "
     "coefficients is decided; the level of 5 %% is spent over the looks"
 )
-WIDTHS = "a study: the whole comparison at each of these factors of the model's width, 1 the plain one"
+WIDTHS = "a study: the whole comparison at each of these factors of the model's width"
 RANGES = "a study: with each of these ranges of the coefficients, the high end over the low end"
 ON = "where cells run: one after another here (default), in several processes, or on a Ray cluster"
 METHODS = "names or files, A[field=value,...] to change a field, or all (the cheap ones)"

@@ -34,18 +34,18 @@ ROOMS = {
     "baselines": ("baselines", "*"),
     "run": (
         "bench.run",
-        "layout older timing records schema looks capacity board plan store lease cluster folders "
-        "schedule work nodes runner",
+        "layout older study timing records schema looks capacity board plan store lease cluster "
+        "folders schedule work nodes runner",
     ),
     "report: results": ("bench.report", "pictures run load once text"),
     "report: answers": (
         "bench.report.answers",
-        "stats spending fronts reference costs verdict knob compare lengths",
+        "stats spending fronts reference costs verdict knob compare lengths studies claims",
     ),
-    "report: tables": ("bench.report", "sheet rendering headings tables cost_tables"),
+    "report: tables": ("bench.report", "sheet rendering headings tables cost_tables study_tables"),
     "report: figures": (
         "bench.report.figures",
-        "look point_names panels films curves matrices tradeoffs",
+        "look point_names panels films curves matrices tradeoffs studies",
     ),
     "report: document": (
         "bench.report",
@@ -63,6 +63,7 @@ FOR_REPORT = {
     *("bench", "bench.files", "bench.identity", "bench.space", "bench.registry"),
     "bench.plugins.names",
     *("bench.run.layout", "bench.run.schema", "bench.run.records", "bench.run.looks"),
+    "bench.run.study",
 }
 LINES, FUNCTION = 400, 60
 READS_OLDER_FOLDERS = "bench.run.older"  # whose records have no role: it knows whose they were

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
 from bench.report import page
-from bench.report.answers import lengths
+from bench.report.answers import lengths, studies
 from bench.report.headings import origin, setting_labels, size_line
 from bench.report.load import Run, load_results
 from bench.report.notes import notes
@@ -76,6 +76,8 @@ def _report(run: Run, folder: Path, *, write: bool) -> Built:
     if trained_out is not None:
         same_loss = lengths.same_loss(run)
         frames = frames | {"trained_out": trained_out, "same_loss": same_loss}
+    if len(frames["study"]):
+        frames = frames | {"slopes": studies.slopes(run)}
     files = _write(report, frames)
     report.paths.extend(folder / name for name in files)
     return report

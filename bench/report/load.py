@@ -95,8 +95,9 @@ class Results:
         for run in runs:
             plain = (run.study.preset, run.study.experiment) if run.study else run.key[1:]
             families[(run.task, *plain)].append(run)
-        for run, family in ((each, family) for family in families.values() for each in family):
-            run.family.extend(family)
+        for family in families.values():
+            for run in family:
+                run.family.extend(family)
         return runs
 
     def _run(self, key: Key, folder: str) -> Run:

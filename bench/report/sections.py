@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.report import cost_tables, tables
-from bench.report.answers import compare, costs, reference
+from bench.report import cost_tables, study_tables, tables
+from bench.report.answers import claims, compare, costs, reference, studies
 from bench.report.load import Run
 from bench.report.rendering import source
 from bench.report.sheet import Sheet
@@ -83,6 +83,18 @@ SECTIONS = [
             "middle network for all) against compute, mean and worst setting, one point a method",
             "heat": "Loss gap of every method at every setting with its verdict, and the share of "
             "the benefit lost",
+        },
+    ),
+    Section("claims", "The claims", study_tables.claims_sheet, lambda run, _: claims.claims(run)),
+    Section(
+        "study",
+        "Studies",
+        study_tables.study_sheet,
+        lambda run, _: studies.study(run),
+        figures={
+            "gap_width": "What is lost against the width of the model",
+            "gap_range": "What is lost against the range of the coefficients",
+            "gap_share": "What is lost against the length of the training",
         },
     ),
     Section(

@@ -96,7 +96,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
     lost = [
         value("benefit lost (%)", shares[0], 0, "lower", ends=shares[1:3]).unless(reference),
         value(worst, shares[3], 0, "lower").then(at("share_worst_setting")),
-        Column("verdict", _overall_verdict),
+        Column("verdict", overall_verdict),
     ]
     bd_rate = value("BD-rate (%)", "bd_rate", 1, "lower", sign=True)
     flops, pays = times("FLOPs", "flops_ratio"), value("pays from", "break_even", 0, "lower")
@@ -122,7 +122,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
     return _by_method(run, frame, columns)
 
 
-def _overall_verdict(row: Row) -> str:
+def overall_verdict(row: Row) -> str:
     """Short enough for a column: the sentence and the notes say the rest."""
     verdict = row["verdict"]
     if verdict.startswith(FAILS):

@@ -41,7 +41,8 @@ def combinations(
     for name, given, least in (("--widths", widths, 0), ("--ranges", ranges, 1)):
         if wrong := [value for value in given or () if not least < value < math.inf]:
             raise ValueError(f"{name}: {wrong[0]:g} is no factor above {least}")
-    return list(dict.fromkeys(itertools.product(widths or [1.0], ranges or [None])))
+    spans: Sequence[float | None] = ranges or [None]
+    return list(dict.fromkeys(itertools.product(widths or [1.0], spans)))
 
 
 def changed(task: Any, width: float, span: float | None) -> tuple[Any, float | None]:

@@ -128,6 +128,19 @@ def with_ancestors(run: Run, kept: set[str]) -> set[str]:
     return trained
 
 
+@once
+def step_ratios(run: Run) -> dict[str, float]:
+    """By method, the FLOPs of one training step of its networks over those of the grid's: what
+    conditioning costs. NaN where they are not known."""
+    of_cell = run.cells.set_index("cell")["flops_per_step"].astype(float)
+
+    def mean(method: str | None) -> float:
+        return float(of_cell.reindex(sorted(_cells(_entries(run, method)))).mean(skipna=False))
+
+    grid = mean(run.reference)
+    return {method: mean(method) / grid if grid > 0 else math.nan for method in run.methods}
+
+
 def tuning(entries: pd.DataFrame) -> dict[str, float]:
     """What finding a method's levers took: LEVERS; 0 for a method that was not tuned, NaN where
     the records do not say."""

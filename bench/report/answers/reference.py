@@ -103,8 +103,8 @@ class Yardstick:
     def of(run: Run) -> Yardstick | None:
         return Yardstick(run) if run.reference is not None else None
 
-    def _placed(self, records: pd.DataFrame, measure: str) -> Array:
-        """One method's values of a measure where the grid's stand."""
+    def placed(self, records: pd.DataFrame, measure: str) -> Array:
+        """One method's values of a measure where the grid's stand: (settings, seeds, examples)."""
         rows = records[records["measure"] == measure].set_index(["setting", "seed", "example"])
         values = rows["value"].reindex(pd.MultiIndex.from_product(self.axes))
         return values.to_numpy(float).reshape([len(axis) for axis in self.axes])
@@ -116,11 +116,11 @@ class Yardstick:
         The terms without a coefficient, and those of constant ones, are in the recorded loss; what
         changes from setting to setting is what the moving coefficients add."""
         coefficients = np.array([self.run.values(setting) for setting in self.run.settings])
-        losses = np.repeat(self._placed(grid, LOSS)[:, None], len(coefficients), 1)
+        losses = np.repeat(self.placed(grid, LOSS)[:, None], len(coefficients), 1)
         for place, axis in enumerate(self.run.axes):
             change = coefficients[None, :, place] - coefficients[:, None, place]
             change = change[:, :, None, None]
-            added = change * self._placed(grid, axis.name)[:, None]
+            added = change * self.placed(grid, axis.name)[:, None]
             losses += np.where(change == 0, 0.0, added)
         return losses
 
@@ -152,7 +152,7 @@ class Yardstick:
     @functools.cached_property
     def _losses(self) -> dict[str, Array]:
         by_method = self.run.records.groupby("method")
-        return {str(method): self._placed(rows, LOSS) for method, rows in by_method}
+        return {str(method): self.placed(rows, LOSS) for method, rows in by_method}
 
     def losses(self, method: str) -> Array:
         """(settings, seeds, examples) where the grid's stand, NaN where there are none."""

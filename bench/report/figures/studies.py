@@ -1,0 +1,130 @@
+"""What is lost against the width of the model, the range of the coefficients, the length of the
+training: the studies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.report.answers import studies
+from bench.report.answers.reference import LOSS, margin_of
+from bench.report.answers.stats import ENOUGH_SEEDS
+from bench.report.answers.verdict import FAILS
+from bench.report.figures.look import (
+    DOUBLE,
+    Look,
+    gap_axis,
+    hollow,
+    legend_above,
+    looks,
+    note,
+    plain,
+    plain_ticks,
+    settle,
+)
+from bench.report.headings import in_its_unit
+from bench.report.load import Run
+
+ACROSS = {
+    "width": "width of the model, × the plain one's",
+    "range": "range of the coefficient, high end over low end",
+    "share": "share of the training's steps",
+}
+# Of the same point, and of the home run.
+GRIDS = {
+    "width": ("same-width", "1×"),
+    "range": ("same-range", "plain"),
+    "share": ("equally long", "full"),
+}
+LINES = 5  # methods under test
+
+
+def factors(run: Run, overall: pd.DataFrame) -> Iterable[tuple[str]]:
+    """The factors of which a run has a study."""
+    return [(name,) for name in studies.FACTORS if studies.lines(run, name)]
+
+
+def gap_study(run: Run, study: pd.DataFrame, factor: str) -> Figure | None:
+    """Panels against a factor, on a doubling scale, at the home run's other factors: the share of
+    the benefit lost and the loss gap to the grid of the same point, and the gap to the home run's
+    grid; of the networks under test, with 95 % bands, and of the wider grids themselves. Hollow
+    where the reference fails."""
+    line = studies.lines(run, factor)[0]
+    fixed = [name for name in studies.FACTORS if name != factor]
+    at = study[(study[fixed] == [getattr(line[0], name) for name in fixed]).all(axis=1)]
+    at = at.sort_values(factor)
+    methods = [method for method in run.under_test if (at["method"] == method).any()][:LINES]
+    if not methods:
+        return None
+    own, base = GRIDS[factor]
+    margin, gap = margin_of(run.measures[LOSS]), in_its_unit(run, "loss gap")
+    panels = {
+        "share": (f"benefit lost (%), to the {own} grid", 100 * run.margin_share, methods),
+        "gap": (f"{gap}, to the {own} grid", margin, methods),
+        "base": (f"{gap}, to the {base} grid", margin, [*methods, run.reference or ""]),
+    }
+    shares = _columns("share")
+    at = at.assign(**{name: 100 * at[name].astype(float) for name in shares})
+    shown = {name: what for name, what in panels.items() if at[_columns(name)[0]].notna().any()}
+    figure = Figure(figsize=(DOUBLE, 2.3), layout="constrained")
+    marks = looks(run)
+    spread = at[factor].max() / at[factor].min()
+    for axes, (name, (title, margin, drawn)) in zip(
+        figure.subplots(1, len(shown), squeeze=False).flat, shown.items(), strict=True
+    ):
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(at[factor].min() / spread**0.07, at[factor].max() * spread**0.07)
+        plain_ticks(axes.xaxis, ticker.FixedLocator(sorted(at[factor].unique())))
+        reached: list[float] = []
+        for method in drawn:
+            reached += _drawn(axes, at[at["method"] == method], factor, name, marks[method])
+        gap_axis(axes, reached, margin)
+        axes.set_title(plain(title), loc="left", fontsize=7)
+        axes.set_ylabel("")
+        sns.despine(ax=axes)
+    figure.supxlabel("")
+    names = {method: marks[method] for method in methods}
+    if "base" in shown and at.loc[at["method"] == run.reference, "base"].notna().any():
+        names[run.reference or ""] = marks[run.reference or ""]
+    handles = [Line2D([], [], **look, label=plain(run.label(m))) for m, look in names.items()]
+    legend_above(figure, handles)
+    note(figure, _remarks(run, at, factor), DOUBLE)
+    settle(figure)
+    return figure
+
+
+def _columns(name: str) -> list[str]:
+    mean = {"share": "share_mean"}.get(name, name)
+    return [mean, f"{name}_low", f"{name}_high"]
+
+
+def _drawn(axes: Axes, at: pd.DataFrame, factor: str, name: str, look: Look) -> list[float]:
+    """A method's line with its band; the values that must be seen."""
+    at = at[at[_columns(name)[0]].notna()]
+    x, (mean, low, high) = at[factor].to_numpy(float), at[_columns(name)].to_numpy(float).T
+    axes.plot(x, mean, **look)
+    axes.fill_between(x, low, high, color=look["color"], alpha=0.18, linewidth=0)
+    silent = at["verdict"].str.startswith(FAILS).to_numpy(bool)
+    if silent.any():
+        axes.plot(x[silent], mean[silent], **hollow(look))
+    return [value for value in np.concatenate([mean, low, high]) if np.isfinite(value)]
+
+
+def _remarks(run: Run, at: pd.DataFrame, factor: str) -> list[str]:
+    remarks = [
+        f"across: {ACROSS[factor]}",
+        "means over settings; bands: 95 % intervals over seeds and examples",
+        f"shaded: {100 * run.margin_share:g} % of the benefit, and the loss's own margin",
+    ]
+    if at["verdict"].str.startswith(FAILS).any():
+        remarks.append("hollow: no verdict, for a reference fails")
+    if len(run.seeds) < ENOUGH_SEEDS:
+        remarks.append("fewer than three seeds: orientation, no verdict")
+    return remarks
