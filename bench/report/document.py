@@ -18,7 +18,7 @@ from bench.files import drawing_to_files, guarded, printable, write_atomic
 from bench.report import page
 from bench.report.answers import lengths, studies
 from bench.report.headings import origin, setting_labels, size_line
-from bench.report.load import Run, load_results
+from bench.report.load import Key, Run, load_results
 from bench.report.notes import notes
 from bench.report.rendering import markdown
 from bench.report.sections import (
@@ -43,14 +43,14 @@ def build(
     of them all; [] where nothing is measured.
 
     `out` defaults to `report` in the first root. `only` names the (task, preset, experiment)s to
-    write and return; the page shows the others as they were. FileNotFoundError and ValueError as
-    `load_results`.
+    write and return, with those that show a study of them; the page shows the others as they were.
+    FileNotFoundError and ValueError as `load_results`.
     """
     results = load_results(*roots)
     if out is None:
         out = roots[0] / "report"
         _refuse_outside(roots[0], [out, *(out / run.folder for run in results.runs)])
-    wanted = [only is None or run.key in only for run in results.runs]
+    wanted = [only is None or bool(_shows(run) & only) for run in results.runs]
     reports = [
         _report(run, out / run.folder, write=write)
         for run, write in zip(results.runs, wanted, strict=True)
@@ -59,6 +59,11 @@ def build(
         command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
         write_atomic(out / "index.html", page.page(results, reports, command))
     return [report for report, write in zip(reports, wanted, strict=True) if write]
+
+
+def _shows(run: Run) -> set[Key]:
+    """The runs of which its report says something."""
+    return {each.key for each in run.family if each is run or studies.home(run) is run}
 
 
 def _report(run: Run, folder: Path, *, write: bool) -> Built:

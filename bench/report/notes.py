@@ -12,6 +12,7 @@ from bench.report.answers.costs import ALL, tuned_alone
 from bench.report.answers.reference import failing, setting_words
 from bench.report.answers.spending import LEVEL, tail
 from bench.report.answers.stats import ENOUGH_SEEDS
+from bench.report.answers.studies import home
 from bench.report.headings import SIGN, examples
 from bench.report.load import Run
 from bench.report.text import one_line
@@ -47,6 +48,8 @@ def warnings(run: Run, examined: pd.DataFrame) -> list[str]:
 
 
 def _design(run: Run) -> Iterator[str]:
+    if (first := home(run)) is not run:
+        yield f"One of a study: what is lost at its other sizes, too, is in {first.folder}."
     for name, constant in run.constant.items():
         yield f"{one_line(name)} = {constant:g} at every setting."
     count, seeds = examples(run), len(run.seeds)

@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from bench.report.answers.compare import overall
-from bench.report.answers.costs import break_evens, tuned_alone
+from bench.report.answers.costs import break_evens, step_words, tuned_alone
 from bench.report.answers.lengths import trained_out
 from bench.report.answers.reference import Yardstick, loss_words, setting_words
 from bench.report.answers.spending import LEVEL
@@ -133,7 +133,7 @@ def _forecast(row: pd.Series) -> str:
 
 def _cost(run: Run, row: pd.Series) -> str:
     """What it costs, and from how many settings on it is cheaper, its tuning not counted and
-    counted."""
+    counted; and what conditioning adds to a step."""
     parts = []
     if row["flops_ratio"] > 0:
         parts.append(f"costs {ratio(row['flops_ratio'])} the grid's compute")
@@ -143,4 +143,7 @@ def _cost(run: Run, row: pd.Series) -> str:
         counted = f" (from {tuned:.0f}, the search for its levers counted)"
         counted = counted if tuned > row["break_even"] else ""
         parts.append(f"is cheaper from {row['break_even']:.0f} settings on{counted}")
-    return f"It {' and '.join(parts)}." if parts else ""
+    costs = f"It {' and '.join(parts)}" if parts else ""
+    step = step_words(run, str(row.name))
+    step = f"a step of its training {step}" if step else ""
+    return f"{'; '.join(filter(None, [costs, step]))}." if parts else ""

@@ -15,7 +15,7 @@ from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
 from bench.report.tables import methods_column, overall_verdict
 from bench.report.text import NOTHING, short
 
-HEADS = {"width": "width", "range": "range", "share": "steps"}
+HEADS = {"width": "width", "range": "range", "share": "length"}
 SLOPE = "per doubling"
 
 
@@ -68,6 +68,14 @@ def study_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     ]
     sheet = sheet_of(frame.to_dict("records"), columns, left=2)
     return sheet._replace(left=1 + len(moving), best=frozenset())
+
+
+def narrowed(sheet: Sheet) -> Sheet:
+    """What a terminal has room for."""
+    less = ("numbers", "loss gap", "parameters", "seeds", "step")
+    kept = [place for place, head in enumerate(sheet.head) if not head.startswith(less)]
+    rows = [[row[place] for place in kept] for row in sheet.rows]
+    return sheet._replace(head=[sheet.head[place] for place in kept], rows=rows)
 
 
 def _slope_rows(slopes: pd.DataFrame) -> pd.DataFrame:

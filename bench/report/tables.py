@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from bench.report.answers.compare import LOST, entries_of, measures_of
+from bench.report.answers.costs import step_ratios
 from bench.report.answers.reference import LOSS, failing, in_percent
 from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.answers.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, ORIENTATION
 from bench.report.headings import SIGN, gap_title, in_its_unit, setting_head, setting_labels
 from bench.report.load import Run
 from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
-from bench.report.text import NOTHING, measure_label, number
+from bench.report.text import NOTHING, measure_label, number, ratio
 
 DECIDED = ("better", "equal", "worse", "undecided", MIXED)
 
@@ -67,7 +68,7 @@ def spread_out(frame: pd.DataFrame, names: list[str], by: str) -> list[Row]:
 def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> Sheet:
     """What is lost and what is saved; `narrow` leaves out what a terminal has no room for."""
     title, digits = gap_title(run)
-    labels, reference = setting_labels(run), _reference(run)
+    labels, reference, steps = setting_labels(run), _reference(run), step_ratios(run)
     shares = ["share_mean", "share_low", "share_high", "share_worst"]
     frame = frame.assign(**{name: 100 * frame[name] for name in shares})
     done = run.measured[~run.measured["status"].isin(LOST)].groupby("method")["seed"].nunique()
@@ -111,6 +112,7 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
         value("seeds to settle", "seeds_needed", 0).unless(needed),
         bd_rate,
         Column("overlap", overlap),
+        Column("a step's FLOPs", lambda row: ratio(steps.get(row["method"]))),
         flops,
         times("time", "seconds_ratio"),
         times("stored", "bytes_ratio"),

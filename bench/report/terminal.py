@@ -13,17 +13,20 @@ from rich.text import Text
 
 from bench.report.answers.compare import LOST
 from bench.report.answers.reference import LOSS
+from bench.report.answers.studies import home
 from bench.report.cost_tables import savings_sheet
 from bench.report.headings import size_line
 from bench.report.sections import TITLES, Built
 from bench.report.sheet import Sheet
+from bench.report.study_tables import narrowed
 from bench.report.tables import main_measures, overall_sheet, summary_sheet
 from bench.report.text import one_line
 
 
 def terminal_tables(built: Sequence[Built]) -> list[Table]:
-    """Per report: what is lost and saved, the reference examined, the measures that matter with the
-    loss gap, and the costs as ratios to the grid's."""
+    """Per report: what is lost and saved, the claims and the study, the reference examined, the
+    measures that matter with the loss gap, and the costs as ratios to the grid's; of the other
+    sizes of a study the first alone."""
     return [table for report in built for table in _tables(report)]
 
 
@@ -31,6 +34,11 @@ def _tables(report: Built) -> Iterator[Table]:
     run = report.run
     title = f"{one_line(run.task)}, {one_line(run.preset)}: {size_line(run)}"
     yield rich_table(overall_sheet(run, report.overall, narrow=True), title, report.sentence)
+    if home(run) is not run:
+        return  # the rest stands in the page: of a study, all at once are too many tables
+    for name in ("claims", "study"):
+        if name in report.sheets:
+            yield rich_table(narrowed(report.sheets[name]), TITLES[name])
     if "reference" in report.sheets:
         yield rich_table(report.sheets["reference"], TITLES["reference"])
     measures = list(dict.fromkeys([*main_measures(run), *({LOSS} & run.measures.keys())]))

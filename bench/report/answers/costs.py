@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from bench.report.answers.stats import Array, Interval, student_half_width
 from bench.report.load import Run
 from bench.report.once import once
-from bench.report.text import one_line
+from bench.report.text import NOTHING, one_line, ratio
 
 ALL = "all, each network once"
 TIMES = ("seconds", "processor_seconds")  # compared on one device only
@@ -139,6 +139,12 @@ def step_ratios(run: Run) -> dict[str, float]:
 
     grid = mean(run.reference)
     return {method: mean(method) / grid if grid > 0 else math.nan for method in run.methods}
+
+
+def step_words(run: Run, method: str) -> str:
+    """`costs 1.73× the fixed network's`; "" where it costs the same or is not known."""
+    text = ratio(step_ratios(run).get(method))
+    return "" if text in (NOTHING, ratio(1.0)) else f"costs {text} the fixed network's"
 
 
 def tuning(entries: pd.DataFrame) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from bench.report.answers.costs import break_evens, costs_by_seed
+from bench.report.answers.costs import break_evens, costs_by_seed, step_words
 from bench.report.answers.lengths import needed
 from bench.report.answers.reference import LOSS, failing, margin_of
 from bench.report.answers.stats import ENOUGH_SEEDS
@@ -94,6 +94,10 @@ def _headline_notes(run: Run, overall: pd.DataFrame, shown: pd.DataFrame) -> lis
     ]
     if len(run.seeds) < ENOUGH_SEEDS:
         remarks.append("fewer than three seeds: orientation, no verdict")
+    steps = {method: step_words(run, method) for method in featured(run)}
+    remarks += [
+        f"a step of {run.label(method)} {words}" for method, words in steps.items() if words
+    ]
     missing = [run.label(m) for m in overall["method"] if m not in set(shown["method"])]
     if missing:
         remarks.append(f"not shown, for want of a share or a cost: {', '.join(missing)}")
