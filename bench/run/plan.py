@@ -209,14 +209,7 @@ def experiment(
             if not reason:
                 named[label] = variant
     count = chosen.settings if settings is None else settings
-    if design is None:
-        compared = sized_task.settings(count)
-    elif design == "grid":
-        compared = sized_task.space.grid(count)
-    elif design == "one-at-a-time":
-        compared = sized_task.space.one_at_a_time()
-    else:
-        compared = sized_task.space.random(count, seed=0)
+    compared = _laid_out(sized_task, design, count)
     if lengths is None:
         lengths = chosen.lengths if split == "test" else ()
     return Experiment(
@@ -229,6 +222,15 @@ def experiment(
         lengths=tuple(lengths),
         study=study,
     )
+
+
+def _laid_out(task: Task, design: str | None, count: int) -> tuple[Setting, ...]:
+    """See `experiment`."""
+    if design is None:
+        return task.settings(count)
+    if design == "grid":
+        return task.space.grid(count)
+    return task.space.one_at_a_time() if design == "one-at-a-time" else task.space.random(count, 0)
 
 
 def _warn_of_few_pictures(chosen: Preset, task: Task, size: str, split: str) -> None:

@@ -126,7 +126,7 @@ def _answer(parts: list[Part] | str) -> dict[str, Any]:
 
 def beyond(interval: stats.Interval, limit: float, words: str, *, above: bool) -> Part:
     """Whether what the interval is of lies above the limit, or below it."""
-    if not math.isfinite(interval.low) or math.isnan(limit):
+    if not math.isfinite(interval.low):
         why = "needs three seeds" if interval.seeds < stats.ENOUGH_SEEDS else interval.method
         return Part(words, None, why=why)
     ends = {name: getattr(interval, name) - limit for name in ("estimate", "low", "high")}
@@ -183,6 +183,8 @@ def _cheaper(run: Run, method: str) -> list[Part]:
     """With lengths: the compute at which the grid's curve comes down to the method's loss, over the
     method's, is above one. Without: no loss by the verdict, and fewer FLOPs."""
     saved = same_loss_ratio(run, method)
+    if saved is not None and math.isnan(saved.estimate):
+        return [Part("", None, why="the grid's lengths do not reach its loss in every seed")]
     if saved is not None:
         low, middle, high = (2**end for end in (saved.low, saved.estimate, saved.high))
         words = f"for its loss the grid takes {ratio(middle)} its compute"
@@ -226,6 +228,8 @@ def _covers(run: Run, method: str) -> Part:
     for _, records in run.records.groupby("seed"):
         at = reached(run, records)
         values.append(knob(run, at[method], at[run.reference or ""])["coverage"])
+    if not any(map(math.isfinite, values)):
+        return Part("", None, why="the grid has no range")
     found = studies.student(np.array([value for value in values if math.isfinite(value)]))
     bounds = (100 * found.low, 100 * found.high)
     words, _, ends = estimate(100 * found.estimate, bounds, 0).partition(" ")
@@ -237,18 +241,20 @@ def _between(run: Run, method: str) -> Part:
     """At settings between the compared ones the loss exceeds what its neighbours promise by less
     than the loss's own margin: delete-a-group jackknife over the examples, for one seed has them.
     """
-    value, examples = held_out(run, method), sorted(run.swept_records["example"].unique())
+    names = ("records", "swept_records")
+    frames = {name: getattr(run, name) for name in names}
+    frames = {name: rows[rows["method"] == method] for name, rows in frames.items()}
+    value, margin = held_out(run, method), margin_of(run.measures[LOSS])
     if math.isnan(value):
         return Part("", None, why="nothing was measured between the grid's points")
+    if math.isnan(margin):
+        return Part("", None, why="the loss has no margin of its own")
+    examples = sorted(frames["swept_records"]["example"].unique())
     count = min(GROUPS, len(examples))
     left = []
     for group in range(count if count > 1 else 0):
         kept = [example for place, example in enumerate(examples) if place % count != group]
-        parts = {
-            name: frame[frame["example"].isin(kept)]
-            for name in ("records", "swept_records")
-            for frame in [getattr(run, name)]
-        }
+        parts = {name: rows[rows["example"].isin(kept)] for name, rows in frames.items()}
         left.append(held_out(dataclasses.replace(run, **parts), method))
     square = (count - 1) * float(np.var(left)) if left else math.nan
     half = stats.student_half_width([(square, count - 1)]) if left else math.nan
@@ -257,7 +263,7 @@ def _between(run: Run, method: str) -> Part:
         seeds=stats.ENOUGH_SEEDS, of_examples=np.nan_to_num(square),
     )  # fmt: skip
     words = f"between, {loss_words(run, value, (found.low, found.high))} over the neighbours'"
-    part = beyond(found, margin_of(run.measures[LOSS]), words, above=False)
+    part = beyond(found, margin, words, above=False)
     return part._replace(seeds=math.nan, why=part.why or "examples, not seeds, would decide")
 
 

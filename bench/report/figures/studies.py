@@ -41,7 +41,7 @@ ACROSS = {
 GRIDS = {
     "width": ("same-width", "1×"),
     "range": ("same-range", "plain"),
-    "share": ("equally long", "full"),
+    "share": ("same-length", "full"),
 }
 LINES = 5  # methods under test
 
