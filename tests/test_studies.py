@@ -100,6 +100,11 @@ def test_what_cannot_be_studied_is_said_before_any_training(words: list[str], wh
         asked(*words)
 
 
+def test_a_study_wants_the_reference_at_every_size() -> None:
+    with pytest.raises(ValueError, match="add fixed_grid to --methods"):
+        experiment(BLEND, "smoke", ["yoto"], width=2)
+
+
 def test_sizes_keep_the_fields_that_were_changed() -> None:
     assert labelled("quick[a=1]", 2, 16) == "quick[a=1, 2x width, range 16]"
     assert combinations([1, 2, 1], None) == [(1, None), (2, None)]

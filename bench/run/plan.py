@@ -8,6 +8,7 @@ import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import structs
 
@@ -198,16 +199,12 @@ def experiment(
         size = labelled(size, width, span)
     refuse_names(sized_task, preset_name, {})
     _warn_of_few_pictures(chosen, sized_task, size, split)
-    named: dict[str, Method] = {}
-    for text in methods or DEFAULT_METHODS:
-        for label, variant in variants(text, chosen.methods).items():
-            reason = variant.refuses(sized_task)
-            if reason and methods and text != "all":
-                raise ValueError(f"{label} does not apply to {sized_task.name}: {reason}")
-            if named.get(label, variant) != variant:  # a copied file keeps the name of the first
-                raise ValueError(f"two methods are called {label!r}: give one another `name`")
-            if not reason:
-                named[label] = variant
+    named = _named(methods, chosen.methods, sized_task)
+    if study and not any(each.role == "reference" for each in named.values()):
+        raise ValueError(
+            f"{sized_task.name}: a study compares every size with its reference, one network per "
+            "setting: add fixed_grid to --methods"
+        )
     count = chosen.settings if settings is None else settings
     compared = _laid_out(sized_task, design, count)
     if lengths is None:
@@ -222,6 +219,23 @@ def experiment(
         lengths=tuple(lengths),
         study=study,
     )
+
+
+def _named(
+    methods: Sequence[str] | None, presets: dict[str, dict[str, Any]], task: Task
+) -> dict[str, Method]:
+    """See `experiment`."""
+    named: dict[str, Method] = {}
+    for text in methods or DEFAULT_METHODS:
+        for label, variant in variants(text, presets).items():
+            reason = variant.refuses(task)
+            if reason and methods and text != "all":
+                raise ValueError(f"{label} does not apply to {task.name}: {reason}")
+            if named.get(label, variant) != variant:  # a copied file keeps the name of the first
+                raise ValueError(f"two methods are called {label!r}: give one another `name`")
+            if not reason:
+                named[label] = variant
+    return named
 
 
 def _laid_out(task: Task, design: str | None, count: int) -> tuple[Setting, ...]:

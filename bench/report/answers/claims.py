@@ -147,7 +147,7 @@ def _quality(run: Run, method: str, where: str, row: dict[str, Any] | None = Non
     if verdict in (*NO_LOSS, *LOSS_LEFT):
         doubt = stats.TAIL if verdict == MIXED else row["doubt"]  # after a correction of its own
         return Part(words, verdict in NO_LOSS, doubt)
-    why = "needs three seeds" if verdict.endswith("orientation") else verdict
+    why = "needs three seeds" if verdict.endswith("orientation") else verdict or "not measured"
     return Part(words, None, seeds=row["seeds_needed"], why=why if verdict != "undecided" else "")
 
 
@@ -277,6 +277,8 @@ def _several(run: Run, method: str) -> list[Part] | str:
     if not mixed:
         return "needs --design random or grid"
     settings = [setting for setting in mixed if setting in yard.beneficial]
+    if not settings:
+        return [Part("", None, why="no benefit to lose at such settings")]
     share = yard.share(method, settings)
     verdict = stats.verdict(share, run.margin_share, "lower")
     row: dict[str, Any] = {
