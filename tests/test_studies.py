@@ -3,6 +3,7 @@ losses are known."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from ideal import benefit, edit, losing, shortened, told, write_ideal
 from scipy import stats as scipy_stats
-from synthetic import Noise, shown, undrawn, write_style
+from synthetic import Noise, shown, style_of, undrawn, write_results
+from test_figures import assert_legible
 
 from bench.cli import parsed
 from bench.commands import _experiments
@@ -322,11 +324,32 @@ def test_with_lengths_the_cost_is_that_of_the_same_loss(tmp_path: Path) -> None:
     assert (row["gap"], row["base"]) == (pytest.approx(0.0), pytest.approx(10.0))
 
 
-def test_several_coefficients_are_asked_at_settings_that_move_two(tmp_path: Path) -> None:
-    write_style(tmp_path, seeds=THREE)
+@pytest.mark.parametrize(
+    ("alone", "together", "answer"),
+    [(0.0, 0.0, "supported"), (0.0, 0.5, "refuted"), (0.5, 0.0, "supported")],
+)
+def test_several_coefficients_are_asked_at_settings_that_move_two(
+    tmp_path: Path, alone: float, together: float, answer: str
+) -> None:
+    """Two codecs side by side, so that the best answer to either coefficient is that to it alone;
+    `alone` and `together` are lost of the benefit where one or both are off the middle."""
+
+    def values(method: str, setting: Any, hard: float, noise: Noise) -> dict[str, float]:
+        distortions = {name: 1 / c for name, c in zip(("one", "two"), setting, strict=True)}
+        gained = sum(c / 10 + math.log(10) - 1 - math.log(c) for c in setting)
+        off = together if 10.0 not in setting else alone
+        lost = off * gained if method == "yoto" else 0.0
+        return distortions | {"loss": 2 + sum(map(math.log, setting)) + 6 + lost}
+
+    write_results(
+        tmp_path, values=values, seeds=THREE, context=False, fronts=(), methods=tuple(NAMES),
+        axes=[{"name": name, "low": 1.0, "high": 100.0, "symbol": name} for name in ("one", "two")],
+        settings=tuple(itertools.product((1.0, 10.0, 100.0), repeat=2)),
+        measures={name: style_of(name) for name in ("loss", "one", "two")},
+    )  # fmt: skip
     row = claims.claims(home_of(tmp_path)).set_index("claim").loc["several"]
-    assert row["answer"] in ("supported", "refuted", "undecided")
-    assert "mixed settings" in row["numbers"]
+    assert row["answer"] == answer
+    assert row["numbers"].startswith("over 4 mixed settings")
 
 
 def test_what_conditioning_costs_is_said(tmp_path: Path) -> None:
@@ -406,6 +429,7 @@ def test_the_figure_shows_what_the_table_has(tmp_path: Path) -> None:
     assert list(factors(run, overall(run))) == [("width",)]
     figure = gap_study(run, frame, "width")
     assert figure is not None
+    assert_legible([figure])
     lost, own, base = figure.axes
     assert "same-width" in lost.get_title(loc="left")
     assert "1× grid" in base.get_title(loc="left")
