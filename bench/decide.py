@@ -155,11 +155,12 @@ class Deciding(runner.Run):
         """Train, measure and look until all is decided, or cannot be any more, which is printed;
         False where a stop was asked for."""
         try:
-            return self._complete(stop)
+            with self.keeping():
+                return self._until_decided(stop)
         finally:
             self.save_config()  # of the seeds that were reached
 
-    def _complete(self, stop: Stop) -> bool:
+    def _until_decided(self, stop: Stop) -> bool:
         while True:
             begun, failed = time.monotonic(), len(self.failures)
             if not super().complete(lambda: stop() or time.monotonic() > self.end):

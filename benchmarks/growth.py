@@ -110,7 +110,7 @@ def chained(jobs: list[Any], length: int) -> list[Any]:
 def dispatch(root: Path, count: int, on: str = "here", length: int = 1) -> Callable[[], object]:
     from rich.console import Console
 
-    from bench.run import schedule
+    from bench.run import processes, schedule
     from bench.run.board import Board
 
     jobs = chained(grid(root, count).train_jobs(), min(length, count))
@@ -127,7 +127,7 @@ def dispatch(root: Path, count: int, on: str = "here", length: int = 1) -> Calla
             if on == "here":
                 schedule.here(jobs, idle, emit, lambda: False)
             else:
-                schedule.pool(jobs, idle, emit, lambda: False, workers=2)
+                processes.pool(jobs, idle, emit, lambda: False, workers=2)
         return begun[0] - start  # the workers' imports
 
     return run

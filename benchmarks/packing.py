@@ -25,7 +25,7 @@ import torch
 
 from bench.cost import device_name
 from bench.registry import method
-from bench.run import schedule
+from bench.run import processes, schedule
 from bench.run.plan import Experiment
 from bench.run.runner import Run, choose_device
 from bench.run.schema import Ended, Event, Job, Note
@@ -83,7 +83,7 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
         jobs = run.train_jobs()[:count]
         begin = time.perf_counter()
         work = functools.partial(together, count)
-        schedule.pool(jobs, work, note, lambda: False, count)
+        processes.pool(jobs, work, note, lambda: False, count)
     starts.append(min(seen["ready"]) - begin)
     return (max(seen["finished"]) - min(seen["ready"])) / count
 

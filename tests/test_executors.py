@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.run import schedule
+from bench.run import processes, schedule
 from bench.run.lease import Busy
 from bench.run.schema import Ended, Event, Job, Started, Step, Waiting
 from bench.train import Interrupted
@@ -57,7 +57,7 @@ def work(job: Stand, emit: schedule.Emit, should_stop: Callable[[], bool]) -> No
 def pooled(does: list[str], stop: Any = lambda events: False, **how: Any) -> list[Event]:
     events: list[Event] = []
     how = {"workers": 2, **how}
-    schedule.pool(jobs_of(does), work, events.append, lambda: stop(events), **how)
+    processes.pool(jobs_of(does), work, events.append, lambda: stop(events), **how)
     return events
 
 
@@ -85,7 +85,7 @@ def test_a_worker_killed_between_two_jobs_is_replaced() -> None:
             os.kill(events[1].step, signal.SIGKILL)
             time.sleep(0.5)
 
-    schedule.pool(jobs_of(["work", "work"]), work, emit, lambda: False, workers=1)
+    processes.pool(jobs_of(["work", "work"]), work, emit, lambda: False, workers=1)
     assert set(ends(events, "finished")) == {"0 work", "1 work"}
 
 
@@ -120,9 +120,9 @@ class Hanging:
 
 
 def test_a_process_that_hangs_before_it_begins_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "STARTING", 0.5)
+    monkeypatch.setattr(processes, "STARTING", 0.5)
     events: list[Any] = []
-    schedule.pool(jobs_of(["work"]), Hanging(), events.append, lambda: False, workers=1, limit=0.5)
+    processes.pool(jobs_of(["work"]), Hanging(), events.append, lambda: False, workers=1, limit=0.5)
     (failed,) = events
     assert "timeout" in failed.reason
 

@@ -35,7 +35,7 @@ ROOMS = {
     "run": (
         "bench.run",
         "layout older study timing records schema looks capacity board plan store lease cluster "
-        "folders schedule work nodes runner",
+        "folders schedule work processes nodes runner",
     ),
     "report: results": ("bench.report", "pictures run load once text"),
     "report: answers": (

@@ -6,9 +6,10 @@ file is done again. `perform` is one job, wherever it runs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from bench.files import append_line, brief, printable_lines, write_atomic
 from bench.identity import content_id, plain
 from bench.method import Cell
 from bench.plugins import contract
-from bench.run import capacity, cluster, layout, nodes, schedule, schema
+from bench.run import capacity, cluster, layout, nodes, processes, schedule, schema
 from bench.run.board import Board
 from bench.run.plan import Experiment, Measurement, cell_label
 from bench.run.store import Store, cell_config
@@ -48,6 +49,7 @@ class Run:
         self.experiments = list(experiments)
         self.device, self.on, self.per_device, self.limit = device, on, per_device, limit
         self.failures: list[str] = []
+        self._kept: processes.Kept | None = None
 
     def missing_cells(self) -> list[tuple[Experiment, Cell]]:
         planned = {cell.id: (each, cell) for each in self.experiments for cell in each.cells}
@@ -197,8 +199,24 @@ class Run:
 
     # Running
 
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """While it lasts, the processes of a pool are kept from one `execute` to the next."""
+        if self._kept is not None:  # by whoever called
+            yield
+            return
+        with processes.Kept() as self._kept:
+            try:
+                yield
+            finally:
+                self._kept = None
+
     def complete(self, stop: schedule.Stop) -> bool:
         """Train and measure what is missing; False where a stop was asked for."""
+        with self.keeping():
+            return self._complete(stop)
+
+    def _complete(self, stop: schedule.Stop) -> bool:
         jobs: Sequence[schema.Job] = self.train_jobs()
         if jobs:
             self.execute(jobs, "training", stop)
@@ -265,7 +283,7 @@ class Run:
         if self.on == "ray":
             nodes.run(jobs, perform, emit, stop, share, self.limit)
         else:
-            schedule.pool(jobs, perform, emit, stop, count, self.limit)
+            processes.pool(jobs, perform, emit, stop, count, self.limit, self._kept)
 
     def _note_failure(self, failed: schema.Ended, job: schema.Job) -> None:
         """Keep the trace, let `status` count it, and the report show it."""

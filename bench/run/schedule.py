@@ -1,5 +1,5 @@
-"""Where jobs run: one loop for all, and two of the places: here, one after another, or in a pool of
-spawned processes. `bench/run/nodes.py` has the third, a Ray cluster.
+"""Where jobs run: one loop for all, and the first of the places: here, one after another.
+`bench/run/processes.py` has a pool of spawned processes, `bench/run/nodes.py` a Ray cluster.
 
 A job is a record of `bench/run/schema.py`; `work(job, emit, should_stop)` does it and is importable
 by name. One that fails, or whose process dies, is told by an event and the others go on. A job with
@@ -13,7 +13,6 @@ import contextlib
 import heapq
 import itertools
 import math
-import multiprocessing
 import signal
 import sys
 import time
@@ -21,10 +20,8 @@ import traceback
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import connection
 from typing import Any, Self
 
-from bench.run.capacity import cores
 from bench.run.lease import Busy
 from bench.run.schema import Ended, Event, Job, Started, Waiting
 
@@ -277,116 +274,3 @@ def here(
 ) -> None:
     """Run the jobs in this process, in order, those that are busy elsewhere at the end."""
     Driver(jobs, Here(work, limit), emit, should_stop).run()
-
-
-# A pool -------------------------------------------------------------------------------------------
-
-
-class _Worker:
-    """A spawned process with a pipe of its own: no lock is shared that a killed one could hold."""
-
-    def __init__(self, context: Any, *arguments: Any) -> None:
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        # Ctrl-C reaches every process of the terminal, and SIGTERM of a batch job every process of
-        # it; workers inherit that the parent decides.
-        before = {}
-        with contextlib.suppress(ValueError):  # not in the main thread
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                before[sign] = signal.signal(sign, signal.SIG_IGN)
-        try:
-            self.process.start()
-        finally:
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
-        theirs.close()
-        self.job: Job | None = None
-
-    def receive(self) -> Event:
-        assert self.job is not None
-        try:
-            return self.pipe.recv()  # type: ignore[no-any-return]
-        except (EOFError, OSError):  # it is gone, and so is its end of the pipe
-            self.process.join()
-            reason = f"its process died (exit code {self.process.exitcode})"
-            return Ended(job=self.job.id, how="lost", reason=reason)
-
-
-class Pool(Executor):
-    """Spawned processes, each with its share of the CPU's threads."""
-
-    def __init__(self, work: Work, workers: int) -> None:
-        self.starting = STARTING
-        self.workers, self.crew = workers, dict[Any, _Worker]()  # by its pipe
-        self.context = multiprocessing.get_context("spawn")
-        self.stop = self.context.RawValue("b", 0)
-        self.arguments = work, self.stop, max(1, cores() // max(1, workers))
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.ask_to_stop()
-        for worker in self.crew.values():
-            if kind is KeyboardInterrupt:  # asked twice: at once, without saving
-                worker.process.kill()
-            with contextlib.suppress(OSError):
-                worker.pipe.send(None)
-        until = time.monotonic() + GRACE
-        for worker in self.crew.values():
-            worker.process.join(timeout=max(0.0, until - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-
-    def places(self) -> int:
-        return self.workers
-
-    def ask_to_stop(self) -> None:
-        self.stop.value = 1
-
-    def start(self, job: Job) -> None:
-        for pipe, worker in list(self.crew.items()):
-            if worker.job is None and not worker.process.is_alive():  # killed between two jobs
-                del self.crew[pipe]
-        idle = next((worker for worker in self.crew.values() if worker.job is None), None)
-        worker = idle or _Worker(self.context, *self.arguments)
-        self.crew[worker.pipe] = worker
-        worker.job = job
-        worker.pipe.send(job)
-
-    def wait(self, tell: Emit, should_stop: Stop) -> None:
-        at_work = [pipe for pipe, worker in self.crew.items() if worker.job]
-        for pipe in connection.wait(at_work, timeout=POLL):
-            worker = self.crew[pipe]
-            event = worker.receive()
-            if isinstance(event, Ended):
-                worker.job = None
-                if event.how == "lost":
-                    del self.crew[pipe]
-            tell(event)
-
-    def kill(self, job: Job) -> None:
-        worker = next(worker for worker in self.crew.values() if worker.job is job)
-        worker.process.kill()
-        worker.process.join()
-        del self.crew[worker.pipe]
-
-
-def pool(
-    jobs: Sequence[Job],
-    work: Work,
-    emit: Emit,
-    should_stop: Stop,
-    workers: int,
-    limit: float = math.inf,
-) -> None:
-    """Run the jobs in `workers` spawned processes, the limit counted from `STARTING` seconds after
-    a process was given a job at the latest."""
-    Driver(jobs, Pool(work, min(workers, len(jobs))), emit, should_stop).run(limit)
-
-
-def _serve(pipe: Any, work: Work, stop: Any, threads: int) -> None:
-    """A pool process: do the jobs that come in until None comes, or until the parent is gone."""
-    import torch
-
-    torch.set_num_threads(threads)
-    with contextlib.suppress(EOFError, OSError):
-        while (job := pipe.recv()) is not None:
-            pipe.send(attempt(work, job, pipe.send, lambda: bool(stop.value)))
