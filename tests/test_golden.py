@@ -52,8 +52,9 @@ def test_the_smallest_training_gives_the_golden_numbers(
 ) -> None:
     fetched(task_name)
     monkeypatch.setattr(nn.init, "trunc_normal_", cut_normal)
-    task = preset(task_class(task_name), "smoke").task
-    trained = method(method_name)
+    smoke = preset(task_class(task_name), "smoke")
+    task = smoke.task
+    trained = method(method_name, **smoke.methods.get(method_name, {}))
     cell = trained.plan(task, task.settings(2), 0)[0]
     draw = functools.partial(trained.draw, cell)
     ledger = fit(cell.task, build(cell), draw, cell.seed, torch.device("cpu"), tmp_path)
