@@ -280,9 +280,11 @@ def test_a_method_that_does_not_apply_is_an_error_only_where_it_was_named() -> N
     assert "gain_units" not in every.methods
     assert "hypernetwork" in every.methods
     by_task = {
-        "compression": {"gates", "hypernetwork", "instance_norm"},
-        "style": {"gates", "concatenation", "gain_units", "step_scaling", "vbr"},
-        "beta_vae_scenes": {"instance_norm", "gain_units", "step_scaling", "vbr"},
+        "compression": {"gates", "hypernetwork", "instance_norm", "several_outputs"},
+        "style": {"gates", "concatenation", "gain_units", "several_outputs", "step_scaling", "vbr"},
+        "beta_vae_scenes": {
+            *("instance_norm", "gain_units", "several_outputs", "step_scaling", "vbr")
+        },
     }
     for task, missing in by_task.items():
         quick = preset(task_class(task), "quick").task

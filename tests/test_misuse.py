@@ -31,7 +31,7 @@ def picture(folder: Path, name: str) -> Path:
     [
         (["rum"], "did you mean run"),
         (["toy"], "run_bench.py run toy"),
-        (["run", "compresion"], "did you mean compression?"),
+        (["run", "compresion"], "did you mean compression"),
         ([*TOY, "--methods", "yotto"], "did you mean yoto"),
         (["run", "toy", "--preset", "quik"], "did you mean quick?"),
         (["run", "./nothing.py"], "there is no file"),
