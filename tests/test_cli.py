@@ -112,7 +112,7 @@ def test_dry_lists_cells_and_cell_trains_one(done: Path, tmp_path: Path, capsys)
     assert main(words) == 0
     assert main([*TOY, "--dry", "--out", out]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len([line for line in said if " cell " in line]) == 7
+    assert len([line for line in said if " cell " in line]) == 8
     trained = weights(tmp_path / "results")
     assert same(trained, {cell: weights(done)[cell] for cell in trained})
 

@@ -1,6 +1,6 @@
 """β-VAE on handwritten digits: real data, small enough that two cores train it out.
 
-    python run_bench.py run digits                          a minute on two CPU cores
+    python run_bench.py run digits                          a minute or two on two CPU cores
     python run_bench.py run "digits[hidden=4]"              a small network; 4 to 256 make sense
 
 The 1797 digits of 8 x 8 pixels that come with scikit-learn (Alpaydin & Kaynak's, 13 writers), drawn
@@ -62,7 +62,9 @@ class Digits(Task):
         smoke, long = quick.trained_with(steps=20, batch=8), quick.lasting(2)
         return {
             "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="a second, for tests"),
-            "quick": Preset(task=quick, settings=5, seeds=(0,), line="a minute on two CPU cores"),
+            "quick": Preset(
+                task=quick, settings=5, seeds=(0,), line="a minute or two on two CPU cores"
+            ),
             "trained": Preset(task=long, settings=5, seeds=TEN, line="an hour: evidence"),
         }
 

@@ -1,6 +1,6 @@
 """Fair classification: cross-entropy against demographic parity, on the Adult table.
 
-    python run_bench.py run fairness                    a minute on two CPU cores
+    python run_bench.py run fairness                    a minute or two on two CPU cores
 
 Does a person earn over $50,000? The network is not told the sex, but what it is told gives that
 away. Demographic parity asks for the same mean score in both groups; the loss is
@@ -80,7 +80,7 @@ class Fairness(Task):
 
         return {
             "smoke": size(smoke, 2, 1, "a second, for tests"),
-            "quick": size(quick, 5, 3, "a minute on two CPU cores"),
+            "quick": size(quick, 5, 3, "a minute or two on two CPU cores"),
             "trained": size(quick, 5, 5, "quick with five seeds: two minutes on two CPU cores"),
         }
 

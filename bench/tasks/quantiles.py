@@ -1,6 +1,6 @@
 """Conditional quantile regression: forecasters train one network per quantile.
 
-    python run_bench.py run quantiles --on pool --per-device 2        a minute on two cores
+    python run_bench.py run quantiles --on pool --per-device 2        a minute or two on two cores
     python run_bench.py run quantiles --train-data sales.csv --target price
 
 The pinball loss (Koenker & Bassett, "Regression Quantiles", Econometrica 1978) as two terms:
@@ -72,9 +72,14 @@ class Quantiles(Task):
         ten = tuple(range(10))
         return {
             "smoke": Preset(task=smoke, settings=3, seeds=(0,), line="a second"),
-            "quick": Preset(task=quick, settings=5, seeds=(0, 1, 2), line="a minute on two cores"),
+            "quick": Preset(
+                task=quick, settings=5, seeds=(0, 1, 2), line="a minute or two on two CPU cores"
+            ),
             "trained": Preset(
-                task=trained, settings=7, seeds=ten, line="a quarter of an hour on two cores"
+                task=trained,
+                settings=7,
+                seeds=ten,
+                line="evidence: a quarter of an hour or more on two CPU cores",
             ),
         }
 

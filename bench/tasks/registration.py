@@ -1,6 +1,6 @@
 """Deformable image registration: similarity of the pictures against smoothness of the deformation.
 
-    python run_bench.py run registration                        a minute on two CPU cores
+    python run_bench.py run registration                        a minute or two on two CPU cores
     python run_bench.py run registration --preset trained --train-data DIR --test-data DIR
 
 A network sees two grey pictures, `fixed` and `moving`, and answers with the displacement that makes
@@ -89,7 +89,7 @@ class Registration(OnPhotographs):
         wants = ("train_data", "test_data")
         return {
             "smoke": size(smoke, 2, 1, "a second, for tests"),
-            "quick": size(quick, 5, 1, "a minute on two CPU cores"),
+            "quick": size(quick, 5, 1, "a minute or two on two CPU cores"),
             "trained": size(trained, 5, 5, "64 x 64: hours on two CPU cores", wants=wants),
         }
 

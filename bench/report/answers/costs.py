@@ -106,6 +106,7 @@ def costs_by_seed(run: Run, entries: pd.DataFrame, *, answering: bool = True) ->
     return pd.DataFrame.from_dict(seeds, orient="index", columns=list(COSTS))
 
 
+@once
 def _timed(run: Run) -> pd.DataFrame:
     """The cells by id, their times empty where they say nothing of the work: seconds where others
     used the device meanwhile, the processor's where a GPU did it."""
