@@ -65,7 +65,9 @@ class Digits(Task):
             "quick": Preset(
                 task=quick, settings=5, seeds=(0,), line="a minute or two on two CPU cores"
             ),
-            "trained": Preset(task=long, settings=5, seeds=TEN, line="an hour: evidence"),
+            "trained": Preset(
+                task=long, settings=5, seeds=TEN, line="evidence: an hour on two CPU cores"
+            ),
         }
 
     @property

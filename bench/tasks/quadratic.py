@@ -68,8 +68,8 @@ class Quadratic(Task):
         return {
             "smoke": size(quick.trained_with(steps=300), 3, 1, "a second, for tests"),
             "quick": size(quick, 5, 3, "a minute on two CPU cores; trained out"),
-            "trained": size(trained, 5, 10, "evidence, everybody equal: minutes on two CPU cores"),
-            "narrow": size(narrow, 5, 10, "evidence, conditioning must fail: minutes likewise"),
+            "trained": size(trained, 5, 10, "evidence: minutes on two CPU cores"),
+            "narrow": size(narrow, 5, 10, "evidence: as few units as dimensions; minutes"),
         }
 
     @property
