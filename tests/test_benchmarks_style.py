@@ -160,7 +160,7 @@ def test_a_failing_network_ends_packing_with_its_reason(monkeypatch: pytest.Monk
     def fails(jobs, work, emit, should_stop, workers):  # type: ignore[no-untyped-def]
         emit(Ended(job=jobs[0].id, how="failed", reason="no memory", trace="there"))
 
-    monkeypatch.setattr(packing.schedule, "pool", fails)
+    monkeypatch.setattr(packing.processes, "pool", fails)
     with pytest.raises(SystemExit, match="no memory"):
         packing.main(["compression", "--preset", "smoke", "--packed", "1", "--steps", "1"])
 

@@ -89,6 +89,20 @@ def test_a_worker_killed_between_two_jobs_is_replaced() -> None:
     assert set(ends(events, "finished")) == {"0 work", "1 work"}
 
 
+def test_processes_are_kept_while_asked_for_and_no_longer() -> None:
+    def pids(events: list[Event]) -> set[int]:
+        return {event.step for event in events if isinstance(event, Step)}
+
+    with processes.Kept() as kept:
+        first = pids(pooled(["work"], workers=1, kept=kept))
+        assert pids(pooled(["work", "fail"], workers=1, kept=kept)) == first
+        assert pids(pooled(["die", "work"], workers=1, kept=kept)) > first
+        others = pids(pooled(["work", "work", "work"], workers=2, kept=kept))
+        assert not others & first  # of another size: those before are ended
+        assert {child.pid for child in multiprocessing.active_children()} == others
+    assert not multiprocessing.active_children()
+
+
 def test_a_stop_lets_jobs_save_and_starts_no_more() -> None:
     events = pooled(
         ["wait", "wait", "work"], lambda events: sum(isinstance(e, Step) for e in events) >= 2

@@ -137,12 +137,12 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str], set[boo
     """What a pool is asked for; the jobs are done here."""
     asked = []
 
-    def pool(jobs: Any, work: Any, emit: Any, stop: Any, workers: int, limit: float) -> None:
+    def pool(jobs: Any, work: Any, emit: Any, stop: Any, workers: int, *how: Any) -> None:
         shared = {getattr(job, "shared", None) for job in jobs}
         asked.append((workers, [job.id for job in jobs], shared))
-        schedule.here(jobs, work, emit, stop, limit)
+        schedule.here(jobs, work, emit, stop, how[0])
 
-    monkeypatch.setattr(runner.schedule, "pool", pool)
+    monkeypatch.setattr(runner.processes, "pool", pool)
     monkeypatch.setattr(capacity, "room", lambda kind: Room(free=100 * GIB, cores=5))
     return asked
 
