@@ -72,7 +72,10 @@ def gap_study(run: Run, study: pd.DataFrame, factor: str) -> Figure | None:
     }
     shares = _columns("share")
     at = at.assign(**{name: 100 * at[name].astype(float) for name in shares})
-    shown = {name: what for name, what in panels.items() if at[_columns(name)[0]].notna().any()}
+    known = {name: at.loc[at[_columns(name)[0]].notna(), factor].nunique() for name in panels}
+    if known["base"] < 2:  # with other settings there is nothing to compare
+        known["base"] = 0
+    shown = {name: what for name, what in panels.items() if known[name]}
     figure = Figure(figsize=(DOUBLE, 2.3), layout="constrained")
     marks = looks(run)
     spread = at[factor].max() / at[factor].min()
