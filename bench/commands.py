@@ -34,13 +34,16 @@ REPLAYED = (
 def run(options: Namespace) -> int:
     import torch
 
-    from bench import decide
     from bench.run import folders, runner
     from bench.run.plan import experiment_from
     from bench.run.schedule import stopping
     from bench.run.schema import CellConfig
 
-    root, asked = folders.usable(Path(options.out)), decide.asked(options)
+    root, asked = folders.usable(Path(options.out)), None
+    if options.decide or _changed(options, "most", "budget"):  # it needs the report's answers
+        from bench import decide
+
+        asked = decide.asked(options)
     per_device = _per_device(options.per_device, options.on)
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")

@@ -214,9 +214,14 @@ class Task(ABC):
         raise ValueError(f"the task {self.name!r} does not say how to widen its model")
 
     def ranged(self, factor: float) -> Self:
-        """The same task with every coefficient in a range whose high end is `factor` times its low
-        end, about the same geometric middle, or a ValueError."""
-        raise ValueError(f"the task {self.name!r} does not say how to change its range")
+        """The same task with coefficients in a range whose high end is `factor` times its low end,
+        about the same geometric middle, or a ValueError. By default for tasks that have the ends of
+        their first axis in fields `low` and `high`."""
+        if not {"low", "high"} <= self.fields().keys():
+            raise ValueError(f"the task {self.name!r} does not say how to change its range")
+        low, high = self.space.axes[0].ranged(factor)
+        changed: dict[str, Any] = {"low": low, "high": high}
+        return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
     @abstractmethod
     def data(self, split: str) -> Data:

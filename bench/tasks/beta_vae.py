@@ -122,11 +122,6 @@ class BetaVae(Task):
             raise ValueError(f"{self.name}: width is a whole number of times, not {factor:g}")
         return replace(self, width=round(factor) * self.width)
 
-    def ranged(self, factor: float) -> Self:
-        """Of β; the other coefficient hardly moves, as ever."""
-        middle = math.sqrt(self.low * self.high)
-        return replace(self, low=middle / math.sqrt(factor), high=middle * math.sqrt(factor))
-
     def losses(
         self, model: nn.Module, batch: Tensor, noise: Tensor | None = None
     ) -> dict[str, Tensor]:

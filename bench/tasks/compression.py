@@ -167,11 +167,6 @@ class Compression(OnPhotographs):
             raise ValueError(f"{factor:g} times a width of {self.width} leaves no channel")
         return replace(self, width=width, latents=latents)
 
-    def ranged(self, factor: float) -> Compression:
-        (axis,) = self.space.axes
-        low, high = axis.ranged(factor)
-        return replace(self, low=low, high=high)
-
     def data(self, split: str) -> Pictures:
         return self.pictures(split, self.crop if split == "train" else 0)
 

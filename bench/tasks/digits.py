@@ -88,10 +88,6 @@ class Digits(Task):
     def wider(self, factor: float) -> Digits:
         return replace(self, hidden=max(1, round(factor * self.hidden)))
 
-    def ranged(self, factor: float) -> Digits:
-        middle, half = (self.low * self.high) ** 0.5, factor**0.5
-        return replace(self, low=middle / half, high=middle * half)
-
     def data(self, split: str) -> Examples:
         first, end = SPLITS[split]
         digest = f"{ARTEFACTS['digits'].content}, {split}, {first} to {end}"

@@ -18,7 +18,6 @@ MMD² of Gretton et al., JMLR 2012, with a linear kernel). It may be negative.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -106,10 +105,6 @@ class Fairness(Task):
 
     def wider(self, factor: float) -> Fairness:
         return replace(self, width=round(factor * self.width))
-
-    def ranged(self, factor: float) -> Fairness:
-        middle, half = math.sqrt(self.low * self.high), math.sqrt(factor)
-        return replace(self, low=middle / half, high=middle * half)
 
     def data(self, split: str) -> Bags:
         return Bags(split, self.bag if split == "train" else self.tested)

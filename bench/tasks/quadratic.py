@@ -143,7 +143,7 @@ class Quadratic(Task):
         return self.losses(model, batch)
 
     def measure_at(self, model: nn.Module, batch: Tensor, setting: Setting) -> dict[str, Tensor]:
-        """The regret: the loss above `least`, without the cancellation of a difference."""
+        """The regret, from the distance to the best answer: a difference of losses would cancel."""
         weights = batch.new_tensor([1.0, *setting])
         best = torch.einsum("k,bkd->bd", weights / weights.sum(), batch[:, 1:])
         return {"regret": weights.sum() * (model(batch[:, 0]) - best).square().mean(1)}

@@ -13,7 +13,6 @@ numbers are then in standard deviations of the target.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -103,11 +102,6 @@ class Quantiles(Task):
 
     def wider(self, factor: float) -> Self:
         return replace(self, width=max(1, round(self.width * factor)))
-
-    def ranged(self, factor: float) -> Self:
-        middle, step = math.sqrt(self.low * self.high), math.sqrt(factor)
-        low, high = (float(f"{value:.3g}") for value in (middle / step, middle * step))
-        return replace(self, low=low, high=high)
 
     def data(self, split: str) -> Examples:
         """Rows of inputs, then the target."""

@@ -16,7 +16,6 @@ of pictures nothing shows it: there no network finds it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -112,10 +111,6 @@ class Registration(OnPhotographs):
 
     def wider(self, factor: float) -> Registration:
         return replace(self, width=round(factor * self.width))
-
-    def ranged(self, factor: float) -> Registration:
-        middle, half = math.sqrt(self.low * self.high), math.sqrt(factor)
-        return replace(self, low=middle / half, high=middle * half)
 
     def data(self, split: str) -> Pairs:
         pictures = self.pictures(split, self.shrink * self.side)

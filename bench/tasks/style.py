@@ -195,10 +195,6 @@ class Style(OnPhotographs):
             raise ValueError(f"{factor:g} times a width of {self.width} leaves no channel")
         return replace(self, width=round(factor * self.width))
 
-    def ranged(self, factor: float) -> Style:
-        low, high = self.space.axes[0].ranged(factor)
-        return replace(self, low=low, high=high)
-
     def data(self, split: str) -> Pictures:
         return self.pictures(split, self.crop * self.shrink if split == "train" else 0)
 
