@@ -84,6 +84,11 @@ class Conditioner(nn.Module, ABC):
     def bake(self, model: nn.Module, coefficients: Tensor) -> None:
         """Make the attached `model` a plain one for one setting, (1, K), in place."""
 
+    def penalty(self, terms: Mapping[str, Tensor], coefficients: Tensor) -> Tensor | None:
+        """What training adds to the loss of a batch, a scalar; None adds nothing. Called after
+        `condition`, with the unweighted terms, each (B,), and the coefficients, (B, K)."""
+        return None
+
 
 class Modulating(Conditioner):
     """A conditioner that scales and shifts layers: `sites` are their names."""

@@ -6,21 +6,22 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.conditioners import Balance, Conditioner, Network
-from bench.identity import content_id, identifying
-from bench.space import Setting
+from bench.identity import ADDED, content_id, identifying
+from bench.space import LAWS, Setting
 from bench.task import Task, source_digest
 
 # "reference": one network per setting. "under test": a network told its coefficients. "floor": one
 # network for all settings. "warm start": the reference, made cheaper.
 ROLES = ("", "reference", "under test", "floor", "warm start")
+WEIGHTINGS = ("none", "geometric_mean", "running_mean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,61 @@ class OneNetwork(Method):
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
         return cell.task.space.sample(count, generator)
+
+
+def _lever(default: Any) -> Any:
+    return field(default=default, metadata=ADDED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levers(OneNetwork):
+    """What every network told its coefficients may be tuned with, whatever its mechanism.
+
+    law, stratified, levels: the draw; see `Space.sample`.
+    weighting: "geometric_mean" divides an example's loss by the geometric mean of its terms'
+        weights, "running_mean" by what the loss has lately been near its coefficients, so that
+        no end of the range owns the gradient; "none" leaves it to the task's own training.
+    steps, lr: factors of the task's number of training steps and peak learning rate.
+    """
+
+    law: str = _lever("log_uniform")
+    stratified: bool = _lever(False)
+    levels: int = _lever(0)
+    weighting: str = _lever("none")
+    steps: float = _lever(1.0)
+    lr: float = _lever(1.0)
+
+    def __post_init__(self) -> None:
+        self._choices(law=LAWS, weighting=WEIGHTINGS)
+        if self.levels < 0 or self.levels == 1:
+            levels = f"{self.name}: levels {self.levels}"
+            raise ValueError(f"{levels}: use 2 or more, or 0 for any value")
+        if min(self.steps, self.lr) <= 0:
+            raise ValueError(f"{self.name}: steps and lr are factors above 0")
+
+    @property
+    def together(self) -> bool:
+        """Whether one draw serves a whole batch, as where weights are made for it."""
+        return False
+
+    def _choices(self, **known: Collection[str]) -> None:
+        """ValueError where a field of text has none of its values."""
+        for name, values in known.items():
+            if (value := getattr(self, name)) not in values:
+                raise ValueError(f"{self.name}: {name} {value!r}: use one of {', '.join(values)}")
+
+    def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
+        varied = task.varied(width=1, steps=self.steps, lr=self.lr, weighting=self.weighting)
+        return [Cell(task=varied, method=self, seed=seed)]
+
+    def balance(self, task: Task) -> Balance | None:
+        return Balance(task.space) if self.weighting == "running_mean" else None
+
+    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
+        drawn = cell.task.space.sample(
+            1 if self.together else count, generator, self.law, self.levels, self.stratified
+        )
+        return drawn.repeat(count, 1) if self.together else drawn
 
 
 @dataclass(frozen=True, kw_only=True)

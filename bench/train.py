@@ -302,7 +302,11 @@ def objective(task: Task, network: Network, batch: Any, coefficients: Tensor) ->
     loss = weighted(task.space, terms, coefficients, task.training.geometric_mean)
     if network.balance is not None:
         loss = loss * network.balance(coefficients, loss.detach())
-    return loss.mean(), terms
+    total = loss.mean()
+    if network.conditioner is not None:
+        penalty = network.conditioner.penalty(terms, coefficients)
+        total = total if penalty is None else total + penalty
+    return total, terms
 
 
 def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:

@@ -15,15 +15,13 @@ Everything else is a lever: one field each, tried on its own in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.conditioners import (
     ENCODINGS,
     SCALES,
-    Balance,
     Concatenation,
     ConditionalNorm,
     Conditioner,
@@ -32,24 +30,19 @@ from bench.conditioners import (
     Gates,
 )
 from bench.fixed_grid import FixedGrid
-from bench.identity import ADDED
-from bench.method import Cell, OneNetwork
+from bench.method import Cell, Levers
 from bench.modulation import channels, matching
-from bench.space import LAWS, Setting
+from bench.space import Setting
 from bench.task import Task
 
-WEIGHTINGS = ("none", "geometric_mean", "running_mean")
 KINDS = ("film", "gates", "concat", "instance_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yoto(OneNetwork):
+class Yoto(Levers):
     """encoding: how coefficients are shown to the conditioner, one of ENCODINGS.
-    law, levels, per_example, stratified: the draw; see `Space.sample`. `per_example=False` draws
-        once for the whole batch.
-    weighting: "geometric_mean" divides an example's loss by the geometric mean of its terms'
-        weights, "running_mean" by what the loss has lately been near its coefficients, so that
-        no end of the range owns the gradient; "none" leaves it to the task's own training.
+    law, levels, stratified, weighting, steps, lr: see `Levers`. `per_example=False` draws once for
+        the whole batch.
     kind: the conditioner, one of KINDS; `multiplier`, `scale`, `exact_start` and
         `prior` are FiLM's alone.
     hidden: width of FiLM's and instance norm's perceptrons (128 as released, for networks of as
@@ -61,8 +54,7 @@ class Yoto(OneNetwork):
     prior: FiLM's scales start from what the task knows of them (`Task.scaling`).
     sites: shell patterns, separated by commas or spaces, choosing among the layers the task
         offers; with a `!` in front they take out.
-    width, steps, lr: factors of the model's channels and of the task's number of training steps
-        and peak learning rate.
+    width: factor of the model's channels.
     warm_start: begin from a fixed network of the middle setting that was trained for this share
         of the task's steps (1 takes the grid's own). Its cost counts.
     """
@@ -89,28 +81,20 @@ class Yoto(OneNetwork):
     width: float = 1.0
     steps: float = 1.0
     warm_start: float = 0.0
-    lr: float = field(default=1.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
-        choices = {
-            "encoding": ENCODINGS, "law": LAWS, "weighting": WEIGHTINGS, "kind": KINDS,
-            "scale": SCALES,
-        }  # fmt: skip
-        for name, known in choices.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{self.name}: {name} {value!r}: use one of {', '.join(known)}")
+        super().__post_init__()
+        self._choices(encoding=ENCODINGS, kind=KINDS, scale=SCALES)
         if self.hidden < 0:
             raise ValueError(
                 f"{self.name}: hidden {self.hidden}: use 1 or more, or 0 to follow the model"
             )
-        if self.levels < 0 or self.levels == 1:
-            levels = f"{self.name}: levels {self.levels}"
-            raise ValueError(f"{levels}: use 2 or more, or 0 for any value")
-        if min(self.width, self.steps, self.lr) <= 0 or self.warm_start < 0:
-            raise ValueError(
-                f"{self.name}: width, steps and lr are above 0, warm_start is not below"
-            )
+        if self.width <= 0 or self.warm_start < 0:
+            raise ValueError(f"{self.name}: width is above 0, warm_start is not below")
+
+    @property
+    def together(self) -> bool:
+        return not self.per_example
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
         after = None
@@ -138,12 +122,3 @@ class Yoto(OneNetwork):
     def _hidden(self, model: nn.Module, sites: Sequence[str]) -> int:
         widest = max((channels(model.get_submodule(site)) for site in sites), default=0)
         return self.hidden or min(max(widest // 4, 8), 128)
-
-    def balance(self, task: Task) -> Balance | None:
-        return Balance(task.space) if self.weighting == "running_mean" else None
-
-    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
-        drawn = cell.task.space.sample(
-            count if self.per_example else 1, generator, self.law, self.levels, self.stratified
-        )
-        return drawn if self.per_example else drawn.repeat(count, 1)
