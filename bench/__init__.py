@@ -47,8 +47,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when first touched
+    from bench.balance import Balance
     from bench.conditioners import (
-        Balance,
         Concatenation,
         ConditionalNorm,
         Conditioner,
@@ -74,8 +74,10 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         channels,
         fold,
         fold_before,
+        linear_maps,
         matching,
         modulate,
+        own_parameters,
         put,
     )
     from bench.pictures.data import Examples, PictureError, Pictures
@@ -108,6 +110,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         weighted,
     )
     from bench.tasks.photographs import OnPhotographs, photographs
+    from bench.weights import Reweighting
     from bench.yoto import Yoto
 
 __version__ = "0.1.0"

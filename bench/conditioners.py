@@ -13,17 +13,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.balance import Balance
 from bench.modulation import BEFORE, Modulation, channels, fold, fold_before, modulate, put
 from bench.space import Setting, Space
 
 # How coefficients are shown to a network
 
-ENCODINGS = ("raw", "log", "standardised", "sinusoidal")
+ENCODINGS = ("raw", "log", "standardised", "sinusoidal", "circle")
 WAVES = 3  # frequencies of the sinusoidal encoding: a half, one and two periods over the range
 
 
@@ -32,7 +34,8 @@ class Encoding(nn.Module):
 
     kind: "raw" values; "log", their natural logarithms, as released; "standardised", the
     logarithm with mean 0 and deviation 1 under a log-uniform draw; "sinusoidal", that and sines
-    and cosines of the place in the range.
+    and cosines of the place in the range; "circle", cosine and sine of a quarter turn over the
+    range, so that the code's length is the same for all (Ortiz et al., ICLR 2024).
     """
 
     low: Tensor
@@ -45,7 +48,7 @@ class Encoding(nn.Module):
         self.space, self.kind = space, kind
         for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
             self.register_buffer(name, bound, persistent=False)
-        self.width = len(self.low) * (1 + 2 * WAVES if kind == "sinusoidal" else 1)
+        self.width = len(self.low) * {"sinusoidal": 1 + 2 * WAVES, "circle": 2}.get(kind, 1)
 
     def forward(self, coefficients: Tensor) -> Tensor:
         if self.kind == "raw":
@@ -54,6 +57,9 @@ class Encoding(nn.Module):
         if self.kind == "log":
             return logs
         place = 2 * (logs - self.low) / (self.high - self.low) - 1
+        if self.kind == "circle":
+            angle = math.pi / 4 * (place + 1)
+            return torch.cat([angle.cos(), angle.sin()], 1)
         code = [math.sqrt(3) * place]  # a uniform draw from [-1, 1] has the variance 1/3
         if self.kind == "sinusoidal":
             for wave in range(WAVES):
@@ -67,6 +73,8 @@ class Encoding(nn.Module):
 
 class Conditioner(nn.Module, ABC):
     """Lets a model follow coefficients. The model it is attached to is no part of it."""
+
+    decays: ClassVar[bool] = False  # its parameters are weights like the model's: they decay, too
 
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
@@ -310,53 +318,6 @@ class ConditionalNorm(Modulating):
         both = self.perceptron(coefficients).chunk(2, 1)
         scales, shifts = (part.split(self._widths, 1) for part in both)
         return [(1 + scale, shift) for scale, shift in zip(scales, shifts, strict=True)]
-
-
-# The loss's share per coefficient
-
-
-class Balance(nn.Module):
-    """Weights that give every part of the range of coefficients the same share of the loss.
-
-    The logarithm of the loss is followed as a sum of one running mean per axis and bin of that
-    axis, learned while training goes on (`rate` a batch); an example is weighted with the inverse
-    of what is expected for its coefficients, relative to the whole range.
-    """
-
-    low: Tensor
-    high: Tensor
-    table: Tensor
-    offset: Tensor
-
-    def __init__(self, space: Space, bins: int = 8, rate: float = 0.1) -> None:
-        super().__init__()
-        self.bins, self.rate = bins, rate
-        for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
-            self.register_buffer(name, bound, persistent=False)
-        self.register_buffer("table", torch.zeros(len(space.axes), bins))
-        self.register_buffer("offset", torch.full((), math.nan))
-
-    @torch.no_grad()
-    def forward(self, coefficients: Tensor, loss: Tensor) -> Tensor:
-        """Weights (B,) for examples with these coefficients (B, K); learns from their loss (B,).
-        A loss that is not positive has no logarithm and teaches nothing."""
-        place = (coefficients.log() - self.low) / (self.high - self.low)
-        bin_of = (place * self.bins).long().clamp(0, self.bins - 1).T.contiguous()  # (K, B)
-        known = (loss > 0).float()
-        logs = loss.clamp(min=1e-30).log()
-        mean = (logs * known).sum() / known.sum().clamp(min=1)
-        self.offset.copy_(torch.where(self.offset.isnan(), mean, self.offset))
-        error = (logs - self.offset - self.table.gather(1, bin_of).sum(0)) * known
-        # A step on the squared error of the sum, which axes and offset share.
-        rate = self.rate / (len(self.table) + 1)
-        sums = torch.zeros_like(self.table).scatter_add_(1, bin_of, error.expand(bin_of.shape))
-        counts = torch.zeros_like(self.table).scatter_add_(1, bin_of, known.expand(bin_of.shape))
-        self.table.add_(rate * sums / counts.clamp(min=1))
-        # A bin's part is relative to its axis' mean, or parts and offset could drift apart.
-        means = self.table.mean(1, keepdim=True)
-        self.table.sub_(means)
-        self.offset.add_(rate * error.mean() + means.sum())
-        return torch.exp(-self.table.gather(1, bin_of).sum(0))
 
 
 # The whole

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench.conditioners import Balance, Conditioner, Network
+from bench.balance import Balance
+from bench.conditioners import Conditioner, Network
 from bench.identity import ADDED, content_id, identifying
 from bench.space import LAWS, Setting
 from bench.task import Task, source_digest

@@ -112,6 +112,23 @@ def unfoldable(layer: nn.Module) -> str:
     return ""
 
 
+def linear_maps(model: nn.Module) -> list[str]:
+    """Names of a model's convolutions and linear layers whose weights are parameters of their own,
+    read by their own call alone: those that may be computed from others, or added to."""
+    kinds = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
+    read_elsewhere = nn.modules.linear.NonDynamicallyQuantizableLinear  # by attention
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, kinds)
+        and not isinstance(layer, read_elsewhere)
+        and getattr(layer, "groups", 1) == 1
+        and not hasattr(layer, "mask")  # as a codec's context model has, whose weights obey it
+        and not unfoldable(layer)
+        and not parametrize.is_parametrized(layer)
+    ]
+
+
 def matching(sites: Sequence[str], patterns: str) -> list[str]:
     """Those of `sites` that match one of the shell patterns (separated by commas or spaces), in
     their order; a pattern that begins with `!` takes out again.

@@ -50,6 +50,9 @@ METHODS = {
     "step_scaling": "baselines.step_scaling:StepScaling",
     "vbr": "baselines.vbr:VariableRate",
     "hypernetwork": "baselines.hypernetwork:ParetoHypernetwork",
+    "subspace": "baselines.subspace:Subspace",
+    "low_rank": "baselines.low_rank:LowRank",
+    "kernel_mix": "baselines.kernel_mix:KernelMix",
     "several_outputs": "baselines.several_outputs:SeveralOutputs",
 }
 FILE = re.compile(r"(.*\.py)(?::([^:/]*))?", re.DOTALL)  # a path may hold colons, too

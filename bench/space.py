@@ -153,6 +153,22 @@ class Space:
         low, high = (bound.to(coefficients) for bound in self.log_bounds())
         return 2 * (coefficients.log() - low) / (high - low) - 1
 
+    def shares(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """(B, K) coefficients to (B, K + 1): how much of the loss is the terms without an axis
+        (first) and each axis' term, if all weighed the same at the middle of the range; they sum
+        to one.
+
+        >>> import torch
+        >>> Space((Axis(name="rate", low=1.0, high=9.0),)).shares(torch.tensor([[3.0], [9.0]]))
+        tensor([[0.5000, 0.5000],
+                [0.2500, 0.7500]])
+        """
+        import torch
+
+        low, high = (bound.to(coefficients) for bound in self.log_bounds())
+        logs = coefficients.log() - (low + high) / 2
+        return torch.nn.functional.pad(logs, (1, 0)).softmax(1)
+
     def outside(self, setting: Setting) -> list[str]:
         """One sentence per coefficient that lies outside its range; empty inside."""
         if len(setting) != len(self.axes):

@@ -310,12 +310,13 @@ def objective(task: Task, network: Network, batch: Any, coefficients: Tensor) ->
 
 
 def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
-    """Adam on everything; the decoupled weight decay spares the conditioner."""
+    """Adam on everything; the decoupled weight decay spares a conditioner that is no weights."""
     groups: list[dict[str, Any]] = [
         {"params": list(network.model.parameters()), "weight_decay": training.weight_decay}
     ]
     if network.conditioner is not None:
-        groups.append({"params": list(network.conditioner.parameters()), "weight_decay": 0.0})
+        decay = training.weight_decay if network.conditioner.decays else 0.0
+        groups.append({"params": list(network.conditioner.parameters()), "weight_decay": decay})
     tensors = [p for group in groups for p in group["params"]]
     if not training.weight_decay:  # one group is one call of the kernel
         groups = [{"params": tensors, "weight_decay": 0.0}]

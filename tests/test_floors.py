@@ -26,8 +26,8 @@ ROOMS = {
     ),
     "idea": (
         "bench",
-        "cost modulation conditioners checkpoint task method train fixed_grid registry faithful "
-        "yoto",
+        "cost modulation balance conditioners weights checkpoint task method train fixed_grid "
+        "registry faithful yoto",
     ),
     "plug-ins: asking": ("bench.plugins", "contract"),
     "tasks": ("bench.tasks", "*"),
