@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bench import Cell, Conditioner, OneNetwork, Setting, Space, Task, put
+from bench import Cell, Conditioner, Levers, Setting, Space, Task, put
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeveralOutputs(OneNetwork):
-    """settings: those that have an output; none takes those that are compared."""
+class SeveralOutputs(Levers):
+    """settings: those that have an output; none takes those that are compared. The levers of the
+    draw (law, stratified, levels) have no meaning here."""
 
     name = "several_outputs"
     line = "one network, an output per setting (where a task names its last layer)"
@@ -35,7 +36,7 @@ class SeveralOutputs(OneNetwork):
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
         trainer = replace(self, settings=self.settings or tuple(settings))
-        return [Cell(task=task, method=trainer, seed=seed)]
+        return [replace(cell, method=trainer) for cell in super().plan(task, settings, seed)]
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return Outputs(model, task.output(model), task.space, self.settings)

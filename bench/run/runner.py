@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from msgspec.structs import replace
 
+from bench import levers
 from bench.files import append_line, brief, printable_lines, write_atomic
 from bench.identity import content_id, plain
 from bench.method import Cell
@@ -161,7 +162,7 @@ class Run:
         task, method, label = planned.task, measured.method, measured.label
         name = planned.measurement_id(measured)
         setting = format_setting(task.space.names, measured.setting)
-        tuning = method.tuning.get(task.name)
+        tuning = levers.tuning(task.name, method)
         return schema.Measure(
             id=name,
             label=f"{label} at {setting}",

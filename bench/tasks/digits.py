@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import Axis, Examples, Measure, Preset, Space, Task, Training
+from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.downloads import ARTEFACTS, get
 from bench.tasks.autoencoder import DenseAutoencoder
@@ -66,7 +67,11 @@ class Digits(Task):
                 task=quick, settings=5, seeds=(0,), line="a minute or two on two CPU cores"
             ),
             "trained": Preset(
-                task=long, settings=5, seeds=TEN, line="evidence: an hour on two CPU cores"
+                task=long,
+                settings=5,
+                seeds=TEN,
+                methods=found(cls.name),
+                line="evidence: an hour on two CPU cores",
             ),
         }
 

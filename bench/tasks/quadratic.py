@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import Axis, Examples, Measure, Preset, Setting, Space, Task, Training
+from bench.levers import found
 
 MOST = 8  # coefficients
 SPLITS = {"train": (4096, 0), "test": (64, 1), "validation": (64, 2)}  # rows, seed
@@ -62,13 +63,16 @@ class Quadratic(Task):
         trained = quick.lasting(3)
         narrow = replace(trained, hidden=trained.dimension)
 
-        def size(task: Quadratic, settings: int, seeds: int, line: str) -> Preset:
-            return Preset(task=task, settings=settings, seeds=tuple(range(seeds)), line=line)
+        def size(task: Quadratic, settings: int, seeds: int, line: str, **more: Any) -> Preset:
+            some: dict[str, Any] = {"settings": settings, "seeds": tuple(range(seeds))}
+            return Preset(task=task, line=line, **some, **more)
 
         return {
             "smoke": size(quick.trained_with(steps=300), 3, 1, "a second, for tests"),
             "quick": size(quick, 5, 3, "a minute on two CPU cores; trained out"),
-            "trained": size(trained, 5, 10, "evidence: minutes on two CPU cores"),
+            "trained": size(
+                trained, 5, 10, "evidence: minutes on two CPU cores", methods=found(cls.name)
+            ),
             "narrow": size(narrow, 5, 10, "evidence: as few units as dimensions; minutes"),
         }
 

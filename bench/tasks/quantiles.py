@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from bench import Axis, Examples, Measure, Preset, Setting, Space, Task, Training, location, option
+from bench.levers import found
 from bench.tasks.quantiles_data import INPUTS, csv_rows, synthetic_rows, true_quantile
 
 
@@ -78,6 +79,7 @@ class Quantiles(Task):
                 task=trained,
                 settings=7,
                 seeds=ten,
+                methods=found(cls.name),
                 line="evidence: a quarter of an hour or more on two CPU cores",
             ),
         }

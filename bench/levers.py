@@ -1,0 +1,36 @@
+"""Levers that were searched for, by task and method, and what finding them took.
+
+`python -m benchmarks.search` tries the same number of variants of every method on validation
+examples and writes the best into `levers.json`, which presets for evidence take.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from bench.method import Method, Tuning
+
+FILE = Path(__file__).with_name("levers.json")
+
+
+@functools.cache
+def _searched() -> dict[str, dict[str, dict[str, Any]]]:
+    found: dict[str, dict[str, dict[str, Any]]] = json.loads(FILE.read_text())
+    return found
+
+
+def found(task: str) -> dict[str, dict[str, Any]]:
+    """By method the fields that did best on a task, for `Preset.methods`."""
+    return {method: kept["fields"] for method, kept in _searched().get(task, {}).items()}
+
+
+def tuning(task: str, method: Method) -> Tuning | None:
+    """What finding the fields that a method has took; None where they were not searched for."""
+    kept = _searched().get(task, {}).get(method.name)
+    if kept is None or method != type(method)(**kept["fields"]):
+        return method.tuning.get(task)
+    costs = {key: value for key, value in kept.items() if key != "fields"}
+    return Tuning(**costs)

@@ -1,0 +1,72 @@
+"""Levers that were searched for: what presets take, what the search costs, and the same right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import levers
+from bench.registry import METHODS, method, preset, task_class, variants
+from bench.report.load import load_results
+from benchmarks import search
+
+TRAINED = ("digits", "quadratic", "quantiles")
+
+
+def test_every_method_has_as_many_variants() -> None:
+    for name, tried in search.VARIANTS.items():
+        assert tried[0] == "", "the defaults are one of them"
+        made = [
+            variant for label in search.labels(name) for variant in variants(label, {}).values()
+        ]
+        assert len(set(made)) == search.COUNT, name
+    # What has nothing to tune, and what is tuned under another name
+    rest = {"yoto", "fixed_grid", "single_model", "interpolation", "unconditioned", "step_scaling"}
+    assert set(METHODS) == {*search.VARIANTS, *rest}
+
+
+def test_presets_for_evidence_take_what_was_found_and_its_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = {
+        "fields": {"lr": 2.0}, "variants": 8, "preset": "quick", "examples": 10, "flops": 20
+    }  # fmt: skip
+    monkeypatch.setattr(levers, "_searched", lambda: {"quadratic": {"subspace": kept}})
+    kind = task_class("quadratic")
+    assert preset(kind, "quick").methods == {}
+    ((_, chosen),) = variants("subspace", preset(kind, "trained").methods).items()
+    assert chosen.lr == 2
+    assert levers.tuning("quadratic", chosen).examples == 10
+    assert levers.tuning("quadratic", method("subspace")) is None  # other fields, not searched for
+    assert levers.tuning("digits", chosen) is None
+    assert levers.tuning("compression", method("yoto_tuned")).variants == 15  # the class's own
+
+
+@pytest.mark.parametrize("task", TRAINED)
+def test_the_levers_kept_are_those_of_the_table(task: str) -> None:
+    """In `results/reference/search-*`: the least gap, and the cost of all variants together."""
+    import pandas as pd
+
+    (found,) = Path("results/reference").glob(f"search-*/{task}.csv")
+    table = pd.read_csv(found, keep_default_na=False)
+    stored = json.loads(levers.FILE.read_text())[task]
+    assert search.best(table, "quick") == stored
+    assert set(table.groupby("method").size()) == {search.COUNT}
+
+
+def test_the_gap_is_the_mean_over_settings_and_seeds(tmp_path: Path) -> None:
+    """On made-up records, against the sum by hand; a network that diverged is never the best."""
+    from tests.synthetic import write_results
+
+    write_results(tmp_path, methods=("fixed_grid", "yoto"))
+    (run,) = load_results(tmp_path).runs
+    losses = run.records[run.records["measure"] == "loss"]
+    by = losses.set_index(["method", "setting", "seed", "example"])["value"]
+    yoto, grid = by["yoto"], by["fixed_grid"]
+    expected = (100 * (yoto - grid) / grid.abs()).mean()
+    assert search.gaps(run)["yoto"] == pytest.approx(expected)
+    assert search.gaps(run)["fixed_grid"] == 0
+    run.measured.loc[run.measured["method"] == "yoto", "status"] = "diverged"
+    assert search.gaps(run)["yoto"] == float("inf")
