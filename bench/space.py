@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Setting = tuple[float, ...]
-LAWS = ("log_uniform", "uniform", "cube_root")
+LAWS = ("log_uniform", "uniform", "cube_root", "ends")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,10 @@ class Space:
         """Draw `count` settings, independent per axis: (count, K) float32.
 
         law: "log_uniform", "uniform" or "cube_root", uniform in the cube root of the coefficient.
-        levels: draw only the values of `grid(levels)`; 0 draws anywhere in the range.
+            "ends" draws the range's ends more often than its middle: the place on the logarithmic
+            axis follows the arcsine law, Beta(1/2, 1/2): two thirds lie in its outer quarters.
+        levels: draw only the values of `grid(levels)`, all equally often, but for "ends"; 0 draws
+            anywhere in the range.
         stratified: each of `count` equal parts of the law gets one draw, in random order per axis.
         Drawn on the CPU, so that the same seed gives the same coefficients on every device.
         """
@@ -100,11 +103,13 @@ class Space:
         if stratified:
             order = torch.rand(count, len(self.axes), generator=generator).argsort(0)
             unit = (order + unit) / count
+        if law == "ends":
+            unit = (math.pi / 2 * unit).sin() ** 2
         if levels:
             rows = torch.tensor([axis.at_each(levels) for axis in self.axes])
             return rows.gather(1, (unit.T * levels).long().clamp(max=levels - 1)).T.contiguous()
         low, high = self.log_bounds()
-        if law == "log_uniform":
+        if law in ("log_uniform", "ends"):
             return torch.exp(low + (high - low) * unit)
         power = {"uniform": 1.0, "cube_root": 3.0}[law]
         low, high = (low / power).exp(), (high / power).exp()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,6 +55,26 @@ def test_draws_follow_their_law_and_are_independent() -> None:
     for _ in range(20):
         parts = (TWO.encode(TWO.sample(4, generator, stratified=True)) + 1) / 2 * 4
         assert sorted(parts[:, 0].long().tolist()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_ends_law_is_the_arcsine_law_on_the_logarithmic_axis(axis: int) -> None:
+    """Stratified, the i-th smallest of n places lies between the law's quantiles i / n and
+    (i + 1) / n, whatever was drawn, on each axis."""
+    count, law = 1000, scipy.stats.beta(0.5, 0.5)
+    drawn = TWO.sample(count, torch.Generator().manual_seed(0), "ends", stratified=True)
+    place = ((TWO.encode(drawn)[:, axis] + 1) / 2).double().sort().values.numpy()
+    bounds = law.ppf([i / count for i in range(count + 1)])
+    assert (place >= bounds[:-1] - 1e-6).all()
+    assert (place <= bounds[1:] + 1e-6).all()
+    assert scipy.stats.kstest(place, scipy.stats.arcsine.cdf).statistic <= 1 / count + 1e-3
+    # Levels: each the more often, the nearer to an end, by the law's share of its equal part.
+    values = TWO.sample(count, torch.Generator().manual_seed(1), "ends", 4, stratified=True)
+    found = [int((values[:, axis] == level).sum()) for level in values[:, axis].unique()]
+    assert found == pytest.approx([1000 / 3, 1000 / 6, 1000 / 6, 1000 / 3], abs=2)
+    plain = TWO.sample(count, torch.Generator().manual_seed(0), "ends")
+    assert scipy.stats.kstest((TWO.encode(plain)[:, axis] + 1) / 2, "arcsine").pvalue > 0.01
+    assert not torch.equal(plain[:, 0], plain[:, 1])
 
 
 def test_a_setting_outside_is_named_with_its_range() -> None:
