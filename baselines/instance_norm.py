@@ -36,7 +36,7 @@ class InstanceNorm(OneNetwork):
         for name in norms(model):
             model.get_submodule(name).requires_grad_(False)
         encoding = Encoding(task.space, self.encoding)
-        return ConditionalNorm(model, norms(model), encoding, self.hidden)
+        return ConditionalNorm(model, norms(model), encoding, self.hidden, adaptive=False)
 
     def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
         return cell.task.space.sample(count, generator, self.law)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.balance import Balance
-from bench.modulation import BEFORE, Modulation, channels, fold, fold_before, modulate, put
+from bench.modulation import BEFORE, NORMS, Modulation, channels, fold, fold_before, modulate, put
 from bench.space import Setting, Space
 
 # How coefficients are shown to a network
@@ -290,28 +290,33 @@ class Concatenation(Modulating):
 
 
 class ConditionalNorm(Modulating):
-    """A scale and an offset behind affine instance norms, all from one perceptron.
+    """A scale and an offset behind affine norms, all from one perceptron.
 
     Babaeizadeh & Ghiasi, "Adjustable Real-Time Style Transfer", ICLR 2020, where one network of
     the coefficients replaces what the norms would learn for themselves: so it is where the method
     freezes these (`baselines/instance_norm.py`); else both are trained. Starts at scale 1, offset
     0 up to a small part that depends on the coefficients.
+
+    adaptive: as AdaLN has it (Peebles & Xie's DiT, ICCV 2023; QARV, TPAMI 2023): two layers with
+        SiLU that all norms share, then one linear layer per norm that starts at zero, so that the
+        start is the plain model. DiT's gates of residual branches are left out.
     """
 
-    def __init__(self, model: nn.Module, sites: list[str], encoding: Encoding, hidden: int) -> None:
+    def __init__(
+        self, model: nn.Module, sites: list[str], encoding: Encoding, hidden: int, adaptive: bool
+    ) -> None:
         super().__init__()
         self.sites = sites
         layers = [model.get_submodule(site) for site in sites]
-        others = [s for s, m in zip(sites, layers, strict=True) if type(m) is not nn.InstanceNorm2d]
+        others = [s for s, m in zip(sites, layers, strict=True) if not isinstance(m, NORMS)]
         if others:
-            raise ValueError(
-                f"conditional instance norm needs instance norms, and {', '.join(others)} are none"
-            )
+            raise ValueError(f"{', '.join(others)} are no norms to be conditioned: use kind=film")
         self._widths = [channels(layer) for layer in layers]
-        first = nn.Linear(encoding.width, hidden)
+        inner: list[nn.Module] = [encoding, nn.Linear(encoding.width, hidden)]
+        inner += [nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU()] if adaptive else [nn.ReLU()]
         last = nn.Linear(hidden, 2 * sum(self._widths))
-        self.perceptron = nn.Sequential(encoding, first, nn.ReLU(), last)
-        nn.init.normal_(last.weight, std=0.1 / math.sqrt(hidden))
+        self.perceptron = nn.Sequential(*inner, last)
+        nn.init.normal_(last.weight, std=0.0 if adaptive else 0.1 / math.sqrt(hidden))
         nn.init.zeros_(last.bias)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:

@@ -18,13 +18,14 @@ Modulation = tuple[Tensor | None, Tensor | None]  # scale, shift of a site: (B, 
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+NORMS = (nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm)
 HALF = (torch.bfloat16, torch.float16)
 BEFORE = "before:"  # prefix of a site that scales what goes into a layer, not what comes out
 
 
 class Modulated(nn.Module):
     """A layer whose output (or input, if `before`) is scaled and shifted per example and channel
-    (dimension 1; the last one of a linear layer). Examples come first, (B, ...)."""
+    (dimension 1; the last one of linear layers and layer norms). Examples come first, (B, ...)."""
 
     def __init__(self, layer: nn.Module, name: str = "") -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Modulated(nn.Module):
                 "own coefficients; put the batch first, or leave the layer out of sites()"
             )
         ones = (1,) * (x.dim() - 2)
-        last = isinstance(self.layer, nn.Linear)  # where channels come last
+        last = isinstance(self.layer, nn.Linear | nn.LayerNorm)  # where channels come last
         shape = (len(part), *ones, part.shape[1]) if last else (*part.shape, *ones)
         return (part if x.dtype in HALF else part.to(x.dtype)).reshape(shape)
 
@@ -156,6 +157,14 @@ def matching(sites: Sequence[str], patterns: str) -> list[str]:
 
 def channels(layer: nn.Module) -> int:
     """The number of output channels of a layer that ends in a linear map of its channels."""
+    if isinstance(layer, nn.GroupNorm) and layer.affine:
+        return layer.num_channels
+    if (
+        isinstance(layer, nn.LayerNorm)
+        and layer.elementwise_affine
+        and len(layer.weight.shape) == 1
+    ):
+        return len(layer.weight)
     if isinstance(layer, CONVOLUTIONS + TRANSPOSED):
         return layer.out_channels
     if isinstance(layer, nn.Linear):
@@ -164,7 +173,7 @@ def channels(layer: nn.Module) -> int:
         return layer.num_features
     raise TypeError(
         f"a {type(layer).__name__} cannot be modulated: use a convolution, a linear layer or an "
-        "affine instance norm"
+        "affine instance, group or (of one dimension) layer norm"
     )
 
 

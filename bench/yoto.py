@@ -35,7 +35,7 @@ from bench.modulation import channels, matching
 from bench.space import Setting
 from bench.task import Task
 
-KINDS = ("film", "gates", "concat", "instance_norm")
+KINDS = ("film", "gates", "concat", "instance_norm", "adaln")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,9 @@ class Yoto(Levers):
     law, levels, stratified, weighting, steps, lr: see `Levers`. `per_example=False` draws once for
         the whole batch.
     kind: the conditioner, one of KINDS; `multiplier`, `scale`, `exact_start` and
-        `prior` are FiLM's alone.
-    hidden: width of FiLM's and instance norm's perceptrons (128 as released, for networks of as
+        `prior` are FiLM's alone. "instance_norm" and "adaln" are for models whose sites are norms
+        (style transfer's); "adaln" is published with `encoding=sinusoidal`.
+    hidden: width of FiLM's and the norms' perceptrons (128 as released, for networks of as
         many channels); 0 is a quarter of the widest layer they move, from 8 to 128, so that the
         conditioner of a small network stays small.
     multiplier: what their outputs are multiplied with (0.1 for CIFAR-10, 0.01 for Shapes3D there).
@@ -113,8 +114,9 @@ class Yoto(Levers):
             return Gates(model, sites, encoding)
         if self.kind == "concat":
             return Concatenation(model, sites, encoding)
-        if self.kind == "instance_norm":
-            return ConditionalNorm(model, sites, encoding, self._hidden(model, sites))
+        if self.kind in ("instance_norm", "adaln"):
+            adaptive, hidden = self.kind == "adaln", self._hidden(model, sites)
+            return ConditionalNorm(model, sites, encoding, hidden, adaptive)
         prior = task.scaling(model) if self.prior else {}
         film = (self._hidden(model, sites), self.multiplier, self.scale, self.exact_start, prior)
         return FiLM(model, sites, encoding, *film)

@@ -296,7 +296,7 @@ def test_levers_change_the_cell_and_nothing_else_is_shared() -> None:
     levers = (
         "encoding=raw law=uniform levels=5 per_example=false stratified=true kind=gates lr=2 "
         "kind=concat weighting=running_mean weighting=geometric_mean scale=free steps=2 "
-        "warm_start=0.5"
+        "warm_start=0.5 law=ends"
     )
     every = ["yoto", *(f"yoto[{lever}]" for lever in levers.split())]
     found = experiment("toy", "smoke", every)

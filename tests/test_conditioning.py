@@ -8,9 +8,18 @@ import doctest
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench import cost, identity, modulation, space, task
-from bench.conditioners import ENCODINGS, Balance, Encoding, FiLM, KnownScale, Network
+from bench.conditioners import (
+    ENCODINGS,
+    Balance,
+    ConditionalNorm,
+    Encoding,
+    FiLM,
+    KnownScale,
+    Network,
+)
 from bench.modulation import fold, fold_before, matching, modulate
 from bench.space import Axis, Space
 
@@ -113,6 +122,59 @@ def test_film_is_two_perceptrons_per_site() -> None:
         torch.testing.assert_close(scale, 1 + outputs[2 * site])
         torch.testing.assert_close(shift, outputs[2 * site + 1])
     assert [s.shape for s, _ in film(coefficients)] == [(4, 8), (4, 5), (4, 8)]
+
+
+NORMS = {
+    "instance": (nn.InstanceNorm2d(6, affine=True), F.instance_norm),
+    "group": (nn.GroupNorm(3, 6), lambda x: F.group_norm(x, 3)),
+    "layer": (nn.LayerNorm(6), lambda x: F.layer_norm(x, (6,))),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+@torch.no_grad()
+def test_adaptive_norms_start_plain_and_are_a_norm_then_an_affine_map(name: str) -> None:
+    """Against torch's own normalisation without parameters, and the shared embedding, SiLU and a
+    layer per norm written out."""
+    torch.manual_seed(0)
+    made, normalised = NORMS[name]
+    norm = copy.deepcopy(made)
+    norm.weight.uniform_(0.5, 2)
+    norm.bias.uniform_(-1, 1)
+    weight, bias = norm.weight.clone(), norm.bias.clone()
+    last = name == "layer"  # where channels come last: as many tokens as channels
+    x = torch.randn(2, 6, 6) if last else torch.randn(2, 6, 5, 5)
+    model = nn.Sequential(norm, nn.Sequential(copy.deepcopy(norm)))
+    plain, coefficients = model(x), torch.tensor([[0.3, 4.0], [7.0, 30.0]])
+    encoding = Encoding(TWO, "sinusoidal")
+    conditioner = ConditionalNorm(model, ["0", "1.0"], encoding, 8, adaptive=True)
+    network = Network(model, conditioner)
+    network.condition(coefficients)
+    assert torch.equal(network.model(x), plain)
+
+    first, second, heads = (m for m in conditioner.perceptron if isinstance(m, nn.Linear))
+    heads.weight.normal_()
+    heads.bias.normal_()
+    shared = F.silu(second(F.silu(first(encoding(coefficients)))))
+    scales, shifts = F.linear(shared, heads.weight, heads.bias).split(12, 1)
+    expected = x
+    for scale, shift in zip(scales.split(6, 1), shifts.split(6, 1), strict=True):
+        spreads = [p[:, None] if last else p[..., None, None] for p in (scale, shift)]
+        own = [p if last else p[:, None, None] for p in (weight, bias)]
+        affine = normalised(expected) * own[0] + own[1]
+        expected = affine * (1 + spreads[0]) + spreads[1]
+    network.condition(coefficients)
+    close(network.model(x), expected)
+    network.release()
+    close(network.at((7.0, 30.0))(x)[1], expected[1])
+
+
+def test_conditional_norms_are_refused_where_there_is_none() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    with pytest.raises(ValueError, match="0 are no norms to be conditioned: use kind=film"):
+        ConditionalNorm(model, ["0", "1"], Encoding(ONE, "log"), 4, adaptive=True)
+    with pytest.raises(TypeError, match="or \\(of one dimension\\) layer norm"):
+        modulation.channels(nn.LayerNorm((3, 3)))
 
 
 def test_a_known_scale_is_a_product_of_powers_of_the_coefficients() -> None:
