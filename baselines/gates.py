@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bench import Conditioner, Encoding, Gates, OneNetwork, Task
+from bench import Conditioner, Encoding, Gates, Levers, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiRateGates(OneNetwork):
+class MultiRateGates(Levers):
     name = "gates"
     line = "MR-VAE: one gate per channel, moved by log β (β-VAE)"
     swept = True

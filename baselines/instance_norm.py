@@ -10,14 +10,13 @@ so that all methods answer the same settings.
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bench import Cell, ConditionalNorm, Conditioner, Encoding, OneNetwork, Task
+from bench import ConditionalNorm, Conditioner, Encoding, Levers, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstanceNorm(OneNetwork):
+class InstanceNorm(Levers):
     """hidden: width of the perceptron. encoding, law: as in `bench.yoto.Yoto`."""
 
     name = "instance_norm"
@@ -37,9 +36,6 @@ class InstanceNorm(OneNetwork):
             model.get_submodule(name).requires_grad_(False)
         encoding = Encoding(task.space, self.encoding)
         return ConditionalNorm(model, norms(model), encoding, self.hidden, adaptive=False)
-
-    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
-        return cell.task.space.sample(count, generator, self.law)
 
 
 def norms(model: nn.Module) -> list[str]:

@@ -89,6 +89,7 @@ class Method(ABC):
     role: ClassVar[str] = ""
     tuned: ClassVar[bool] = False  # whether its levers were searched for; see `tuning`
     label: ClassVar[str] = ""  # how tables write it; its name in words where there is none
+    like: ClassVar[str] = ""  # a method whose fields presets give this one, too, if none of its own
     tuning: ClassVar[Mapping[str, Tuning]] = {}  # by a task's name; none for what was not tuned
 
     @classmethod

@@ -37,6 +37,7 @@ TASKS = {
 METHODS = {
     "yoto": "bench.yoto:Yoto",
     "yoto_tuned": "baselines.yoto_tuned:YotoTuned",
+    "yoto_warm": "baselines.yoto_warm:YotoWarm",
     "fixed_grid": "bench.fixed_grid:FixedGrid",
     "fixed_grid_tuned": "baselines.fixed_grid_tuned:FixedGridTuned",
     "warm_grid": "baselines.warm_grid:WarmGrid",
@@ -86,7 +87,8 @@ def method(name: str, **fields: Any) -> Any:
 def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Methods by what tables call them, from one word of a command line.
 
-    "yoto" is a method with its default fields, and those `presets` gives under its name;
+    "yoto" is a method with its default fields, and those `presets` gives under its name or, where
+    it gives none, under that of the method it is `like`;
     "yoto[stratified=true, hidden=64]" changes fields of it and is called just so; "all" is every
     registered method.
     """
@@ -94,7 +96,8 @@ def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {label: each for name in METHODS for label, each in variants(name, presets).items()}
     name, inside = bracketed(text)
     plain = method(name)
-    variant, fields = changed(dataclasses.replace(plain, **presets.get(plain.name, {})), inside)
+    usual = presets.get(plain.name, presets.get(plain.like, {}))
+    variant, fields = changed(dataclasses.replace(plain, **usual), inside)
     return {f"{plain.name}[{shown(fields)}]" if fields else plain.name: variant}
 
 

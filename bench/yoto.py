@@ -56,7 +56,7 @@ class Yoto(Levers):
     sites: shell patterns, separated by commas or spaces, choosing among the layers the task
         offers; with a `!` in front they take out.
     width: factor of the model's channels.
-    warm_start: begin from a fixed network of the middle setting that was trained for this share
+    warm_start: begin from a fixed network at the grid's middle that was trained for this share
         of the task's steps (1 takes the grid's own). Its cost counts.
     """
 
@@ -101,7 +101,7 @@ class Yoto(Levers):
         after = None
         if self.warm_start:
             fixed = FixedGrid(width=self.width, steps=self.warm_start)
-            (after,) = fixed.plan(task, task.space.grid(1), seed)
+            after = fixed.middle(task, settings, seed)
         varied = task.varied(
             width=self.width, steps=self.steps, lr=self.lr, weighting=self.weighting
         )

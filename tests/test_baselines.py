@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from scipy.spatial.distance import cosine
 from torch import nn
 
+from baselines.concatenation import Penalised, cosine_penalty
 from baselines.gain_units import Gains
 from baselines.interpolation import Interpolation, mixture
 from baselines.step_scaling import StepScaling, scale_step
 from baselines.warm_grid import WarmGrid
 from bench import Axis, Cell, Concatenation, Encoding, Gates, Network, Space
 from bench.method import build
-from bench.registry import METHODS, method, preset, split_methods, task_class, variants
+from bench.registry import METHODS, TASKS, method, preset, split_methods, task_class, variants
 from bench.run.plan import experiment, experiment_from
 from bench.run.runner import Run
 from bench.run.schema import CellConfig, ExperimentConfig, Ledger, from_plain, to_plain
 from bench.run.store import Store, cell_config, cell_from
+from bench.train import objective
 
 CPU = torch.device("cpu")
+TWO = Space((Axis(name="kl", low=0.1, high=10.0), Axis(name="pixels", low=1.0, high=25.0)))
 TOY = preset(task_class("toy"), "smoke").task
 CODEC = preset(task_class("compression"), "smoke").task
 
@@ -152,6 +156,92 @@ def test_concatenation_is_a_constant_further_channel() -> None:
     network = Network(model, concatenation)
     network.condition(coefficients)
     torch.testing.assert_close(network.model(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_cosine_penalty_is_scipys_cosine_per_example_and_has_no_units() -> None:
+    """Of terms in their own order, with one that has no axis, between vectors relative to the
+    middle of the range; a term in other units with its axis in theirs changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def penalty(unit: float, factor: float = 2.0) -> torch.Tensor:
+        axes = (
+            Axis(name="kl", low=0.1, high=10.0),
+            Axis(name="pixels", low=1 / unit, high=25 / unit),
+        )
+        model = nn.Sequential(nn.Linear(2, 3))
+        made = Penalised(model, ["0"], Encoding(Space(axes), "log"), factor)
+        terms = {"pixels": unit * losses[:, 1], "prior": losses[:, 2], "kl": losses[:, 0]}
+        return made.penalty(terms, coefficients / torch.tensor([1.0, unit]))
+
+    losses = torch.rand(4, 3, generator=generator) * torch.tensor([1.0, 0.2, 3.0])
+    coefficients = TWO.sample(4, generator)
+    lengths = [row * torch.tensor([1.0, 5.0, 1.0]) for row in losses]
+    weights = [torch.cat([row / torch.tensor([1.0, 5.0]), torch.ones(1)]) for row in coefficients]
+    cosines = [1 - cosine(a, b) for a, b in zip(lengths, weights, strict=True)]
+    size = torch.stack(lengths).norm(dim=1).mean()
+    assert penalty(1.0).item() == pytest.approx(-2 * size.item() * sum(cosines) / 4, rel=1e-5)
+    assert penalty(1000.0).item() == pytest.approx(penalty(1.0).item(), rel=1e-5)
+    assert penalty(1.0, 6.0).item() == pytest.approx(3 * penalty(1.0).item(), rel=1e-5)
+
+
+def test_the_cosine_penalty_turns_each_examples_losses_towards_its_own_weights() -> None:
+    weights = torch.tensor([[0.1, 1.0], [10.0, 1.0], [1.0, 1.0]])
+    logs = torch.zeros(3, 2, requires_grad=True)  # of the losses, all on the diagonal
+    descent = torch.optim.SGD([logs], lr=0.5)
+    for step in range(2000):
+        descent.zero_grad()
+        cosine_penalty(logs.exp(), weights, 1.0).backward()
+        if step == 0:  # where it is the weights' way already, there is nowhere to go
+            assert logs.grad is not None
+            torch.testing.assert_close(logs.grad[2], torch.zeros(2), atol=1e-6, rtol=0)
+            assert (logs.grad[:2].sign() == torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).all()
+        descent.step()
+    for loss, weight in zip(logs.detach().exp(), weights, strict=True):
+        assert cosine(loss, weight) < 1e-3
+
+
+def test_concatenation_takes_the_penalty_only_where_it_is_asked_for() -> None:
+    plain, penalised = method("concatenation"), method("concatenation", cosine=2.0)
+    made = [each.conditioner(TOY, TOY.model()) for each in (plain, penalised)]
+    assert [type(each) is Concatenation for each in made] == [True, False]
+    losses = []
+    for each in (plain, penalised):
+        cell = Cell(task=TOY, method=each, seed=0)
+        generator = torch.Generator().manual_seed(0)
+        batch = TOY.data("train").batch(4, generator)
+        losses.append(objective(TOY, build(cell), batch, each.draw(cell, 4, generator))[0])
+    assert losses[1] < losses[0]
+    with pytest.raises(ValueError, match="cosine -1: use 0"):
+        method("concatenation", cosine=-1)
+
+
+# A network told its coefficients that starts from a fixed one
+
+
+@pytest.mark.parametrize("task", ["toy", "style", "beta_vae_scenes"])
+def test_yoto_warm_is_the_grids_middle_network_before_its_first_step(task: str) -> None:
+    found = experiment(task, "quick", ["fixed_grid", "yoto_warm"])
+    grid, (cell,) = found.plans[0, "fixed_grid"], found.plans[0, "yoto_warm"]
+    assert cell.after is not None
+    assert cell.after.id in [each.id for each in grid]
+    assert cell.after.trained_for == found.task.space.grid(1)
+    trained = build(cell.after).model
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01)  # as training might have left it
+    network = build(cell, before=trained)
+    assert sum(each.numel() for each in network.conditioner.parameters()) > 0
+    at = network.at(found.settings[0])
+    for name, value in trained.state_dict().items():
+        assert torch.equal(at.state_dict()[name], value), name
+
+
+def test_presets_give_yoto_warm_what_they_give_yoto_tuned() -> None:
+    for task in TASKS:
+        tuned, warm = experiment(task, "quick", ["yoto_tuned", "yoto_warm"]).methods.values()
+        changed = {name for name, value in asdict(tuned).items() if getattr(warm, name) != value}
+        assert changed - {"exact_start"} == {"warm_start"}, task
+        assert warm.exact_start
 
 
 # Step scaling

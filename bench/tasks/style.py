@@ -133,7 +133,9 @@ class Style(OnPhotographs):
         # Of the levers, stratified draws alone did no worse here than none, on validation pictures.
         released = {"encoding": "log", "weighting": "none", "scale": "linear", "exact_start": False}
         wide = {"hidden": 128}
-        methods: dict[str, dict[str, Any]] = {"yoto": wide, "yoto_tuned": {**released, **wide}}
+        tuned = {**released, **wide}
+        methods: dict[str, dict[str, Any]] = {"yoto": wide, "yoto_tuned": tuned}
+        methods["yoto_warm"] = {**tuned, "exact_start": True}  # or it leaves what it starts from
         short = {**methods, "fixed_grid_tuned": {"lr": 0.71}}  # holds where trainings are as short
         wants = ("train_data", "test_data")
         reduced = "small, reduced: hours on two CPU cores"
