@@ -89,7 +89,9 @@ class Method(ABC):
     role: ClassVar[str] = ""
     tuned: ClassVar[bool] = False  # whether its levers were searched for; see `tuning`
     label: ClassVar[str] = ""  # how tables write it; its name in words where there is none
-    like: ClassVar[str] = ""  # a method whose fields presets give this one, too, if none of its own
+    # A method whose networks these are, but for their start: presets that give this one no fields
+    # of its own give it that one's.
+    like: ClassVar[str] = ""
     tuning: ClassVar[Mapping[str, Tuning]] = {}  # by a task's name; none for what was not tuned
 
     @classmethod

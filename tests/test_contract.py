@@ -56,7 +56,7 @@ class Candidate:
 
     task: str
     method: str
-    first: bool  # no method before it trains the same network
+    first: bool  # no other method trains the same network, or one that differs by its start alone
     conditioner: Conditioner | None
 
 
@@ -77,7 +77,8 @@ def candidates(tasks: tuple[str, ...], methods: tuple[str, ...]) -> list[Candida
             cell = tried.plan(experiment.task, experiment.settings, 0)[0]
             made = cell.method.conditioner(cell.task, cell.method.model(cell.task))
             training = (cell.task, cell.method)
-            chosen.append(Candidate(task_name, method_name, training not in seen, made))
+            fresh = training not in seen and tried.like not in methods
+            chosen.append(Candidate(task_name, method_name, fresh, made))
             seen.append(training)
     return chosen
 
@@ -129,7 +130,8 @@ class Pair:
 
     @property
     def cell(self) -> Cell:
-        return self.experiment.cells[0]
+        """The method's first own; the experiment's may be one that it starts from."""
+        return self.method.plan(self.task, self.experiment.settings, 0)[0]
 
     def network(self) -> Network:
         return build(self.cell).to(self.device)
