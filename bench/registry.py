@@ -48,6 +48,7 @@ METHODS = {
     "instance_norm": "baselines.instance_norm:InstanceNorm",
     "gates": "baselines.gates:MultiRateGates",
     "gain_units": "baselines.gain_units:GainUnits",
+    "gain_bank": "baselines.gain_bank:GainBank",
     "step_scaling": "baselines.step_scaling:StepScaling",
     "vbr": "baselines.vbr:VariableRate",
     "hypernetwork": "baselines.hypernetwork:ParetoHypernetwork",

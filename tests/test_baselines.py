@@ -371,9 +371,12 @@ def test_a_method_that_does_not_apply_is_an_error_only_where_it_was_named() -> N
     assert "hypernetwork" in every.methods
     by_task = {
         "compression": {"gates", "hypernetwork", "instance_norm", "several_outputs"},
-        "style": {"gates", "concatenation", "gain_units", "several_outputs", "step_scaling", "vbr"},
+        "style": {
+            *("gates", "concatenation", "gain_units", "gain_bank", "several_outputs"),
+            *("step_scaling", "vbr"),
+        },
         "beta_vae_scenes": {
-            *("instance_norm", "gain_units", "several_outputs", "step_scaling", "vbr")
+            *("instance_norm", "gain_units", "gain_bank", "several_outputs", "step_scaling", "vbr")
         },
     }
     for task, missing in by_task.items():
