@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bench import BEFORE, Cell, Conditioner, Modulating, Modulation, OneNetwork, Task, channels
+from bench import BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels
 
 
 @dataclass(frozen=True, kw_only=True)
-class GainUnits(OneNetwork):
-    """levels: rows of gains, log-spaced over the range of λ."""
+class GainUnits(Levers):
+    """levels: rows of gains, log-spaced over the range of λ; training draws these. Other levers of
+    training: see `Levers`."""
 
     name = "gain_units"
     line = "a gain per latent channel and rate level, interpolated (compression)"
@@ -26,6 +27,7 @@ class GainUnits(OneNetwork):
     levels: int = 5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.levels < 2:
             raise ValueError(f"{self.name}: levels {self.levels}: use 2 or more")
 
@@ -37,9 +39,6 @@ class GainUnits(OneNetwork):
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return Gains(model, task.space.axes[0].at_each(self.levels))
-
-    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
-        return cell.task.space.sample(count, generator, levels=self.levels)
 
 
 class Gains(Modulating):
