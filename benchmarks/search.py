@@ -84,8 +84,8 @@ VARIANTS = {
         "prior=True, stratified=True, weighting=geometric_mean",
     ],
     "vbr": [
-        *("", "lr=0.5", "lr=2.0", "lr=4.0", "levels=5", "fixed=0.5"),
-        *("weighting=geometric_mean", "fixed=0.5, weighting=geometric_mean"),
+        *("", "lr=0.5", "lr=2.0", "lr=4.0", "levels=0", "fixed=0.667"),
+        *("weighting=geometric_mean", "fixed=0.667, weighting=geometric_mean"),
     ],
     "several_outputs": [
         *("", *(f"lr={rate}" for rate in (0.25, 0.35, 0.5, 0.71, 1.41, 2.0, 2.83))),
