@@ -24,8 +24,8 @@ task names its measures), provenance (commit, packages, command), path, reason, 
 device_name (what measured it), answering_flops (of what the method did to answer, a search say;
 None where it was not counted), tuning (what finding its levers took, {} for nothing), role
 ("reference", "under test", "floor", "warm start" or ""), tuned (whether its levers were searched
-for), label (how tables write it), study (None, or what a run of `--widths` and `--ranges` changes
-of the plain one).
+for), label (how tables write it), study (None, or what a run of `--widths`, `--ranges` and
+`--coefficients` changes of the plain one).
 
 Columns of `cells`: cell, task, preset, method (that trained it), seed, trained_for (settings; none
 where they were drawn), after (the cell it was continued from), status, reason, steps, examples,
@@ -35,8 +35,8 @@ GPU's tensors), net_memory_bytes (without what was there before), device, device
 shared_device, phases (seconds by name), provenance, path.
 
 `bench.report.answers` answers questions of a run: gaps with intervals and verdicts (`compare`),
-fronts and knobs (`knob`), costs and break-evens (`costs`), studies of width, range and length
-(`studies`) and the paper's claims (`claims`).
+fronts and knobs (`knob`), costs and break-evens (`costs`), studies of width, range, number of
+coefficients and length (`studies`) and the paper's claims (`claims`).
 """
 
 from __future__ import annotations

@@ -81,6 +81,7 @@ DECIDE = (
 )
 WIDTHS = "a study: the whole comparison at each of these factors of the model's width"
 RANGES = "a study: with each of these ranges of the coefficients, the high end over the low end"
+COUNTS = "a study: with each of these numbers of coefficients"
 ON = "where cells run: one after another here (default), in several processes, or on a Ray cluster"
 METHODS = "names or files, A[field=value,...] to change a field, or all (the cheap ones)"
 RUN: tuple[Option, ...] = (
@@ -100,6 +101,7 @@ RUN: tuple[Option, ...] = (
     ("--budget", "with --decide: time at most, as in 90s, 30m or 2h (none)", {"metavar": "TIME"}),
     ("--widths", WIDTHS, {"metavar": "1,2,4"}),
     ("--ranges", RANGES, {"metavar": "4,16,64"}),
+    ("--coefficients", COUNTS, {"metavar": "1,2,4"}),
     DEVICE,
     ("--on", ON, one_of("here", "pool", "ray", usual="here")),
     ("--address", "the Ray cluster ($RAY_ADDRESS, or one started here)", {"metavar": "HOST:PORT"}),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # the file of one cell.
 OF_RUNS = ("dry", "again", "on", "per_device", "limit", "decide", "most", "budget")
 CONTINUED = ("device", "on", "address", "per_device", "limit", "decide", "most", "budget")
-STUDIED = ("widths", "ranges")
+STUDIED = ("widths", "ranges", "coefficients")
 REPLAYED = (
     *("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths"),
     *STUDIED,
@@ -114,14 +114,14 @@ def _experiments(options: Namespace) -> list[Any]:
     lengths = _numbers(options.lengths, float, refusal)
     design, split, where = options.design, options.split, options.locations
     how = methods, options.settings, seeds, where, design, split, lengths
-    refusal = "{0} {{!r}}: give factors, as in {0} 1,2,4"
-    factors = study.combinations(
+    refusal = "{0} {{!r}}: give numbers, as in {0} 1,2,4"
+    studied = study.combinations(
         *(_numbers(vars(options)[name], float, refusal.format(f"--{name}")) for name in STUDIED)
     )
     experiments: list[Any] = []
     named = dict.fromkeys(options.tasks or DEFAULT_TASKS)
-    for task, (width, span) in itertools.product(named, factors):
-        planned = plan.experiment(task, options.preset, *how, width=width, span=span)
+    for task, factors in itertools.product(named, studied):
+        planned = plan.experiment(task, options.preset, *how, factors=factors)
         if planned not in experiments:  # "toy[dimension=8]" and "toy[ dimension = 8 ]" are one
             experiments.append(planned)
     return experiments

@@ -223,6 +223,12 @@ class Task(ABC):
         changed: dict[str, Any] = {"low": low, "high": high}
         return dataclasses.replace(self, **changed)  # type: ignore[type-var]
 
+    def with_coefficients(self, count: int) -> Self:
+        """The same task with `count` coefficients instead of its own, each in the same range, or a
+        ValueError."""
+        own = len(self.space.axes)
+        raise ValueError(f"the number of coefficients of the task {self.name!r} is fixed, at {own}")
+
     @abstractmethod
     def data(self, split: str) -> Data:
         """The split "train", "test", or "validation": examples like those of the test split, to

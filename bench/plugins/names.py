@@ -20,7 +20,7 @@ LONGEST = 64  # characters; a folder's name holds two such and a word
 MOST_BYTES = 120  # of UTF-8, of which a folder's name may have 255
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 # Behind a preset's name: the fields that a command line changed, and the factors of a study.
-CHANGED = re.compile(r"\[.*(=|\dx width|range \d).*\]$")
+CHANGED = re.compile(r"\[.*(=|\dx width|range \d|\d coefficient).*\]$")
 IN_FOLDERS = "_-."
 IN_COLUMNS = "_-. ()+#%*&@!~^'"  # what settings, lists and paths do not need for themselves
 

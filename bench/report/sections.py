@@ -95,6 +95,7 @@ SECTIONS = [
             "gap_width": "What is lost against the width of the model",
             "gap_range": "What is lost against the range of the coefficients",
             "gap_share": "What is lost against the length of the training",
+            "scaling": "What the number of coefficients costs, and what is lost with it",
         },
     ),
     Section(

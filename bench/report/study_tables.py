@@ -15,7 +15,7 @@ from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
 from bench.report.tables import methods_column, overall_verdict
 from bench.report.text import NOTHING, short
 
-HEADS = {"width": "width", "range": "range", "share": "length"}
+HEADS = {"width": "width", "range": "range", "coefficients": "coefficients", "share": "length"}
 SLOPE = "per doubling"
 
 
@@ -33,7 +33,7 @@ def study_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     frame = frame.assign(**{name: 100 * frame[name].astype(float) for name in shares})
 
     def factor(name: str) -> Column:
-        sign = "×" if name != "range" else ""
+        sign = "×" if name not in studies.MOVING else ""
 
         def text(row: Row) -> str:
             return SLOPE if row["slope"] == name else f"{row[name]:g}{sign}"
@@ -64,6 +64,7 @@ def study_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         Column("parameters", lambda row: short(row["parameters"])),
         times("FLOPs", "flops_ratio"),
         times("step", "step_ratio"),
+        *([times("time a step", "time_ratio")] if frame["time_ratio"].notna().any() else []),
         value("seeds", "seeds", 0),
     ]
     sheet = sheet_of(frame.to_dict("records"), columns, left=2)
@@ -72,7 +73,7 @@ def study_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
 
 def narrowed(sheet: Sheet) -> Sheet:
     """What a terminal has room for."""
-    less = ("numbers", "loss gap", "parameters", "seeds", "step")
+    less = ("numbers", "loss gap", "parameters", "seeds", "step", "time a step")
     kept = [place for place, head in enumerate(sheet.head) if not head.startswith(less)]
     rows = [[row[place] for place in kept] for row in sheet.rows]
     return sheet._replace(head=[sheet.head[place] for place in kept], rows=rows)

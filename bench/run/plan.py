@@ -17,7 +17,7 @@ from bench.method import Cell, Method
 from bench.plugins.names import refuse_names
 from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
 from bench.run.schema import ExperimentConfig, Plugin, Split
-from bench.run.study import Study, changed, labelled
+from bench.run.study import PLAIN, Factors, Study, changed, labelled
 from bench.space import Setting, format_setting
 from bench.task import Preset, Task
 
@@ -176,8 +176,7 @@ def experiment(
     design: str | None = None,
     split: Split = "test",
     lengths: Sequence[float] | None = None,
-    width: float = 1.0,
-    span: float | None = None,
+    factors: Factors = PLAIN,
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
@@ -189,14 +188,14 @@ def experiment(
         "one-at-a-time", or "random" (`settings` of them, always the same).
     split: "test" or "validation".
     lengths: see `Experiment`; None takes the preset's, on the test split.
-    width, span: factors of a study (`bench/run/study.py`); with 1 and None it is the plain one.
+    factors: of a study (`bench/run/study.py`); those of PLAIN change nothing.
     """
     chosen, size = sized(task, preset_name, locations)
-    (sized_task, span), study = changed(chosen.task, width, span), None
+    (sized_task, factors), study = changed(chosen.task, factors), None
     if sized_task != chosen.task:
         plain = _id(chosen.task, split)
-        study = Study(width=float(width), range=span, preset=size, experiment=plain)
-        size = labelled(size, width, span)
+        study = Study(**factors._asdict(), preset=size, experiment=plain)
+        size = labelled(size, factors)
     refuse_names(sized_task, preset_name, {})
     _warn_of_few_pictures(chosen, sized_task, size, split)
     named = _named(methods, chosen.methods, sized_task)

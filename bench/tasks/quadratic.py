@@ -3,6 +3,7 @@
     python run_bench.py run quadratic                                   a minute on two CPU cores
     python run_bench.py run "quadratic[hidden=8]"                       conditioning must fail
     python run_bench.py run "quadratic[coefficients=4, hidden=40]"      four coefficients
+    python run_bench.py run quadratic --coefficients 1,2,4,8            units in proportion
 
 K + 1 fixed random rotations A_k of the input x give the targets a_k = A_k x. The loss is
 |y - a_0|² + sum of c_k |y - a_k|², each a mean over the dimensions. The best answer is the weighted
@@ -120,6 +121,12 @@ class Quadratic(Task):
 
     def ranged(self, factor: float) -> Quadratic:
         return replace(self, ratio=factor)
+
+    def with_coefficients(self, count: int) -> Quadratic:
+        """With as many hidden units per target as before: a conditioned network that can be exact
+        with K coefficients, for it has (K + 1) · dimension units, then can be with `count`."""
+        hidden = round(self.hidden * (count + 1) / (self.coefficients + 1))
+        return replace(self, coefficients=count, hidden=max(1, hidden))
 
     def data(self, split: str) -> Examples:
         """Rows of the input and its targets, (K + 2, dimension)."""

@@ -133,13 +133,41 @@ def with_ancestors(run: Run, kept: set[str]) -> set[str]:
 def step_ratios(run: Run) -> dict[str, float]:
     """By method, the FLOPs of one training step of its networks over those of the grid's: what
     conditioning costs. NaN where they are not known."""
-    of_cell = run.cells.set_index("cell")["flops_per_step"].astype(float)
+    return _to_the_grid(run, run.cells.set_index("cell")["flops_per_step"].astype(float))
+
+
+@once
+def step_times(run: Run) -> dict[str, float]:
+    """The same of processor seconds, which depend on the machine and on what else it did: NaN where
+    a GPU did the work or the devices differ."""
+    cells, grid = _timed(run), _devices(run, _entries(run, run.reference))
+    ratios = _to_the_grid(
+        run, cells["processor_seconds"] / cells["steps"].where(cells["steps"] > 0)
+    )
+    same = {m: len(grid | _devices(run, _entries(run, m))) == 1 for m in ratios}
+    return {method: ratio if same[method] else math.nan for method, ratio in ratios.items()}
+
+
+def _to_the_grid(run: Run, of_cell: pd.Series[float]) -> dict[str, float]:
+    """By method, the mean over its networks over that of the grid's."""
 
     def mean(method: str | None) -> float:
         return float(of_cell.reindex(sorted(_cells(_entries(run, method)))).mean(skipna=False))
 
     grid = mean(run.reference)
     return {method: mean(method) / grid if grid > 0 else math.nan for method in run.methods}
+
+
+@once
+def kept_ratios(run: Run) -> dict[str, float]:
+    """By method, the parameters that are kept to answer for every setting over those of one network
+    of the grid; NaN where every setting has a network of its own, and where they are not known."""
+    every = {method: _entries(run, method) for method in run.methods}
+    kept = {method: costs_by_seed(run, part)["parameters"].mean() for method, part in every.items()}
+    networks = run.measured.loc[run.measured["method"] == run.reference, "setting"].nunique()
+    one = kept.get(run.reference or "", math.nan) / max(networks, 1)
+    known = {m: not _per_setting(part) and one > 0 for m, part in every.items()}
+    return {method: kept[method] / one if known[method] else math.nan for method in every}
 
 
 def step_words(run: Run, method: str) -> str:

@@ -1,5 +1,5 @@
-"""Studies: the same comparison at several widths, ranges of the coefficients and lengths of the
-training, and what becomes of the loss from one to the next.
+"""Studies: the same comparison at several widths, ranges and numbers of coefficients and lengths of
+the training, and what becomes of the loss from one to the next.
 
     study(run)              one row per method at every point of the study
     slopes(run)             what one doubling of a factor changes
@@ -23,18 +23,19 @@ import pandas as pd
 
 from bench.report.answers import stats
 from bench.report.answers.compare import mean_gap, overall, paired
-from bench.report.answers.costs import step_ratios
+from bench.report.answers.costs import kept_ratios, step_ratios, step_times
 from bench.report.answers.reference import LOSS, Yardstick
 from bench.report.load import Run
 from bench.report.once import once
 
 Array = stats.Array
 
-FACTORS = ("width", "range", "share")
+FACTORS = ("width", "range", "coefficients", "share")
+MOVING = ("range", "coefficients")  # factors with which the settings move
 STUDY = [
     *("method", *FACTORS, "status", "share_mean", "share_low", "share_high", "verdict", "stands"),
     *("seeds_needed", "gap", "gap_low", "gap_high", "base", "base_low", "base_high", "percent"),
-    *("parameters", "flops_ratio", "step_ratio", "seeds"),
+    *("parameters", "kept_ratio", "flops_ratio", "step_ratio", "time_ratio", "seeds"),
 ]
 LOSSES = ("lost", "gap", "base")  # what a slope is of
 SLOPES = ["method", "factor", *FACTORS, "points", "of", "slope", "low", "high", "doubt", "seeds"]
@@ -43,25 +44,29 @@ SLOPES = ["method", "factor", *FACTORS, "points", "of", "slope", "low", "high", 
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """width: the factor of the plain model's. range: the high end of the first coefficient's range
-    over the low one. share: of the plain training's steps."""
+    over the low one. coefficients: how many. share: of the plain training's steps."""
 
     width: float
     range: float
+    coefficients: int
     share: float
     run: Run
 
     @property
-    def place(self) -> tuple[float, float, float]:
-        return self.width, self.range, self.share
+    def place(self) -> tuple[float, float, int, float]:
+        return self.width, self.range, self.coefficients, self.share
 
 
 def home(run: Run) -> Run:
     """The run of a family whose report has the study: the plain one, else that of the width
-    nearest to it and the widest range."""
+    nearest to it, its own number of coefficients, the widest range and the fewest coefficients."""
 
-    def away(each: Run) -> tuple[float, bool, float, str]:
-        width, spread = (each.study.width, each.study.range) if each.study else (1.0, None)
-        return abs(math.log(width)), spread is not None, -(spread or 0.0), each.folder
+    def away(each: Run) -> tuple[float, bool, bool, float, int, str]:
+        width, spread, count = 1.0, None, None
+        if each.study:
+            width, spread, count = each.study.width, each.study.range, each.study.coefficients
+        others = count is not None, spread is not None
+        return abs(math.log(width)), *others, -(spread or 0.0), count or 0, each.folder
 
     return min(run.family or [run], key=away)
 
@@ -72,19 +77,22 @@ def points(run: Run) -> list[Point]:
     one. Of two that have the same factors, the first counts."""
     if home(run) is not run:
         return []
-    found: dict[tuple[float, float, float], Point] = {}
+    found: dict[tuple[float, float, int, float], Point] = {}
     for each in sorted(run.family or [run], key=lambda one: one is not run):
         if each.reference is None or not each.axes:
             continue
         axis, width = each.axes[0], each.study.width if each.study else 1.0
         spread = float(f"{axis.high / axis.low:.2g}")  # the ends are rounded
-        if each.study and each.study.range:
-            spread = each.study.range
+        count = len(each.axes) + len(each.constant)
+        if each.study:
+            spread, count = each.study.range or spread, each.study.coefficients or count
         shares = sorted({1.0, *each.lengths["share"]})
         for share in shares:
             part = each if share == 1 else at_share(each, share)
             if part.reference is not None:
-                point = Point(width=width, range=spread, share=share, run=part)
+                point = Point(
+                    width=width, range=spread, coefficients=count, share=share, run=part
+                )  # fmt: skip
                 found.setdefault(point.place, point)
     several = [found[place] for place in sorted(found)]
     return several if len(several) > 1 else []
@@ -109,8 +117,10 @@ def study(run: Run) -> pd.DataFrame:
     base, base_low, base_high: to the grid of the home run in its full length, at matching
         settings, seeds and examples, where it does not fail; 0 of that grid itself, NaN with other
         settings.
-    parameters: of one network with its conditioner. step_ratio: the FLOPs of a training step over
-        those of the grid's of the same point.
+    parameters: of one network with its conditioner. kept_ratio: those that are kept to answer for
+        every setting, over those of one network of the grid of the same point; NaN where they grow
+        with the settings. step_ratio, time_ratio: the FLOPs of a training step, and its processor
+        seconds, over those of the grid's of the same point.
     """
     every = points(run)
     base = next((point for point in every if point.run is run), None)
@@ -126,7 +136,7 @@ def _methods(every: Iterable[Point]) -> list[str]:
 
 def _rows(point: Point, base: Point | None) -> Iterable[dict[str, Any]]:
     run, answers = point.run, overall(point.run).set_index("method")
-    steps = step_ratios(run)
+    steps, seconds, kept_ratio = step_ratios(run), step_times(run), kept_ratios(run)
     for method, row in answers.iterrows():
         kept = run.measured.loc[run.measured["method"] == method, "cells"]
         cells = run.cells[run.cells["cell"].isin({cell for used in kept for cell in used})]
@@ -140,7 +150,9 @@ def _rows(point: Point, base: Point | None) -> Iterable[dict[str, Any]]:
             **gap | {"gap_high": row["loss_gap_high"]},
             **(_base_gap(point, base, str(method)) if base and measured else {}),
             "parameters": size.mean(),
+            "kept_ratio": kept_ratio.get(str(method), math.nan),
             "step_ratio": steps.get(str(method), math.nan),
+            "time_ratio": seconds.get(str(method), math.nan),
             "seeds": run.measured.loc[run.measured["method"] == method, "seed"].nunique(),
         }
 
@@ -181,8 +193,8 @@ def slopes(run: Run) -> pd.DataFrame:
 
     of: "lost" of the benefit, as a share; "gap" to the grid of the same point, "base" to that of
     the home run, both in the gaps' unit. slope: the least-squares slope on log2 of the factor, mean
-    over the seeds that every point has, over the settings that count at every point (where the
-    range moves, at each). low, high: Student's t over these seeds, three or more, the examples
+    over the seeds that every point has, over the settings that count at every point (where these
+    move, at each). low, high: Student's t over these seeds, three or more, the examples
     taken as given.
     """
     rows = []
@@ -207,11 +219,11 @@ def slope_of(
     if of != "base" and any(method == point.run.reference for point in line):
         return None
     base = next((point for point in line if point.run is run), None)
-    if of == "base" and (base is None or factor == "range"):
+    if of == "base" and (base is None or factor in MOVING):
         return None
     found = [_ratios(point, base, method, of) for point in line]
     common = [set(counted) for counted, *_ in found]
-    if factor != "range":  # with which the settings move
+    if factor not in MOVING:
         common = [set.intersection(*common)] * len(found)
     if not all(common):
         return None

@@ -23,7 +23,7 @@ from bench.report.figures.curves import front, gap, measures
 from bench.report.figures.films import samples, sweeps
 from bench.report.figures.look import DPI, STYLE, featured, settle
 from bench.report.figures.matrices import cross, heatmap
-from bench.report.figures.studies import factors, gap_study
+from bench.report.figures.studies import factors, gap_study, scaling
 from bench.report.figures.tradeoffs import break_even, headline, quality_compute
 from bench.report.load import Run, file_name
 
@@ -54,6 +54,7 @@ FIGURES = [
     Entry("measures", measures, ("summary",)),
     Entry("gap", gap, ("comparisons",)),
     Entry("gap", gap_study, ("study",), factors),
+    Entry("scaling", scaling, ("study",)),
     Entry("quality_compute", quality_compute, ("quality",)),
     Entry("break_even", break_even),
     Entry("cross", cross, (), lambda run, overall: [(m,) for m in moving(run, overall)]),
