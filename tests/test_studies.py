@@ -1,5 +1,5 @@
-"""Studies of width, range, number of coefficients and length: what is planned, and what the report makes of records whose
-losses are known."""
+"""Studies of width, range, number of coefficients and length: what is planned, and what the report
+makes of records whose losses are known."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from msgspec import Meta
 from bench.files import STORED
 
 Factor = Annotated[float, Meta(gt=0, lt=1e9)]
-Count = Annotated[int, Meta(ge=1, lt=1e9)]
+Count = Annotated[int, Meta(ge=1, lt=10**9)]
 Name = Annotated[str, Meta(max_length=STORED, pattern=r"^[^\0\ud800-\udfff]*$")]
 SAME = 0.01  # ranges are rounded to three significant digits
 
