@@ -3,7 +3,7 @@ training; and what coefficients cost, the more there are: the studies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,6 @@ from bench.report.figures.look import (
     note,
     plain,
     plain_ticks,
-    scale,
     settle,
 )
 from bench.report.headings import in_its_unit
@@ -47,7 +46,7 @@ GRIDS = {
 LINES = 5  # methods under test
 COUNT = "coefficients"
 MOST = 14  # methods in all, as many as can be told apart
-APART = 0.3  # doublings, from the first method's intervals to the last's
+APART = 0.24  # doublings, from the first method's intervals to the last's
 
 
 def factors(run: Run, overall: pd.DataFrame) -> Iterable[tuple[str]]:
@@ -164,21 +163,22 @@ def scaling(run: Run, study: pd.DataFrame) -> Figure | None:
     if not studies.lines(run, COUNT):
         return None
     at = _along(run, study, COUNT)
-    several = at.groupby("method")[COUNT].nunique() > 1
+    known = at[at["share_mean"].notna() | at["kept_ratio"].notna()]  # nothing of other grids is
+    several = known.groupby("method")[COUNT].nunique() > 1
     names = [m for m in run.methods if several.get(m, False) and m != run.reference][:MOST]
     if not names:
         return None
     at = at[at["method"].isin(names)]
     at = at.assign(**{name: 100 * at[name].astype(float) for name in _columns("share")})
     timed = at["time_ratio"].notna().all()
-    costs = {"kept_ratio": "parameters", "step_ratio": "FLOPs of a step"}
+    costs = {"kept_ratio": "parameters", "step_ratio": "FLOPs a step"}
     figure = Figure(figsize=(DOUBLE, 2.5), layout="constrained")
     marks = looks(run)
     *places, lost = figure.subplots(1, 3)
     for axes, (column, what) in zip(places, costs.items(), strict=True):
         moves = at.groupby("method")[column].agg(lambda ratios: (ratios.dropna() != 1).any())
         if column == "step_ratio" and timed:
-            column, what = "time_ratio", "processor time of a step"
+            column, what = "time_ratio", "processor time a step"
         ratios = [1.0]
         for method in filter(moves.get, names):
             part = at[at["method"] == method].dropna(subset=column)
@@ -186,7 +186,7 @@ def scaling(run: Run, study: pd.DataFrame) -> Figure | None:
             ratios += list(part[column])
         _across(axes, at[COUNT])
         axes.axhline(1, color="black", linewidth=1.0, zorder=2)
-        scale(axes, "y", ratios)
+        _ratio_axis(axes, ratios)
         _entitle(axes, f"{what}, × a fixed network's")
     reached: list[float] = []
     for place, method in enumerate(names):
@@ -200,6 +200,15 @@ def scaling(run: Run, study: pd.DataFrame) -> Figure | None:
     note(figure, _scaling_remarks(run, at, bool(timed)), DOUBLE)
     settle(figure)
     return figure
+
+
+def _ratio_axis(axes: Axes, ratios: Sequence[float]) -> None:
+    """A vertical axis on which doublings are as long as each other."""
+    low, high = min(ratios), max(ratios)
+    margin = max((high / low) ** 0.08, 1.05)
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(low / margin, high * margin)
+    plain_ticks(axes.yaxis, ticker.LogLocator(base=2, subs=(1, 1.5) if high < 6 * low else (1,)))
 
 
 def _with_bars(axes: Axes, at: pd.DataFrame, away: float, look: Look) -> list[float]:
