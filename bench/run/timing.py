@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.cost import keep_freed_memory, stepping
@@ -104,7 +105,12 @@ def show(
     for head in ("loop", *columns, "ratio", "spread of the ratio"):
         table.add_column(head, justify="left" if head == "loop" else "right")
     for name, values in seconds.items():
-        row = [name, *(text(statistics.median(values)) for text in columns.values()), "", ""]
+        row = [
+            escape(name),
+            *(text(statistics.median(values)) for text in columns.values()),
+            "",
+            "",
+        ]
         if name in against:
             middle, low, high = ratios(values, seconds[against[name]])
             row[-2:] = f"{middle:.3f} of {against[name]}", f"{low:.3f} to {high:.3f}"
