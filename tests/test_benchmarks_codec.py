@@ -110,3 +110,15 @@ def test_conditioning_has_a_row_for_the_step_and_for_folded_inference(
     assert [type(a) for a in models["plain"].modules()] == [
         type(b) for b in models["folded"].modules()
     ]  # folded is plain
+
+
+def test_conditioning_has_a_row_for_every_method_that_trains_one_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--task", "toy", "--preset", "smoke", "--steps", "2", "--rounds", "1"]
+    made = conditioning.main([*words, "--methods", "all,yoto[law=ends]"])
+    whats = {row.what for row in made}
+    assert {"subspace", "low_rank", "yoto_warm", "yoto[law=ends]"} <= whats
+    assert not whats & {"fixed_grid", "warm_grid", "interpolation", "gain_bank"}
+    assert {row.against for row in made} == {"fixed_grid"}
+    assert "yoto[law=ends]" in capsys.readouterr().out
