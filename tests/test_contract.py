@@ -60,8 +60,9 @@ class Candidate:
     conditioner: Conditioner | None
 
 
-# The network, loss and training of `beta_vae_scenes` on other pictures: the main methods will do
-ALIKE = {"beta_vae_cifar10", "beta_vae_shapes3d"}
+# The network, loss and training of `beta_vae_scenes` on other pictures, and dense layers as those of
+# `digits`, `quantiles` and `toy`: the main methods will do.
+ALIKE = {"beta_vae_cifar10", "beta_vae_shapes3d", "fairness", "quadratic"}
 
 
 @functools.cache

@@ -320,8 +320,8 @@ def quality_compute(run: Run) -> pd.DataFrame:
 @once
 def versus(run: Run) -> pd.DataFrame:
     """The best row of `overall` (the lowest share of the benefit lost, or where no share is known
-    the lowest gap) and the method under test against every other, one row per pair: the order of a
-    table suggests that one method beats the next.
+    the lowest gap), the networks under test and the warm start against every other, one row per
+    pair: the order of a table suggests that one method beats the next.
 
     difference: the loss of `method` less that of `other`, mean over the settings at which they are
     different networks, with its 95 % interval; per cent of the other's, or the loss's unit.
@@ -356,13 +356,15 @@ def _difference(yard: Yardstick, method: str, other: str) -> dict[str, Any]:
 
 
 def _pairs(run: Run) -> list[tuple[str, str]]:
-    """The best row, then the method under test, each with every other, the grid aside."""
+    """The best row, the networks under test as they are and tuned, and the warm start, each with
+    every other, the grid aside."""
     frame = overall(run)
     others = frame[(frame["method"] != run.reference) & frame["loss_gap_mean"].notna()]
     if len(others) < 2:
         return []
     key = "share_mean" if others["share_mean"].notna().any() else "loss_gap_mean"
     names = list(others["method"])
-    first = dict.fromkeys([others.loc[others[key].idxmin(), "method"], under_test(run)])
+    anchors = [under_test(run), *(name for name in run.under_test if "[" not in name)]
+    first = dict.fromkeys([others.loc[others[key].idxmin(), "method"], *anchors, run.warm])
     pairs = [(one, other) for one in first for other in names if one in names and one != other]
     return [pair for at, pair in enumerate(pairs) if pair[::-1] not in pairs[:at]]
