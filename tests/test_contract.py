@@ -60,7 +60,7 @@ class Candidate:
     conditioner: Conditioner | None
 
 
-# The network, loss and training of `beta_vae_scenes` on other pictures, and dense layers as those of
+# The network, loss and training of `beta_vae_scenes` on other pictures, and dense layers as in
 # `digits`, `quantiles` and `toy`: the main methods will do.
 ALIKE = {"beta_vae_cifar10", "beta_vae_shapes3d", "fairness", "quadratic"}
 
