@@ -6,10 +6,10 @@ scalarisation. Simplified: it sees standardised log-coefficients, drawn log-unif
 ray from a Dirichlet distribution, since ours are no point of a simplex; the heads' constant parts
 are the model's own starting weights, so that training starts where the others do; 16 hidden units
 instead of 100, because a head has as many weights as its tensor times the hidden units: even so it
-is for small models. `invariant` is the parametrisation of Ortiz, Guttag & Dalca, "Magnitude
-Invariant Parametrizations Improve Hypernetwork Learning", ICLR 2024, for HyperMorph's kind of
-network: a code of constant length, and weights that are added to a trained constant part, which
-ours are either way.
+is for small models. `invariant` is from Ortiz, Guttag & Dalca, "Magnitude Invariant
+Parametrizations Improve Hypernetwork Learning", ICLR 2024, for HyperMorph's kind of network: a code
+of constant length (cosine and sine of a quarter turn). Their other half, that what is made is added
+to a trained constant part, holds here either way; their leaky ReLU and their start are not taken.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,8 +63,9 @@ class ParetoHypernetwork(Levers):
 
 
 class WeightMaker(Reweighting):
-    """Adds to every weight of every layer (convolution, linear layer, norm) a linear function of a
-    perceptron's output. Other parameters, as an entropy model's, are the same at all settings."""
+    """Adds to every weight of every layer (convolution, linear layer, instance norm) a linear
+    function of a perceptron's output. Other parameters, as an entropy model's, are the same at all
+    settings."""
 
     def __init__(self, model: nn.Module, encoding: Encoding, hidden: int) -> None:
         super().__init__()
@@ -73,6 +74,7 @@ class WeightMaker(Reweighting):
             for name, layer in model.named_modules()
             if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.InstanceNorm2d))
             and getattr(layer, "weight", None) is not None
+            and layer.weight.requires_grad
         ]
         first, second = nn.Linear(encoding.width, hidden), nn.Linear(hidden, hidden)
         self.trunk = nn.Sequential(encoding, first, nn.ReLU(), second, nn.ReLU())

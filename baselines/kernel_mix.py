@@ -2,14 +2,16 @@
 
 Maggioni et al., "Tunable Convolutions with Parametric Multi-Loss Optimization", CVPR 2023. Kept:
 every convolution (and linear layer) has as many kernels and biases as there are losses, all
-trained together; per example its kernel is their sum, weighted by what also weighs the losses.
-Simplified: the kernels start from one and the same, the task's start; the weights are the losses'
-shares, relative to the middle of every coefficient's range, and a perceptron of `hidden` units may
-move them (0 leaves it out; it starts at nothing). Norms and entropy models are shared.
+trained together; per example its kernel is their weighted sum, the weights an affine function, of
+the layer's own, of what weighs the losses. Changed: that is the losses' shares, relative to the
+middle of every coefficient's range; the affine functions start as these shares themselves
+(`affine=false` leaves it at that), and the kernels as the task's one start. Norms and entropy
+models are shared.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,76 +22,73 @@ from torch.nn import functional as F
 from bench import (
     TRANSPOSED,
     Conditioner,
-    Encoding,
     Levers,
+    Space,
     Task,
+    flat,
     linear_maps,
     own_parameters,
     put,
+    same_batch,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelMix(Levers):
-    """hidden: units of the perceptron that moves the mix; 0 for none."""
+    """affine: each layer has a learned affine function of the shares, not the shares themselves."""
 
     name = "kernel_mix"
     line = "a kernel per loss in every layer, mixed by the coefficients"
     swept = True
 
-    hidden: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.hidden < 0:
-            raise ValueError(f"{self.name}: hidden {self.hidden}: use 0 or more")
+    affine: bool = True
 
     def refuses(self, task: Task) -> str:
         return "" if linear_maps(task.model()) else "its model has no layer of one group to mix"
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
-        return Kernels(model, Encoding(task.space, "standardised"), self.hidden)
+        return Kernels(model, task.space, self.affine)
 
 
 class Kernels(Conditioner):
     """Of every layer the further kernels with their biases, (K, all of the layer's numbers), which
     start as the layer's own."""
 
-    decays = True
-
-    def __init__(self, model: nn.Module, encoding: Encoding, hidden: int) -> None:
+    def __init__(self, model: nn.Module, space: Space, affine: bool) -> None:
         super().__init__()
-        self.space, self.sites = encoding.space, linear_maps(model)
-        count = len(self.space.axes)
-        self.further = nn.ParameterList()
+        self.space, self.sites = space, linear_maps(model)
+        self.further, count = nn.ParameterList(), len(space.axes)
         for site in self.sites:
-            own = flat(model.get_submodule(site)).detach()
+            own = of_layer(model.get_submodule(site)).detach()
             self.further.append(own.repeat(count, 1))
-        self.mover = None
-        if hidden:
-            last = nn.Linear(hidden, count + 1)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            first = nn.Linear(encoding.width, hidden)
-            self.mover = nn.Sequential(encoding, first, nn.LeakyReLU(0.2), last)
+        self.slopes = self.offsets = None
+        if affine:
+            self.slopes = nn.Parameter(torch.eye(count + 1).repeat(len(self.sites), 1, 1))
+            self.offsets = nn.Parameter(torch.zeros(len(self.sites), 1, count + 1))
+
+    def decaying(self) -> list[nn.Parameter]:
+        return list(self.further)
 
     def shares(self, coefficients: Tensor) -> Tensor:
-        """(B, K) coefficients to the weights of the kernels, (B, K + 1)."""
-        shares = self.space.shares(coefficients)
-        if self.mover is None:
+        """(B, K) coefficients to the weights of every layer's kernels, (layers, B, K + 1)."""
+        shares = self.space.shares(coefficients).expand(len(self.sites), -1, -1)
+        if self.slopes is None or self.offsets is None:
             return shares
-        return (shares.log() + self.mover(coefficients)).softmax(1)
+        return torch.baddbmm(self.offsets, shares, self.slopes)
 
     def attach(self, model: nn.Module) -> None:
         self._layers = []  # a list: their weights stay the model's
         for site in self.sites:
-            self._layers.append(Mixed(model.get_submodule(site)))
+            self._layers.append(Mixed(model.get_submodule(site), site))
             put(model, site, self._layers[-1])
 
     def condition(self, coefficients: Tensor) -> None:
-        shares = self.shares(coefficients)
-        for layer, further in zip(self._layers, self.further, strict=True):
-            layer.kernels = shares @ torch.cat([flat(layer.layer)[None], further])
+        device = coefficients.device.type
+        halved = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False) if halved else contextlib.nullcontext():
+            each = self.shares(coefficients).to(self.further[0].dtype)
+            for layer, further, shares in zip(self._layers, self.further, each, strict=True):
+                layer.kernels = shares @ torch.cat([of_layer(layer.layer)[None], further])
 
     def release(self) -> None:
         for layer in self._layers:
@@ -107,33 +106,35 @@ class Kernels(Conditioner):
             put(model, site, plain)
 
 
-def flat(layer: Any) -> Tensor:
+def of_layer(layer: Any) -> Tensor:
     """A layer's weight and bias in one row."""
-    parts = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    return torch.cat([part.reshape(-1) for part in parts])
+    return flat([layer.weight] if layer.bias is None else [layer.weight, layer.bias])
 
 
 class Mixed(nn.Module):
     """A layer with a kernel and bias per example, (B, numbers), where it is told them."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, name: str) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.name = layer, name
         self.kernels: Any = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.kernels is None:
             return self.layer(x)
         layer: Any = self.layer
+        same_batch(self.name, x, len(self.kernels))
         size = layer.weight.numel()
         weight = self.kernels[:, :size].reshape(-1, *layer.weight.shape)
+        if len(weight) < len(x):  # all are told the same
+            weight = weight.expand(len(x), *layer.weight.shape)
         if isinstance(layer, nn.Linear):
             y = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight.mT)
             y = y.reshape(*x.shape[:-1], -1)
-            shape = (len(x), *(1,) * (x.dim() - 2), -1)
+            shape = (len(self.kernels), *(1,) * (x.dim() - 2), -1)
         else:
             y = convolved(layer, x, weight)
-            shape = (len(x), -1, *(1,) * (x.dim() - 2))
+            shape = (len(self.kernels), -1, *(1,) * (x.dim() - 2))
         return y if layer.bias is None else y + self.kernels[:, size:].view(shape).to(y.dtype)
 
 

@@ -1,13 +1,13 @@
 """Shared weights and one low-rank adapter per loss, mixed in the losses' shares.
 
-Dimitriadis, Frossard & Fleuret, "Pareto Low-Rank Adapters", ICLR 2025. Kept: every convolution and
-linear layer has the weights W + scale / rank * sum of share_k B_k A_k, one pair of factors per
-loss, trained together with W; B starts at zero, so that training starts where the others do; at
-one setting the sum is the layer's weight. A convolution's A_k has its kernel and `rank` outputs,
-B_k mixes these at every place. Simplified: coefficients are drawn at random, per example, instead
-of by a schedule that is the same for all batches and moves outwards while training goes on; the
-shares are relative to the middle of every coefficient's range. Norms, biases and entropy models
-are shared.
+Dimitriadis, Frossard & Fleuret, "Pareto Low-Rank Adapters", ICLR 2025 (PaLoRA). Kept: a layer has
+the weights W + sum of share_k B_k A_k, up to a factor, one pair of factors per loss, trained
+together with W; B starts at zero, so that training starts where the others do; at one setting the
+sum is the layer's weight. Changed: coefficients are drawn at random, per example, instead of by a
+deterministic schedule; the shares are relative to the middle of every coefficient's range. Ours:
+the factor scale / rank with 4 / 4; every convolution and linear layer has adapters, of which a
+convolution's A_k has the kernel and `rank` outputs and B_k mixes these at every place. Norms,
+biases and entropy models are shared.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from bench import (
     linear_maps,
     own_parameters,
     put,
+    same_batch,
 )
 
 
@@ -57,22 +58,24 @@ class LowRank(Levers):
 class Adapters(Conditioner):
     """`down` has the A of all losses of a layer, one behind the other, `up` the B."""
 
-    decays = True
-
     def __init__(self, model: nn.Module, space: Space, rank: int, scale: float) -> None:
         super().__init__()
         self.space, self.rank, self.factor = space, rank, scale / rank
         self.sites = linear_maps(model)
         self.down, self.up = nn.ModuleList(), nn.ParameterList()
         for site in self.sites:
-            layer = model.get_submodule(site)
+            layer: Any = model.get_submodule(site)
             self.down.append(narrowed(layer, rank * (len(space.axes) + 1)))
-            self.up.append(torch.zeros(channels(layer), rank * (len(space.axes) + 1)))
+            count = rank * (len(space.axes) + 1)
+            self.up.append(layer.weight.new_zeros(channels(layer), count))
+
+    def decaying(self) -> list[nn.Parameter]:
+        return list(self.parameters())
 
     def attach(self, model: nn.Module) -> None:
         self._layers = []  # a list: their weights stay the model's
         for site in self.sites:
-            self._layers.append(Adapted(model.get_submodule(site)))
+            self._layers.append(Adapted(model.get_submodule(site), site))
             put(model, site, self._layers[-1])
 
     def mixture(self, coefficients: Tensor) -> Tensor:
@@ -103,9 +106,9 @@ class Adapters(Conditioner):
 class Adapted(nn.Module):
     """A layer, and beside it an adapter: `down`, a scale per example, and `up`."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, name: str) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.name = layer, name
         self.adapter: tuple[nn.Module, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,6 +116,8 @@ class Adapted(nn.Module):
         if self.adapter is None:
             return y
         down, up, mixture = self.adapter
+        same_batch(self.name, x, len(mixture))
+        mixture = mixture.to(up.dtype)
         inner = down(x)
         if isinstance(self.layer, nn.Linear):
             ones = (1,) * (x.dim() - 2)
@@ -126,7 +131,7 @@ class Adapted(nn.Module):
 def narrowed(layer: Any, width: int) -> nn.Module:
     """A new layer of the same kind and geometry with `width` outputs and without a bias."""
     if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, width, bias=False)
+        return nn.Linear(layer.in_features, width, bias=False).to(layer.weight)
     geometry = {
         name: getattr(layer, name)
         for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")
@@ -134,4 +139,4 @@ def narrowed(layer: Any, width: int) -> nn.Module:
     plain = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith("torch."))
     if isinstance(layer, TRANSPOSED):
         geometry["output_padding"] = layer.output_padding
-    return plain(layer.in_channels, width, bias=False, **geometry)
+    return plain(layer.in_channels, width, bias=False, **geometry).to(layer.weight)

@@ -21,13 +21,17 @@ from bench import Cell, Conditioner, Levers, Setting, Space, Task, put
 
 @dataclass(frozen=True, kw_only=True)
 class SeveralOutputs(Levers):
-    """settings: those that have an output; none takes those that are compared. The levers of the
-    draw (law, stratified, levels) have no meaning here."""
+    """settings: those that have an output; none takes those that are compared."""
 
     name = "several_outputs"
     line = "one network, an output per setting (where a task names its last layer)"
 
     settings: tuple[tuple[float, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.law != "log_uniform" or self.stratified or self.levels:
+            raise ValueError(f"{self.name}: it draws its settings: law, levels and stratified stay")
 
     def refuses(self, task: Task) -> str:
         if task.output(task.model()):

@@ -1,14 +1,16 @@
 """A line (triangle, ...) of weights whose corners are trained together: one corner per loss.
 
-Dimitriadis, Frossard & Fleuret, "Pareto Manifold Learning", ICML 2023; on a line Han et al., "You
-Only Debias Once", CPAL 2025, who add a term that keeps the ends apart, after Wortsman et al.,
-"Learning Neural Network Subspaces", ICML 2021. Kept: every parameter of the model is a mix of the
-corners', in the shares that the losses have; one draw per batch; the squared cosine between
-corners, times `apart`, is added to the loss (0.0 is the former's form, 1.0 the latter's weight).
-Simplified: the corners start from one and the same start, the task's, instead of several, and one
-draw a step is taken where the former may average the gradients of several; shares are relative to
-the middle of every coefficient's range, since ours are no point of a simplex. `interpolation`
-mixes in the same way what was trained apart.
+Dimitriadis, Frossard & Fleuret, "Pareto Manifold Learning", ICML 2023 (PaMaL); on a line Han et
+al., "You Only Debias Once", CPAL 2025 (YODO), who add a term that keeps the ends apart, after
+Wortsman et al., "Learning Neural Network Subspaces", ICML 2021. Kept: every trained parameter is a
+mix of the corners', all trained together, in the shares that the losses have (PaMaL); one draw per
+batch, linear scalarisation; the squared cosine between corners, times `apart`, is added to the loss
+(YODO, with weight 1). Left out: PaMaL's several draws a step with their regulariser, and its
+balancing of losses or gradients. Changed: all corners start from the task's one start, theirs from
+several, so that the cosine's gradient is nothing at first; it is taken over all parameters, YODO's
+over the weights of linear layers; shares are relative to the middle of every coefficient's range,
+since ours are no point of a simplex; YODO's mix is the coefficient itself, which `mix="places"`
+comes nearest to. `interpolation` mixes in the same way what was trained apart.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import Conditioner, Levers, Reweighting, Space, Task
+from bench import Conditioner, Levers, Reweighting, Space, Task, flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +47,33 @@ class Subspace(Levers):
     def together(self) -> bool:
         return True
 
+    def refuses(self, task: Task) -> str:
+        kinds = {parameter.dtype for _, parameter in trained(task.model())}
+        if len(kinds) == 1 and next(iter(kinds)).is_floating_point:
+            return ""
+        return "its model has no parameters to train, or of several types, or complex ones"
+
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
         return Corners(model, task.space, self.mix, self.apart)
 
 
-class Corners(Reweighting):
-    """The model's own parameters are the first corner; the others', (K, all parameters), are here
-    and start equal to them."""
+def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that are trained, by name."""
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
-    decays = True
+
+class Corners(Reweighting):
+    """The model's own trained parameters are the first corner; the others, (K, all numbers), are
+    here and start equal to them."""
 
     def __init__(self, model: nn.Module, space: Space, mix: str, apart: float) -> None:
         super().__init__()
         self.space, self.mix, self.apart = space, mix, apart
-        self.names = [name for name, _ in model.named_parameters()]
-        first = flat(list(model.parameters())).detach()
-        self.corners = nn.Parameter(first.repeat(len(space.axes), 1))
+        self.names, own = zip(*trained(model), strict=True)
+        self.corners = nn.Parameter(flat(own).detach().repeat(len(space.axes), 1))
+
+    def decaying(self) -> list[nn.Parameter]:
+        return [self.corners]
 
     def shares(self, coefficients: Tensor) -> Tensor:
         """(1, K) coefficients to the shares of the K + 1 corners, (1, K + 1)."""
@@ -71,7 +84,8 @@ class Corners(Reweighting):
         return torch.cat([1 - others.sum(1, keepdim=True), others], 1)
 
     def weights(self, coefficients: Tensor, own: Sequence[Tensor]) -> list[Tensor]:
-        (mixed,) = self.shares(coefficients) @ torch.cat([flat(own)[None], self.corners])
+        shares = self.shares(coefficients).to(self.corners.dtype)
+        (mixed,) = shares @ torch.cat([flat(own)[None], self.corners])
         parts = mixed.split([parameter.numel() for parameter in own])
         return [part.view_as(parameter) for part, parameter in zip(parts, own, strict=True)]
 
@@ -81,8 +95,3 @@ class Corners(Reweighting):
         every = (flat(self._own), *self.corners)
         cosines = [F.cosine_similarity(a, b, dim=0) for a, b in combinations(every, 2)]
         return self.apart * torch.stack(cosines).square().mean()
-
-
-def flat(parts: Sequence[Tensor]) -> Tensor:
-    """All their numbers in one row."""
-    return torch.cat([part.reshape(-1) for part in parts])

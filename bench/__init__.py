@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         modulate,
         own_parameters,
         put,
+        same_batch,
     )
     from bench.pictures.data import Examples, PictureError, Pictures
     from bench.pictures.downloads import Unavailable
@@ -110,7 +111,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         weighted,
     )
     from bench.tasks.photographs import OnPhotographs, photographs
-    from bench.weights import Reweighting
+    from bench.weights import Reweighting, flat
     from bench.yoto import Yoto
 
 __version__ = "0.1.0"

@@ -13,7 +13,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from bench.space import Setting, Space
 
 # How coefficients are shown to a network
 
-ENCODINGS = ("raw", "log", "standardised", "sinusoidal", "circle")
+ENCODINGS = ("raw", "log", "standardised", "sinusoidal", "circle", "shares")
 WAVES = 3  # frequencies of the sinusoidal encoding: a half, one and two periods over the range
 
 
@@ -35,7 +34,8 @@ class Encoding(nn.Module):
     kind: "raw" values; "log", their natural logarithms, as released; "standardised", the
     logarithm with mean 0 and deviation 1 under a log-uniform draw; "sinusoidal", that and sines
     and cosines of the place in the range; "circle", cosine and sine of a quarter turn over the
-    range, so that the code's length is the same for all (Ortiz et al., ICLR 2024).
+    range, so that the code's length is the same for all (Ortiz et al., ICLR 2024); "shares", those
+    of the losses (`Space.shares`).
     """
 
     low: Tensor
@@ -49,10 +49,13 @@ class Encoding(nn.Module):
         for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
             self.register_buffer(name, bound, persistent=False)
         self.width = len(self.low) * {"sinusoidal": 1 + 2 * WAVES, "circle": 2}.get(kind, 1)
+        self.width += kind == "shares"
 
     def forward(self, coefficients: Tensor) -> Tensor:
         if self.kind == "raw":
             return coefficients
+        if self.kind == "shares":
+            return self.space.shares(coefficients)
         logs = coefficients.log()
         if self.kind == "log":
             return logs
@@ -74,8 +77,6 @@ class Encoding(nn.Module):
 class Conditioner(nn.Module, ABC):
     """Lets a model follow coefficients. The model it is attached to is no part of it."""
 
-    decays: ClassVar[bool] = False  # its parameters are weights like the model's: they decay, too
-
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
         """Change `model`, in place, so that `condition` can steer it. Called once."""
@@ -91,6 +92,10 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def bake(self, model: nn.Module, coefficients: Tensor) -> None:
         """Make the attached `model` a plain one for one setting, (1, K), in place."""
+
+    def decaying(self) -> list[nn.Parameter]:
+        """Those of its parameters that are weights like the model's, which decay with these."""
+        return []
 
     def penalty(self, terms: Mapping[str, Tensor], coefficients: Tensor) -> Tensor | None:
         """What training adds to the loss of a batch, a scalar; None adds nothing. Called after

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +92,39 @@ def stepping(ledger: dict[str, Any]) -> float:
 
 
 def count_flops(step: Callable[[], Any]) -> int:
-    """FLOPs of one call of `step` (2 per multiply-add), as torch's own counter sees them.
+    """FLOPs of one call of `step` (2 per multiply-add), as torch's own counter sees them, but for
+    the gradients of a grouped convolution: it counts its kernels' as if there were one group.
 
     >>> count_flops(lambda: torch.ones(2, 3) @ torch.ones(3, 4))
     48
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    backward = {torch.ops.aten.convolution_backward: _convolution_gradients}
+    with FlopCounterMode(display=False, custom_mapping=backward) as counter:
         step()
     return int(counter.get_total_flops())
+
+
+def _convolution_gradients(
+    grad_shape: Sequence[int],
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    output_mask: Sequence[bool],
+    **_: Any,
+) -> int:
+    """Of a convolution's input and of its kernel: each as many as the forward pass. A kernel's
+    shape, (out, in / groups, ...), knows the groups."""
+    places = x_shape if transposed else grad_shape
+    forward = 2 * places[0] * math.prod(places[2:]) * math.prod(w_shape)
+    return forward * (bool(output_mask[0]) + bool(output_mask[1]))
 
 
 def parameters(module: nn.Module | None) -> int:

@@ -192,6 +192,11 @@ class Levers(OneNetwork):
             raise ValueError(f"{levels}: use 2 or more, or 0 for any value")
         if min(self.steps, self.lr) <= 0:
             raise ValueError(f"{self.name}: steps and lr are factors above 0")
+        if self.together and self.stratified:
+            raise ValueError(
+                f"{self.name}: a batch has one draw, which cannot be stratified: use "
+                "stratified=false"
+            )
 
     @property
     def together(self) -> bool:

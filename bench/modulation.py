@@ -51,16 +51,22 @@ class Modulated(nn.Module):
 
     def _spread(self, part: Tensor, x: Tensor) -> Tensor:
         """(B, C) in the shape that multiplies x, in its precision but no less than fp32."""
-        if len(part) not in (1, len(x)):
-            raise ValueError(
-                f"the layer {self.name!r} sees {tuple(x.shape)} for a batch of {len(part)}: where "
-                "the first dimension is not the batch (as time first) no example can be told its "
-                "own coefficients; put the batch first, or leave the layer out of sites()"
-            )
+        same_batch(self.name, x, len(part))
         ones = (1,) * (x.dim() - 2)
         last = isinstance(self.layer, nn.Linear | nn.LayerNorm)  # where channels come last
         shape = (len(part), *ones, part.shape[1]) if last else (*part.shape, *ones)
         return (part if x.dtype in HALF else part.to(x.dtype)).reshape(shape)
+
+
+def same_batch(name: str, x: Tensor, count: int) -> None:
+    """ValueError where the layer `name` sees x, which is no batch of as many examples as were told
+    their coefficients, nor all told the same."""
+    if count not in (1, len(x)):
+        raise ValueError(
+            f"the layer {name!r} sees {tuple(x.shape)} for a batch of {count}: where "
+            "the first dimension is not the batch (as time first) no example can be told its "
+            "own coefficients; put the batch first, or leave the layer out of sites()"
+        )
 
 
 def modulate(model: nn.Module, sites: Sequence[str]) -> list[Modulated]:
@@ -127,6 +133,7 @@ def linear_maps(model: nn.Module) -> list[str]:
         and not hasattr(layer, "mask")  # as a codec's context model has, whose weights obey it
         and not unfoldable(layer)
         and not parametrize.is_parametrized(layer)
+        and layer.weight.requires_grad
     ]
 
 

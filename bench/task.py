@@ -77,7 +77,8 @@ class Training:
         and falls to nothing on a cosine, "constant" stays, "halving" halves at each of
         `milestones` (shares of the steps).
     clip: largest gradient norm; 0 switches clipping off.
-    weight_decay: decoupled, times the rate, on the task's model and never on a conditioner.
+    weight_decay: decoupled, times the rate, on the task's model and on weights that
+        are mixed into it, never on what else a conditioner has.
     geometric_mean: divide an example's loss by the geometric mean of its terms' weights. The best
         answer per setting stays the same, but no end of the range owns the gradient.
     precision: "fp32"; "tf32" for faster, coarser products on a GPU; or "bf16" for autocast (a task

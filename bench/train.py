@@ -310,13 +310,16 @@ def objective(task: Task, network: Network, batch: Any, coefficients: Tensor) ->
 
 
 def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
-    """Adam on everything; the decoupled weight decay spares a conditioner that is no weights."""
+    """Adam on everything; the decoupled weight decay spares what a conditioner has that is no
+    weights of the model."""
     groups: list[dict[str, Any]] = [
         {"params": list(network.model.parameters()), "weight_decay": training.weight_decay}
     ]
     if network.conditioner is not None:
-        decay = training.weight_decay if network.conditioner.decays else 0.0
-        groups.append({"params": list(network.conditioner.parameters()), "weight_decay": decay})
+        groups[0]["params"] += network.conditioner.decaying()
+        decaying = {id(parameter) for parameter in groups[0]["params"]}
+        others = [p for p in network.conditioner.parameters() if id(p) not in decaying]
+        groups.append({"params": others, "weight_decay": 0.0})
     tensors = [p for group in groups for p in group["params"]]
     if not training.weight_decay:  # one group is one call of the kernel
         groups = [{"params": tensors, "weight_decay": 0.0}]

@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from bench.conditioners import Conditioner
 
 
+def flat(parts: Iterable[Tensor]) -> Tensor:
+    """All their numbers in one row."""
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 class Reweighting(Conditioner):
     """Computes parameters of a model from the coefficients, one draw for a whole batch.
 

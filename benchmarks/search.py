@@ -7,7 +7,8 @@ Each method that applies has `COUNT` variants in `VARIANTS`, its defaults first:
 network's under test and every peer's. The best has the least loss gap to the plain grid, as the
 mean over settings and seeds. The table says for each variant its gap and what training it took;
 `--keep` writes the best into the file that presets for evidence take them from (`bench/levers.py`),
-with the cost of all the method's variants together.
+with the cost of all the method's variants together. What `yoto_tuned` is by default was itself
+found among more variants, of other tasks (`baselines/yoto_tuned.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import torch
 
 from bench.files import write_atomic
 from bench.identity import plain
-from bench.registry import method, variants
+from bench.registry import method, preset, variants
 from bench.report.answers.costs import with_ancestors
 from bench.report.load import Run as Measured
 from bench.report.load import load_results
@@ -31,72 +33,39 @@ from bench.run.plan import experiment
 from bench.run.runner import Run
 
 COUNT = 8
-YOTO = [
-    *("", "lr=0.5", "lr=2.0", "weighting=none", "lr=2.0, weighting=none"),
-    *("scale=linear", "encoding=log", "stratified=False"),
-]
+RATES = ["", *(f"{{}}={rate}" for rate in (0.25, 0.5, 0.71, 1.41, 2.0, 2.83, 4.0))]
+MEAN = "weighting=geometric_mean"
+# What every network told its coefficients may try, to which come two of its own
+CORE = ["", "lr=0.5", "lr=2.0", "lr=4.0", MEAN, f"lr=2.0, {MEAN}"]
+WITH_MEAN = [each.replace(MEAN, "weighting=none") for each in CORE]  # where that is the default
 # Of every method its levers as brackets have them. The plain method's fields are in none of them.
 VARIANTS = {
-    "fixed_grid_tuned": ["", *(f"lr={rate}" for rate in (0.25, 0.35, 0.5, 0.71, 1.41, 2.0, 2.83))],
-    "warm_grid": ["", *(f"rate={rate}" for rate in (0.25, 0.35, 0.5, 0.71, 1.41, 2.0, 2.83))],
-    "yoto_tuned": YOTO,
-    "yoto_warm": YOTO,
-    "subspace": [
-        *("", "lr=0.5", "lr=2.0", "weighting=geometric_mean", "mix=places", "apart=1.0"),
-        *("lr=2.0, mix=places", "mix=places, weighting=geometric_mean"),
-    ],
-    "low_rank": [
-        *("", "lr=0.5", "lr=2.0", "weighting=geometric_mean", "stratified=True", "rank=8"),
-        *("rank=16", "rank=8, stratified=True, weighting=geometric_mean"),
-    ],
-    "kernel_mix": [
-        *("", "lr=0.5", "lr=2.0", "weighting=geometric_mean", "stratified=True", "hidden=16"),
-        "hidden=16, stratified=True, weighting=geometric_mean",
-        "hidden=16, lr=2.0, stratified=True, weighting=geometric_mean",
-    ],
-    "hypernetwork": [
-        *("", "lr=0.5", "lr=2.0", "weighting=geometric_mean", "invariant=True"),
-        *("invariant=True, lr=0.5", "invariant=True, lr=2.0"),
-        "invariant=True, weighting=geometric_mean",
-    ],
-    "concatenation": [
-        *("", "lr=0.5", "lr=2.0", "weighting=geometric_mean", "encoding=standardised"),
-        "cosine=0.1",
-        *("cosine=1.0", "encoding=standardised, stratified=True, weighting=geometric_mean"),
-    ],
-    "gates": [
-        *("", "lr=0.5", "lr=2.0", "lr=4.0", "weighting=geometric_mean", "stratified=True"),
-        "stratified=True, weighting=geometric_mean",
-        "lr=2.0, stratified=True, weighting=geometric_mean",
-    ],
+    "fixed_grid_tuned": [each.format("lr") for each in RATES],
+    "warm_grid": [each.format("rate") for each in RATES],
+    "yoto_tuned": [*WITH_MEAN, "encoding=shares", "law=ends"],
+    "yoto_warm": [*WITH_MEAN, "encoding=shares", "law=ends"],
+    "subspace": [*CORE, "mix=places", "apart=1.0"],
+    "low_rank": [*CORE, "rank=8", "stratified=True"],
+    "kernel_mix": [*CORE, "affine=False", "stratified=True"],
+    "hypernetwork": [*CORE, "invariant=True", f"invariant=True, {MEAN}"],
+    "concatenation": [*CORE, "encoding=standardised", "cosine=1.0"],
+    "gates": [*CORE, "stratified=True", "law=ends"],
+    "gain_units": [*CORE, "levels=3", "levels=9"],
+    "gain_bank": [*CORE, "prior=True", f"prior=True, {MEAN}"],
+    "vbr": [*CORE, "levels=0", "fixed=0.667"],
+    "several_outputs": [*CORE, "lr=0.25", f"lr=0.5, {MEAN}"],
     "instance_norm": [
-        *("", "lr=0.5", "lr=2.0", "encoding=standardised", "encoding=log", "law=log_uniform"),
-        "encoding=standardised, law=log_uniform",
-        "encoding=standardised, law=log_uniform, stratified=True",
-    ],
-    "gain_units": [
-        *("", "lr=0.5", "lr=2.0", "lr=4.0", "levels=3", "levels=9", "stratified=True"),
-        "stratified=True, weighting=geometric_mean",
-    ],
-    "gain_bank": [
-        *("", "lr=0.5", "lr=2.0", "prior=True", "prior=True, lr=2.0"),
-        *("stratified=True", "weighting=geometric_mean"),
-        "prior=True, stratified=True, weighting=geometric_mean",
-    ],
-    "vbr": [
-        *("", "lr=0.5", "lr=2.0", "lr=4.0", "levels=0", "fixed=0.667"),
-        *("weighting=geometric_mean", "fixed=0.667, weighting=geometric_mean"),
-    ],
-    "several_outputs": [
-        *("", *(f"lr={rate}" for rate in (0.25, 0.35, 0.5, 0.71, 1.41, 2.0, 2.83))),
+        *("", "lr=0.5", "lr=2.0", "lr=4.0", "encoding=log", "encoding=standardised"),
+        *("law=log_uniform", "encoding=standardised, law=log_uniform"),
     ],
 }
+Fields = dict[str, dict[str, Any]]
 
 
-def labels(name: str) -> list[str]:
-    """The variants of a method, each as tables write it."""
+def tried(name: str, usual: Fields) -> dict[str, Any]:
+    """The variants of a method, by what tables call them. usual: the preset's fields of methods."""
     words = [f"{name}[{fields}]" if fields else name for fields in VARIANTS[name]]
-    return [label for word in words for label in variants(word, {})]
+    return {label: made for word in words for label, made in variants(word, usual).items()}
 
 
 def gaps(run: Measured) -> pd.Series:
@@ -110,37 +79,38 @@ def gaps(run: Measured) -> pd.Series:
     relative = 100 / grid.abs() if run.measures["loss"].relative else 1.0
     far = table.sub(grid, axis=0).mul(relative, axis=0)
     failed = set(run.measured.loc[run.measured["status"] != "done", "method"])
-    return far.mean().where(~far.columns.isin(failed), float("inf"))
+    return far.mean().where(~far.columns.isin(failed)).fillna(float("inf"))
 
 
 def table(run: Measured, names: Sequence[str]) -> pd.DataFrame:
-    """One row per variant: method, fields, gap, and what its networks took: all trainings of all
-    seeds, examples and FLOPs."""
+    """One row per variant: method, fields, gap, and what the networks of all seeds took, those they
+    started from included: examples and FLOPs of this variant, and (`all_`) of all the method's
+    together, each network once."""
     found, rows = gaps(run), []
-    cells = run.cells.set_index("cell")
+    cells = run.cells.set_index("cell")[["examples", "flops"]].astype(float)
+    used = run.measured.groupby("method")["cells"].apply(lambda rows: {*chain(*rows)})
     for name in names:
-        for label, fields in zip(labels(name), VARIANTS[name], strict=True):
-            used = run.measured.loc[run.measured["method"] == label, "cells"]
-            trained = sorted(with_ancestors(run, {cell for each in used for cell in each}))
-            spent = cells.loc[trained, ["examples", "flops"]].astype(float).sum()
+        of_each = {label: with_ancestors(run, used[label]) for label in tried(name, {})}
+        spent = cells.loc[sorted(set().union(*of_each.values()))].sum().add_prefix("all_")
+        for (label, trained), fields in zip(of_each.items(), VARIANTS[name], strict=True):
             row = {"method": name, "fields": fields, "gap": found[label]}
-            rows.append(row | {"trainings": len(trained)} | spent.to_dict())
-    return pd.DataFrame(rows).astype({"examples": "int64", "flops": "int64"})
+            rows.append(row | cells.loc[sorted(trained)].sum().to_dict() | spent.to_dict())
+    costs = ("examples", "flops", "all_examples", "all_flops")
+    return pd.DataFrame(rows).astype(dict.fromkeys(costs, "int64"))
 
 
-def best(searched: pd.DataFrame, preset: str) -> dict[str, dict[str, Any]]:
+def best(searched: pd.DataFrame, size: str, usual: Fields) -> Fields:
     """By method what `bench/levers.py` keeps."""
-    kept: dict[str, dict[str, Any]] = {}
-    for name, tried in searched.groupby("method", sort=True):
-        label = labels(name)[int(tried["gap"].to_numpy().argmin())]
-        (chosen,) = variants(label, {}).values()
-        usual = plain(method(name))
+    kept: Fields = {}
+    for name, rows in searched.groupby("method", sort=True):
+        chosen = list(tried(name, usual).values())[int(rows["gap"].to_numpy().argmin())]
+        plainly = plain(method(name))
         kept[name] = {
-            "fields": {key: value for key, value in plain(chosen).items() if value != usual[key]},
-            "variants": len(tried),
-            "preset": preset,
-            "examples": int(tried["examples"].sum()),
-            "flops": int(tried["flops"].sum()),
+            "fields": {key: value for key, value in plain(chosen).items() if value != plainly[key]},
+            "variants": len(rows),
+            "preset": size,
+            "examples": int(rows["all_examples"].iloc[0]),
+            "flops": int(rows["all_flops"].iloc[0]),
         }
     return kept
 
@@ -173,7 +143,7 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     task = experiment(options.task, options.preset, ["fixed_grid"], **how).task
     names = [name for name in names if not method(name).refuses(task)]
-    every = ["fixed_grid", *(label for name in names for label in labels(name))]
+    every = ["fixed_grid", *(label for name in names for label in tried(name, {}))]
     planned = experiment(options.task, options.preset, every, options.settings, seeds, **how)
     run = Run(options.out, [planned], torch.device("cpu"), "pool", 2)
     run.save_config()
@@ -187,7 +157,8 @@ def main() -> None:
     print(searched.to_string(index=False))
     if options.keep:
         kept = json.loads(options.keep.read_text()) if options.keep.exists() else {}
-        kept[task.name] = kept.get(task.name, {}) | best(searched, options.preset)
+        usual = preset(type(task), options.preset).methods
+        kept[task.name] = kept.get(task.name, {}) | best(searched, options.preset, usual)
         write_atomic(options.keep, written(kept))
 
 

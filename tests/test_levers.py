@@ -18,10 +18,7 @@ TRAINED = ("digits", "quadratic", "quantiles")
 def test_every_method_has_as_many_variants() -> None:
     for name, tried in search.VARIANTS.items():
         assert tried[0] == "", "the defaults are one of them"
-        made = [
-            variant for label in search.labels(name) for variant in variants(label, {}).values()
-        ]
-        assert len(set(made)) == search.COUNT, name
+        assert len(set(search.tried(name, {}).values())) == len(tried) == search.COUNT, name
     # What has nothing to tune, and what is tuned under another name
     rest = {"yoto", "fixed_grid", "single_model", "interpolation", "unconditioned", "step_scaling"}
     assert set(METHODS) == {*search.VARIANTS, *rest}
@@ -52,7 +49,7 @@ def test_the_levers_kept_are_those_of_the_table(task: str) -> None:
     (found,) = Path("results/reference").glob(f"search-*/{task}.csv")
     table = pd.read_csv(found, keep_default_na=False)
     stored = json.loads(levers.FILE.read_text())[task]
-    assert search.best(table, "quick") == stored
+    assert search.best(table, "quick", {}) == stored
     assert set(table.groupby("method").size()) == {search.COUNT}
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.kernel_mix import Kernels
 from baselines.low_rank import Adapters
 from baselines.subspace import Corners
 from bench import Axis, Conditioner, Encoding, Network, Reweighting, Space, linear_maps
 from bench.conditioners import ENCODINGS
+from bench.cost import count_flops
 from bench.registry import method, preset, task_class
+from bench.tasks.quadratic import Quadratic
 from bench.train import objective, optimiser
+
+SMOKE = preset(task_class("quadratic"), "smoke").task
 
 SPACE = Space(tuple(Axis(name=name, low=0.1, high=10.0) for name in "ab"))
 LAYERS = {
@@ -59,7 +65,7 @@ def test_every_example_has_the_layer_of_its_own_setting(name: str, kind: str) ->
     if kind == "low_rank":
         conditioner: Conditioner = Adapters(model, SPACE, rank=2, scale=4.0)
     else:
-        conditioner = Kernels(model, Encoding(SPACE, "standardised"), hidden=4)
+        conditioner = Kernels(model, SPACE, affine=True)
     start = Network(model, conditioner)
     start.condition(coefficients)
     plain = LAYERS[name]()
@@ -76,7 +82,7 @@ def test_every_example_has_the_layer_of_its_own_setting(name: str, kind: str) ->
         if kind == "low_rank":
             same: Conditioner = Adapters(fresh, SPACE, rank=2, scale=4.0)
         else:
-            same = Kernels(fresh, Encoding(SPACE, "standardised"), hidden=4)
+            same = Kernels(fresh, SPACE, affine=True)
         same.load_state_dict(conditioner.state_dict())
         folded = Network(fresh, same).at(tuple(setting))[0]
         assert type(folded) is type(plain)
@@ -93,9 +99,9 @@ def test_adapters_have_their_rank() -> None:
 
 
 @torch.no_grad()
-def test_kernels_without_a_mover_mix_in_the_losses_shares() -> None:
+def test_kernels_mix_in_the_losses_shares() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 3))
-    kernels = Kernels(model, Encoding(SPACE, "standardised"), hidden=0)
+    kernels = Kernels(model, SPACE, affine=False)
     shaken(kernels)
     own = torch.cat([parameter.flatten() for parameter in model.parameters()])
     every = torch.stack([own, *kernels.further[0]])
@@ -165,10 +171,11 @@ def test_the_penalty_is_part_of_the_loss_of_training() -> None:
 
 def test_corners_decay_as_the_models_weights_do() -> None:
     task = preset(task_class("toy"), "smoke").task.trained_with(weight_decay=0.5)
-    for name, decay in (("subspace", 0.5), ("yoto", 0.0)):
+    for name, decaying in (("subspace", 1), ("low_rank", 2), ("kernel_mix", 1), ("yoto", 0)):
         model = task.model()
         adam = optimiser(Network(model, method(name).conditioner(task, model)), task.training)
-        assert adam.param_groups[-1]["weight_decay"] == decay
+        decays = {group["weight_decay"]: len(group["params"]) for group in adam.param_groups}
+        assert decays[0.5] == len(list(model.parameters())) + decaying, name
 
 
 class Tied(nn.Module):
@@ -204,6 +211,68 @@ def test_tied_and_read_weights_follow_and_stay_tied() -> None:
     assert folded(x).abs().sum() == 0
 
 
+@pytest.mark.parametrize("name", ["subspace", "low_rank", "kernel_mix", "hypernetwork"])
+def test_frozen_layers_stay_as_they_are(name: str) -> None:
+    class Frozen(Quadratic):
+        name = "frozen"
+
+        def model(self) -> nn.Module:
+            model = super().model()
+            next(layer for layer in model if isinstance(layer, nn.Linear)).requires_grad_(False)
+            return model
+
+    task = Frozen(
+        **{key: getattr(SMOKE, key) for key in SMOKE.fields()} | {"training": SMOKE.training}
+    )
+    model = task.model()
+    before, start = model[0].weight.clone(), model[1].weight.clone()
+    conditioner = method(name).conditioner(task, model)
+    shaken(conditioner)
+    folded = Network(model, conditioner).at(task.space.grid(1)[0])
+    torch.testing.assert_close(folded[0].weight, before)
+    assert not torch.equal(folded[1].weight, start)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "make", [lambda m: Adapters(m, SPACE, 2, 4.0), lambda m: Kernels(m, SPACE, True)]
+)
+def test_other_precisions_and_what_is_no_batch(make: Callable[[nn.Module], Conditioner]) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten(), nn.Linear(3, 2)).double()
+    network = Network(model, make(model))
+    network.condition(drawn())
+    x = torch.randn(3, 2, 3, 3, dtype=torch.double)
+    assert network.model(x).dtype == torch.double
+    with pytest.raises(ValueError, match="'0' sees \\(6, 2, 3, 3\\) for a batch of 3"):
+        network.model(torch.cat([x, x]))
+    network.condition(drawn(1))
+    assert len(network.model(x)) == 3
+
+
+def test_a_grouped_convolution_costs_what_its_groups_do() -> None:
+    """Where torch's own counter has its kernels' gradient as if there were one group."""
+    x = torch.randn(1, 32, 9, 9)
+    for kind in (nn.Conv2d, nn.ConvTranspose2d):
+        whole, grouped = kind(32, 16, 3), kind(32, 16, 3, groups=8)
+        one, eight = (
+            count_flops(lambda layer=layer: layer(x).sum().backward()) for layer in (whole, grouped)
+        )
+        assert one == 8 * eight
+        both = count_flops(lambda layer=whole: layer(x.clone().requires_grad_()).sum().backward())
+        with FlopCounterMode(display=False) as counter:  # without groups it is torch's
+            whole(x.clone().requires_grad_()).sum().backward()
+        assert both == counter.get_total_flops()
+
+
+def test_levers_without_a_meaning_are_refused() -> None:
+    for name, fields in (
+        *(("subspace", {"stratified": True}), ("several_outputs", {"law": "ends"})),
+        *(("yoto", {"per_example": False, "stratified": True}), ("low_rank", {"rank": 0})),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: "):
+            method(name, **fields)
+
+
 def test_what_cannot_be_mixed_is_left_alone() -> None:
     model = nn.Sequential(
         nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 4, 3), nn.MultiheadAttention(4, 2),
@@ -220,7 +289,10 @@ def test_the_circles_code_has_one_length() -> None:
     assert code.shape == (3, Encoding(SPACE, "circle").width)
     torch.testing.assert_close(code.norm(dim=1), torch.full((3,), math.sqrt(2)))
     torch.testing.assert_close(code[0], torch.tensor([1.0, 0, 0, 1]), atol=1e-6, rtol=0)
-    others = [kind for kind in ENCODINGS if kind != "circle"]
+    shares = Encoding(SPACE, "shares")
+    torch.testing.assert_close(shares(drawn()), SPACE.shares(drawn()))
+    assert shares.width == 3
+    others = set(ENCODINGS) - {"circle", "shares"}
     assert all(Encoding(SPACE, kind)(drawn(9)).norm(dim=1).std() > 0.1 for kind in others)
     task = preset(task_class("toy"), "smoke").task
     made = method("hypernetwork", invariant=True).conditioner(task, task.model())
