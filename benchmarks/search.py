@@ -68,10 +68,10 @@ def tried(name: str, usual: Fields) -> dict[str, Any]:
     return {label: made for word in words for label, made in variants(word, usual).items()}
 
 
-def gaps(run: Measured) -> pd.Series:
+def gaps(run: Measured, seeds: Sequence[int]) -> pd.Series:
     """By method the mean over settings, seeds and examples of its loss gap to the plain grid, in
     per cent or in the loss's unit; infinite where a network diverged or failed."""
-    losses = run.records[run.records["measure"] == "loss"]
+    losses = run.records[run.records["measure"].eq("loss") & run.records["seed"].isin(seeds)]
     table = losses.pivot_table(
         index=["setting", "seed", "example"], columns="method", values="value", dropna=False
     )
@@ -82,13 +82,14 @@ def gaps(run: Measured) -> pd.Series:
     return far.mean().where(~far.columns.isin(failed)).fillna(float("inf"))
 
 
-def table(run: Measured, names: Sequence[str]) -> pd.DataFrame:
+def table(run: Measured, names: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
     """One row per variant: method, fields, gap, and what the networks of all seeds took, those they
     started from included: examples and FLOPs of this variant, and (`all_`) of all the method's
     together, each network once."""
-    found, rows = gaps(run), []
+    found, rows = gaps(run, seeds), []
     cells = run.cells.set_index("cell")[["examples", "flops"]].astype(float)
-    used = run.measured.groupby("method")["cells"].apply(lambda rows: {*chain(*rows)})
+    measured = run.measured[run.measured["seed"].isin(seeds)]
+    used = measured.groupby("method")["cells"].apply(lambda rows: {*chain(*rows)})
     for name in names:
         of_each = {label: with_ancestors(run, used[label]) for label in tried(name, {})}
         spent = cells.loc[sorted(set().union(*of_each.values()))].sum().add_prefix("all_")
@@ -152,7 +153,7 @@ def main() -> None:
     for failure in run.failures:
         print(failure)
     (found,) = [r for r in load_results(options.out).runs if r.task == task.name]
-    searched = table(found, names)
+    searched = table(found, names, seeds)
     searched.to_csv(options.out / f"{task.name}.csv", index=False, float_format="%.6g")
     print(searched.to_string(index=False))
     if options.keep:
