@@ -23,9 +23,9 @@ trained for), kind, share (of the training), split, time (seconds since 1970), d
 task names its measures), provenance (commit, packages, command), path, reason, device and
 device_name (what measured it), answering_flops (of what the method did to answer, a search say;
 None where it was not counted), tuning (what finding its levers took, {} for nothing), role
-("reference", "under test", "floor", "warm start" or ""), tuned (whether its levers were searched
-for), label (how tables write it), study (None, or what a run of `--widths`, `--ranges` and
-`--coefficients` changes of the plain one).
+("reference", "under test", "floor", "warm start" or ""), tuned (whether it is a tuned form of
+another method), label (how tables write it), study (None, or what a run of `--widths`, `--ranges`
+and `--coefficients` changes of the plain one).
 
 Columns of `cells`: cell, task, preset, method (that trained it), seed, trained_for (settings; none
 where they were drawn), after (the cell it was continued from), status, reason, steps, examples,

@@ -1,7 +1,7 @@
 """Levers that were searched for, by task and method, and what finding them took.
 
 `python -m benchmarks.search` tries the same number of variants of every method on validation
-examples and writes the best into `levers.json`, which presets for evidence take.
+examples and writes the best into `levers.json`, which the presets `trained` of its tasks take.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ regret goes to zero. A network that is told the coefficients moves its hidden un
 is sum of s_h(c) u_h v_h', whose u and v stay. With (K + 1) · dimension units it can be exact, each
 target having units of its own; with `dimension` units it cannot, because rotations have no
 eigenvectors in common.
+
+The best answer is linear in the losses' shares (`Space.shares`), so methods that mix weights in
+these have its form built in: `encoding="shares"` shows them to the others, too.
 """
 
 from __future__ import annotations
