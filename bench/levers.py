@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bench.identity import plain
 from bench.method import Method, Tuning
 
 FILE = Path(__file__).with_name("levers.json")
@@ -27,10 +28,16 @@ def found(task: str) -> dict[str, dict[str, Any]]:
     return {method: kept["fields"] for method, kept in _searched().get(task, {}).items()}
 
 
+def changed(method: Method) -> dict[str, Any]:
+    """The fields in which a method differs from its defaults."""
+    usual = plain(type(method)())
+    return {name: value for name, value in plain(method).items() if value != usual[name]}
+
+
 def tuning(task: str, method: Method) -> Tuning | None:
     """What finding the fields that a method has took; None where they were not searched for."""
     kept = _searched().get(task, {}).get(method.name)
-    if kept is None or method != type(method)(**kept["fields"]):
+    if kept is None or changed(method) != kept["fields"]:
         return method.tuning.get(task)
     costs = {key: value for key, value in kept.items() if key != "fields"}
     return Tuning(**costs)

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from bench.files import write_atomic
-from bench.identity import plain
+from bench.levers import changed
 from bench.registry import method, preset, variants
 from bench.report.answers.costs import with_ancestors
 from bench.report.load import Run as Measured
@@ -105,9 +105,8 @@ def best(searched: pd.DataFrame, size: str, usual: Fields) -> Fields:
     kept: Fields = {}
     for name, rows in searched.groupby("method", sort=True):
         chosen = list(tried(name, usual).values())[int(rows["gap"].to_numpy().argmin())]
-        plainly = plain(method(name))
         kept[name] = {
-            "fields": {key: value for key, value in plain(chosen).items() if value != plainly[key]},
+            "fields": changed(chosen),
             "variants": len(rows),
             "preset": size,
             "examples": int(rows["all_examples"].iloc[0]),
