@@ -17,7 +17,7 @@ from bench.report.answers import compare, stats
 from bench.report.answers.knob import reached
 from bench.report.answers.reference import best_of, examine
 from bench.report.sentence import verdict_sentence
-from bench.report.tables import overall_sheet, reference_sheet, setting_labels
+from bench.report.tables import overall_sheet, reference_sheet, setting_labels, versus_sheet
 from bench.tasks.compression import scan_bytes
 
 COEFFICIENTS = (*DECADES, 10000.0)
@@ -237,3 +237,16 @@ def test_infinite_values_are_counted_beside_the_mean_and_left_out_of_all(tmp_pat
 def test_a_scan_is_what_follows_the_headers() -> None:
     segment = b"\xff\xe0\x00\x04ab" + b"\xff\xda\x00\x03x"
     assert scan_bytes(b"\xff\xd8" + segment + b"12345\xff\xd9") == 7
+
+
+def test_what_is_tested_and_the_warm_start_are_compared_with_every_other(tmp_path: Path) -> None:
+    names = ("fixed_grid", "yoto", "yoto_tuned", "warm_grid", "unconditioned", "gates")
+    write_results(tmp_path, methods=names)
+    found = compare.versus(run_of(tmp_path))
+    pairs = {frozenset(pair) for pair in zip(found["method"], found["other"], strict=True)}
+    assert len(pairs) == len(found)
+    for anchor in ("yoto", "yoto_tuned", "warm_grid"):
+        others = set(names) - {"fixed_grid", anchor}
+        assert {frozenset({anchor, other}) for other in others} <= pairs
+    shown = versus_sheet(run_of(tmp_path), found)
+    assert len(shown.groups) == 2 < len(set(found["method"]))
