@@ -69,11 +69,12 @@ def tried(name: str, usual: Fields) -> dict[str, Any]:
 
 
 def gaps(run: Measured, seeds: Sequence[int]) -> pd.Series:
-    """By method the mean over settings, seeds and examples of its loss gap to the plain grid, in
-    per cent or in the loss's unit; infinite where a network diverged or failed."""
+    """By method the mean over settings and seeds of its loss gap to the plain grid, in per cent or
+    in the loss's unit, of the means over examples: one example's loss may be next to nothing.
+    Infinite where a network diverged or failed."""
     losses = run.records[run.records["measure"].eq("loss") & run.records["seed"].isin(seeds)]
     table = losses.pivot_table(
-        index=["setting", "seed", "example"], columns="method", values="value", dropna=False
+        index=["setting", "seed"], columns="method", values="value", dropna=False
     )
     grid = table["fixed_grid"]
     relative = 100 / grid.abs() if run.measures["loss"].relative else 1.0
