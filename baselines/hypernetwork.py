@@ -74,7 +74,7 @@ class WeightMaker(Reweighting):
             for name, layer in model.named_modules()
             if isinstance(layer, (*CONVOLUTIONS, *TRANSPOSED, nn.Linear, nn.InstanceNorm2d))
             and getattr(layer, "weight", None) is not None
-            and layer.weight.requires_grad
+            and any(parameter.requires_grad for parameter in layer.parameters())
         ]
         first, second = nn.Linear(encoding.width, hidden), nn.Linear(hidden, hidden)
         self.trunk = nn.Sequential(encoding, first, nn.ReLU(), second, nn.ReLU())

@@ -272,7 +272,7 @@ def test_the_template_imports_from_bench_alone() -> None:
          "from bench import Examples as E, Pictures"),
         ("from bench.conditioning import FiLM, modulate", "from bench import FiLM, modulate"),
         ("from bench.conditioning import own_parameters",
-         "from bench.modulation import own_parameters"),
+         "from bench import own_parameters"),
         ("from bench.conditioning import FiLM, unfoldable",
          "from bench import FiLM` and `from bench.modulation import unfoldable"),
         ("from bench.runner import experiment", "from bench import experiment"),
