@@ -87,7 +87,7 @@ class Method(ABC):
     # What it is in a comparison, one of ROLES: results keep it, and the report's order, look and
     # sentences follow it. The reference and those under test are also trained to other lengths.
     role: ClassVar[str] = ""
-    tuned: ClassVar[bool] = False  # whether its levers were searched for; see `tuning`
+    tuned: ClassVar[bool] = False  # whether it is a tuned form of another method
     label: ClassVar[str] = ""  # how tables write it; its name in words where there is none
     # A method whose networks these are, but for their start: presets that give this one no fields
     # of its own give it that one's.
