@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.gain_units import between
 from bench import BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels, matching
 
 
@@ -87,11 +88,7 @@ class Bank(Modulating):
     def mixed(self, coefficients: Tensor) -> tuple[Tensor, ...]:
         """Logarithms of the sites' scales and of the stretch, and the move, each (B, C): rows at
         their levels, linear in log λ between two, and the outermost row beyond."""
-        logs = coefficients[:, 0].log().clamp(self.levels[0], self.levels[-1])
-        above = torch.searchsorted(self.levels, logs).clamp(1, len(self.levels) - 1)
-        low, high = self.levels[above - 1], self.levels[above]
-        place = ((logs - low) / (high - low))[:, None]
-        return torch.lerp(self.rows[above - 1], self.rows[above], place).split(self._widths, 1)
+        return between(self.rows, self.levels, coefficients).split(self._widths, 1)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
         *scales, stretch, move = self.mixed(coefficients)

@@ -60,9 +60,15 @@ class Gains(Modulating):
         self.log_gains = nn.Parameter(torch.zeros(len(levels), sum(self._widths)))
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
-        logs = coefficients[:, 0].log().clamp(self.levels[0], self.levels[-1])
-        above = torch.searchsorted(self.levels, logs).clamp(1, len(self.levels) - 1)
-        low, high = self.levels[above - 1], self.levels[above]
-        share = ((logs - low) / (high - low))[:, None]
-        mixed = self.log_gains[above - 1] * (1 - share) + self.log_gains[above] * share
+        mixed = between(self.log_gains, self.levels, coefficients)
         return [(gain, None) for gain in mixed.exp().split(self._widths, 1)]
+
+
+def between(rows: Tensor, levels: Tensor, coefficients: Tensor) -> Tensor:
+    """For coefficients, (B, 1), the rows, (levels, C), at their levels (logarithms), linear in the
+    logarithm between two, and the outermost row beyond: (B, C)."""
+    logs = coefficients[:, 0].log().clamp(levels[0], levels[-1])
+    above = torch.searchsorted(levels, logs).clamp(1, len(levels) - 1)
+    low, high = levels[above - 1], levels[above]
+    share = ((logs - low) / (high - low))[:, None]
+    return rows[above - 1] * (1 - share) + rows[above] * share

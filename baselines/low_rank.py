@@ -118,11 +118,9 @@ class Adapted(nn.Module):
         down, up, mixture = self.adapter
         same_batch(self.name, x, len(mixture))
         mixture = mixture.to(up.dtype)
-        inner = down(x)
+        inner, ones = down(x), (1,) * (x.dim() - 2)
         if isinstance(self.layer, nn.Linear):
-            ones = (1,) * (x.dim() - 2)
             return y + nn.functional.linear(inner * mixture.view(len(mixture), *ones, -1), up)
-        ones = (1,) * (x.dim() - 2)
         scaled = (inner * mixture.view(*mixture.shape, *ones)).to(inner.dtype)
         convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[x.dim() - 3]
         return y + convolve(scaled, up.view(*up.shape, *ones)).to(y.dtype)
