@@ -22,6 +22,14 @@ from tests.picture_files import chunk, exif_entry, packed, png, three, tiff, wri
 
 RANDOM = np.random.default_rng(0)
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # as `bench.pictures.data` does
+
+
+@pytest.fixture(autouse=True)
+def _drawn_anew() -> None:
+    """What a test draws must not depend on which tests ran before it in the same process."""
+    RANDOM.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 orders = pytest.mark.parametrize("order", "<>")
 compressions = pytest.mark.parametrize("compression", [None, "zlib"])
 
