@@ -1,7 +1,7 @@
 """Levers that were searched for, by task and method, and what finding them took.
 
 `python -m benchmarks.search` tries the same number of variants of every method on validation
-examples and writes the best into `levers.json`, which the presets `trained` of its tasks take.
+examples and writes the best into `levers.json`, which the presets for evidence take (`found`).
 """
 
 from __future__ import annotations
@@ -35,9 +35,14 @@ def changed(method: Method) -> dict[str, Any]:
 
 
 def tuning(task: str, method: Method) -> Tuning | None:
-    """What finding the fields that a method has took; None where they were not searched for."""
+    """What finding the fields that a method has took; None where they were not searched for.
+
+    A search that set out from a class's own `Method.tuning` counts that, too."""
+    before = method.tuning.get(task)
     kept = _searched().get(task, {}).get(method.name)
     if kept is None or changed(method) != kept["fields"]:
-        return method.tuning.get(task)
+        return before
     costs = {key: value for key, value in kept.items() if key != "fields"}
+    for name in ("variants", "examples", "flops") if before else ():
+        costs[name] += getattr(before, name)
     return Tuning(**costs)

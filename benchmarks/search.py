@@ -4,11 +4,12 @@
     python -m benchmarks.search quantiles --out search --keep bench/levers.json
 
 Each method that applies has `COUNT` variants in `VARIANTS`, its defaults first: the grid's, the
-network's under test and every peer's. The best has the least loss gap to the plain grid, as the
-mean over settings and seeds. The table says for each variant its gap and what training it took;
-`--keep` writes the best into the file that presets for evidence take them from (`bench/levers.py`),
-with the cost of all the method's variants together. What `yoto_tuned` is by default was itself
-found among more variants, of other tasks (`baselines/yoto_tuned.py`).
+network's under test and every peer's; `--count` takes fewer of each. The best has the least loss
+gap to the plain grid, as the mean over settings and seeds. The table says for each variant its gap
+and what training it took; `--keep` writes the best into the file that presets for evidence take
+them from (`bench/levers.py`), with the cost of all the method's variants together. What
+`yoto_tuned` is by default was itself found among more variants, of other tasks
+(`baselines/yoto_tuned.py`).
 """
 
 from __future__ import annotations
@@ -33,39 +34,50 @@ from bench.run.plan import experiment
 from bench.run.runner import Run
 
 COUNT = 8
-RATES = ["", *(f"{{}}={rate}" for rate in (0.25, 0.5, 0.71, 1.41, 2.0, 2.83, 4.0))]
+RATES = ["", *(f"{{}}={rate}" for rate in (0.5, 2.0, 1.41, 0.25, 0.71, 2.83, 4.0))]
 MEAN = "weighting=geometric_mean"
-# What every network told its coefficients may try, to which come two of its own
-CORE = ["", "lr=0.5", "lr=2.0", "lr=4.0", MEAN, f"lr=2.0, {MEAN}"]
-WITH_MEAN = [each.replace(MEAN, "weighting=none") for each in CORE]  # where that is the default
+WITHOUT = "weighting=none"  # where that mean is the default
+CORE = ["", "lr=0.5", "lr=2.0"]
+
+
+def among(own: str, other: str, weighting: str = MEAN) -> list[str]:
+    """What every network told its coefficients may try, with two levers of its own; where fewer
+    are tried (`--count`) they are the first, so that one of its own is among four."""
+    return [*CORE, own, "lr=4.0", weighting, f"lr=2.0, {weighting}", other]
+
+
 # Of every method its levers as brackets have them. The plain method's fields are in none of them.
 VARIANTS = {
     "fixed_grid_tuned": [each.format("lr") for each in RATES],
     "warm_grid": [each.format("rate") for each in RATES],
-    "yoto_tuned": [*WITH_MEAN, "encoding=shares", "law=ends"],
-    "yoto_warm": [*WITH_MEAN, "encoding=shares", "law=ends"],
-    "subspace": [*CORE, "mix=places", "apart=1.0"],
-    "low_rank": [*CORE, "rank=8", "stratified=True"],
-    "kernel_mix": [*CORE, "affine=False", "stratified=True"],
-    "hypernetwork": [*CORE, "invariant=True", f"invariant=True, {MEAN}"],
-    "concatenation": [*CORE, "encoding=standardised", "cosine=1.0"],
-    "gates": [*CORE, "stratified=True", "law=ends"],
-    "gain_units": [*CORE, "levels=3", "levels=9"],
-    "gain_bank": [*CORE, "prior=True", f"prior=True, {MEAN}"],
-    "vbr": [*CORE, "levels=0", "fixed=0.667"],
-    "several_outputs": [*CORE, "lr=0.25", f"lr=0.5, {MEAN}"],
+    "yoto_tuned": among("law=ends", "encoding=shares", WITHOUT),
+    "yoto_warm": among("law=ends", "encoding=shares", WITHOUT),
+    "subspace": among("mix=places", "apart=1.0"),
+    "low_rank": among("rank=8", "stratified=True"),
+    "kernel_mix": among("affine=False", "stratified=True"),
+    "hypernetwork": among("invariant=True", f"invariant=True, {MEAN}"),
+    "concatenation": among("encoding=standardised", "cosine=1.0"),
+    "gates": among("law=ends", "stratified=True"),
+    "gain_units": among("levels=9", "levels=3"),
+    "gain_bank": among("prior=True", f"prior=True, {MEAN}"),
+    "vbr": among("fixed=0.667", "levels=0"),
+    "several_outputs": among("lr=0.25", f"lr=0.5, {MEAN}"),
     "instance_norm": [
-        *("", "lr=0.5", "lr=2.0", "lr=4.0", "encoding=log", "encoding=standardised"),
+        *(*CORE, "encoding=standardised", "lr=4.0", "encoding=log"),
         *("law=log_uniform", "encoding=standardised, law=log_uniform"),
     ],
 }
 Fields = dict[str, dict[str, Any]]
 
 
-def tried(name: str, usual: Fields) -> dict[str, Any]:
-    """The variants of a method, by what tables call them. usual: the preset's fields of methods."""
-    words = [f"{name}[{fields}]" if fields else name for fields in VARIANTS[name]]
-    return {label: made for word in words for label, made in variants(word, usual).items()}
+def tried(name: str, usual: Fields, count: int = COUNT) -> dict[str, tuple[str, Any]]:
+    """The first `count` variants of a method, by what tables call them: the fields in brackets, and
+    the method. usual: the preset's fields of methods."""
+    found = {}
+    for fields in VARIANTS[name][:count]:
+        ((label, made),) = variants(f"{name}[{fields}]" if fields else name, usual).items()
+        found[label] = fields, made
+    return found
 
 
 def gaps(run: Measured, seeds: Sequence[int]) -> pd.Series:
@@ -83,7 +95,9 @@ def gaps(run: Measured, seeds: Sequence[int]) -> pd.Series:
     return far.mean().where(~far.columns.isin(failed)).fillna(float("inf"))
 
 
-def table(run: Measured, names: Sequence[str], seeds: Sequence[int]) -> pd.DataFrame:
+def table(
+    run: Measured, names: Sequence[str], seeds: Sequence[int], count: int = COUNT
+) -> pd.DataFrame:
     """One row per variant: method, fields, gap, and what the networks of all seeds took, those they
     started from included: examples and FLOPs of this variant, and (`all_`) of all the method's
     together, each network once."""
@@ -92,9 +106,11 @@ def table(run: Measured, names: Sequence[str], seeds: Sequence[int]) -> pd.DataF
     measured = run.measured[run.measured["seed"].isin(seeds)]
     used = measured.groupby("method")["cells"].apply(lambda rows: {*chain(*rows)})
     for name in names:
-        of_each = {label: with_ancestors(run, used[label]) for label in tried(name, {})}
+        fields_of = {label: fields for label, (fields, _) in tried(name, {}, count).items()}
+        of_each = {label: with_ancestors(run, used[label]) for label in fields_of}
         spent = cells.loc[sorted(set().union(*of_each.values()))].sum().add_prefix("all_")
-        for (label, trained), fields in zip(of_each.items(), VARIANTS[name], strict=True):
+        for label, trained in of_each.items():
+            fields = fields_of[label]
             row = {"method": name, "fields": fields, "gap": found[label]}
             rows.append(row | cells.loc[sorted(trained)].sum().to_dict() | spent.to_dict())
     costs = ("examples", "flops", "all_examples", "all_flops")
@@ -105,7 +121,8 @@ def best(searched: pd.DataFrame, size: str, usual: Fields) -> Fields:
     """By method what `bench/levers.py` keeps."""
     kept: Fields = {}
     for name, rows in searched.groupby("method", sort=True):
-        chosen = list(tried(name, usual).values())[int(rows["gap"].to_numpy().argmin())]
+        made = dict(tried(name, usual).values())
+        chosen = made[rows["fields"].iloc[int(rows["gap"].to_numpy().argmin())]]
         kept[name] = {
             "fields": changed(chosen),
             "variants": len(rows),
@@ -132,6 +149,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", help="of VARIANTS, at commas (all that apply)")
     parser.add_argument("--settings", type=int, help="points on the grid")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"variants a method ({COUNT})")
     parser.add_argument("--out", type=Path, default=Path("search"))
     parser.add_argument("--keep", type=Path, help="the file that presets take levers from")
     for place in ("--train-data", "--validation-data"):
@@ -144,7 +162,7 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     task = experiment(options.task, options.preset, ["fixed_grid"], **how).task
     names = [name for name in names if not method(name).refuses(task)]
-    every = ["fixed_grid", *(label for name in names for label in tried(name, {}))]
+    every = ["fixed_grid", *(label for name in names for label in tried(name, {}, options.count))]
     planned = experiment(options.task, options.preset, every, options.settings, seeds, **how)
     run = Run(options.out, [planned], torch.device("cpu"), "pool", 2)
     run.save_config()
@@ -153,7 +171,7 @@ def main() -> None:
     for failure in run.failures:
         print(failure)
     (found,) = [r for r in load_results(options.out).runs if r.task == task.name]
-    searched = table(found, names, seeds)
+    searched = table(found, names, seeds, options.count)
     searched.to_csv(options.out / f"{task.name}.csv", index=False, float_format="%.6g")
     print(searched.to_string(index=False))
     if options.keep:

@@ -18,7 +18,9 @@ TRAINED = ("digits", "quadratic", "quantiles")
 def test_every_method_has_as_many_variants() -> None:
     for name, tried in search.VARIANTS.items():
         assert tried[0] == "", "the defaults are one of them"
-        assert len(set(search.tried(name, {}).values())) == len(tried) == search.COUNT, name
+        made = [each for _, each in search.tried(name, {}).values()]
+        assert len(set(made)) == len(tried) == search.COUNT, name
+        assert [fields for fields, _ in search.tried(name, {}, 4).values()] == tried[:4]
     # What has nothing to tune, and what is tuned under another name
     rest = {"yoto", "fixed_grid", "single_model", "interpolation", "unconditioned", "step_scaling"}
     assert set(METHODS) == {*search.VARIANTS, *rest}
@@ -38,7 +40,12 @@ def test_presets_for_evidence_take_what_was_found_and_its_cost(
     assert levers.tuning("quadratic", chosen).examples == 10
     assert levers.tuning("quadratic", method("subspace")) is None  # other fields, not searched for
     assert levers.tuning("digits", chosen) is None
-    assert levers.tuning("compression", method("yoto_tuned")).variants == 15  # the class's own
+    own = levers.tuning("compression", method("yoto_tuned"))
+    assert own.variants == 15
+    found = {"compression": {"yoto_tuned": kept | {"fields": {}}}}
+    monkeypatch.setattr(levers, "_searched", lambda: found)
+    both = levers.tuning("compression", method("yoto_tuned"))
+    assert (both.variants, both.flops) == (15 + 8, own.flops + 20)
 
 
 @pytest.mark.parametrize("task", TRAINED)
