@@ -38,6 +38,7 @@ from bench import (
     Training,
     location,
 )
+from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.scenes import Scenes
 from bench.tasks.autoencoder import EPSILON, Autoencoder, Layout
@@ -211,7 +212,7 @@ class BetaVae(Task):
         return {
             "smoke": size(smoke, 2, 1, "a second, for tests", methods=tests),
             "quick": size(low, 5, 1, "minutes on two CPU cores", methods=short),
-            "small-cpu": size(low.lasting(2), 5, 3, reduced, methods=short),
+            "small-cpu": size(low.lasting(2), 5, 3, reduced, methods=short | found(self.name)),
             "small": size(small, 6, 1, "half an hour on one GPU"),
             "paper": wide(1),
             "paper-2x": wide(2),
@@ -302,7 +303,9 @@ class OurScenes(WithFactors):
         # A quarter of the pixels have a quarter of the nats: a quarter of β is the same trade-off.
         half = replace(longer, side=32, low=longer.low / 4, high=longer.high / 4)
         line = "evidence at half the side: hours on two CPU cores"
-        trained = replace(quick, task=half, seeds=tuple(range(10)), line=line)
+        levers = quick.methods | found(cls.name)
+        seeds = tuple(range(10))
+        trained = replace(quick, task=half, seeds=seeds, line=line, methods=levers)
         return {**sizes, "trained": trained}
 
     def model(self) -> nn.Module:

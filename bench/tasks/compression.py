@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import BEFORE, Axis, Measure, Pictures, Preset, Space, Training
+from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.perceptual import lpips, lpips_missing
 from bench.tasks.codec import bits, in_full_precision, pad, pca_start, remembering, start_code
@@ -105,13 +106,15 @@ class Compression(OnPhotographs):
 
         def size(task: Compression, settings: int, seeds: int, line: str, **more: Any) -> Preset:
             some: dict[str, Any] = {"settings": settings, "seeds": tuple(range(seeds))}
-            return Preset(task=task, line=line, methods=methods, **some, **more)
+            return Preset(task=task, line=line, **{"methods": methods, **some, **more})
 
         return {
             "smoke": size(smoke, 2, 1, "seconds, for tests"),
             "quick": size(quick, 5, 1, "minutes on two CPU cores"),
             "small-cpu": size(
-                quick.lasting(2), 5, 3, "small, reduced: hours on two CPU cores", wants=wants
+                *(quick.lasting(2), 5, 3, "small, reduced: hours on two CPU cores"),
+                methods=methods | found(cls.name),
+                wants=wants,
             ),
             "small": size(small, 5, 3, "under an hour on one GPU", wants=wants),
             "paper": size(

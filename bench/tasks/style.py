@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import Axis, Measure, Pictures, Preset, Setting, Space, Training, location
+from bench.levers import found
 from bench.pictures import downloads, measures
 from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
 from bench.tasks.painter import Painter
@@ -150,7 +151,9 @@ class Style(OnPhotographs):
                 smoke, 2, 1, "seconds, for tests", methods={"yoto": wide, "yoto_tuned": wide}
             ),
             "quick": size(quick, 5, 1, "minutes on two CPU cores", methods=short),
-            "small-cpu": size(quick.lasting(2), 5, 3, reduced, methods=short, wants=wants),
+            "small-cpu": size(
+                quick.lasting(2), 5, 3, reduced, methods=short | found(cls.name), wants=wants
+            ),
             "small": size(small, 11, 1, "half an hour on one GPU", methods=methods, wants=wants),
             "paper": size(
                 paper, 15, 3, chosen, lengths=(0.25, 0.5, 1.0), methods=methods, wants=wants
