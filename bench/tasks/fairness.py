@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import Axis, Measure, Preset, Space, Task, Training
+from bench.levers import found
 from bench.tasks.fairness_data import FEATURES, Bags
 
 PERCENT: dict[str, Any] = {"unit": "%", "relative": False, "digits": 2}
@@ -74,13 +75,17 @@ class Fairness(Task):
         # Large bags, since an untrained network's gap is near nothing, and in small ones all noise
         smoke = replace(quick, width=16, bag=480).trained_with(steps=4, batch=8)
 
-        def size(task: Fairness, settings: int, seeds: int, line: str) -> Preset:
-            return Preset(task=task, settings=settings, seeds=tuple(range(seeds)), line=line)
+        def size(task: Fairness, settings: int, seeds: int, line: str, **more: Any) -> Preset:
+            some: dict[str, Any] = {"settings": settings, "seeds": tuple(range(seeds)), **more}
+            return Preset(task=task, line=line, **some)
 
         return {
             "smoke": size(smoke, 2, 1, "a second, for tests"),
             "quick": size(quick, 5, 3, "a minute or two on two CPU cores"),
-            "trained": size(quick, 5, 5, "quick with five seeds: two minutes on two CPU cores"),
+            "trained": size(
+                *(quick, 5, 5, "quick with five seeds: minutes on two CPU cores"),
+                methods=found(cls.name),
+            ),
         }
 
     @property
