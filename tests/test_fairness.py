@@ -94,6 +94,8 @@ def test_bags_have_women_first_and_share_nobody(adult: Path) -> None:
         third = bag.shape[1] // 3
         assert bag[:, :third, wives].sum() > 50 * bag[:, :third, husbands].sum()
         assert bag[:, third:, husbands].sum() > 50 * bag[:, third:, wives].sum()
+    choosing = dict(QUICK.data("validation").to(CPU).examples())
+    assert [bag.shape[1] for bag in choosing.values()] == 4 * [648]
     again = dict(QUICK.data("test").examples())
     assert all(torch.equal(bag, again[name]) for name, bag in bags.items())
 
@@ -151,5 +153,5 @@ def test_sizes_and_ranges() -> None:
     assert QUICK.wider(2).width == 2 * QUICK.width
     (axis,) = QUICK.ranged(16).space.axes
     assert (axis.low, axis.high) == (0.433, 6.93)  # √3 / 4 and 4 √3, to three digits
-    with pytest.raises(ValueError, match="6 or more"):
+    with pytest.raises(ValueError, match="6 and 30"):
         replace(QUICK, bag=5)

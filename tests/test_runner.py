@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench import Examples
 from bench.cost import out_of_memory
 from bench.files import read_object, sealed
 from bench.report.load import load_results
@@ -53,6 +54,15 @@ def test_conditioned_networks_are_swept_and_flagged_outside(done: Path) -> None:
     assert sorted(map(len, run.swept["outside"])) == [0, 0, 1, 1]
     assert set(run.swept_records["setting"]) == set(run.swept["setting"])
     assert set(run.measured["setting"]) == {"nearness=0.1", "nearness=1", "nearness=10"}
+
+
+def test_a_split_without_an_example_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Examples, "examples", lambda self: iter(()))
+    found = experiment("toy", "smoke", ["yoto"], split="validation")
+    with pytest.raises(ValueError, match="split 'validation' of the task 'toy' holds no example"):
+        Run(tmp_path, [found], CPU).open_data()
 
 
 def test_a_damaged_end_of_a_cell_is_put_aside_and_the_cell_trained_anew(

@@ -64,8 +64,13 @@ class Run:
         for planned in list(self.experiments):
             try:
                 display(planned.task)
-                for split in ("train", planned.split):
-                    planned.task.data(split).to(device)
+                planned.task.data("train").to(device)
+                held_out = planned.task.data(planned.split).to(device)
+                if next(iter(held_out.examples()), None) is None:
+                    raise ValueError(
+                        f"the split {planned.split!r} of the task {planned.task.name!r} holds no "
+                        "example to measure on: another --split, or other fields of the task"
+                    )
                 planned.task.constants()
                 contract.check(planned)
             except (RuntimeError, ValueError, OSError) as error:

@@ -34,7 +34,7 @@ PERCENT: dict[str, Any] = {"unit": "%", "relative": False, "digits": 2}
 @dataclass(frozen=True, kw_only=True)
 class Fairness(Task):
     """width: of both hidden layers. bag: people in a training bag. tested: people in a test bag, of
-    which no two share a person. low, high: the range of λ.
+    which no two share a person; bags to choose by have a fifth. low, high: the range of λ.
     """
 
     name: ClassVar[str] = "fairness"
@@ -63,8 +63,8 @@ class Fairness(Task):
     training: Training
 
     def __post_init__(self) -> None:
-        if min(self.bag, self.tested) < 6:  # two women, and as many men or more
-            raise ValueError(f"bag {self.bag}, tested {self.tested}: use 6 or more")
+        if self.bag < 6 or self.tested < 30:  # two women, and as many men or more
+            raise ValueError(f"bag {self.bag}, tested {self.tested}: use 6 and 30, or more")
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -112,7 +112,8 @@ class Fairness(Task):
         return replace(self, width=round(factor * self.width))
 
     def data(self, split: str) -> Bags:
-        return Bags(split, self.bag if split == "train" else self.tested)
+        sizes = {"train": self.bag, "validation": self.tested // 5, "test": self.tested}
+        return Bags(split, sizes[split])
 
     def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         logits, earns = model(batch[..., :-1])[..., 0].float(), batch[..., -1]
