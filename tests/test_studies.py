@@ -1,5 +1,4 @@
-"""Studies of width, range, number of coefficients and length: what is planned, and what the report
-makes of records whose losses are known."""
+"""Studies of width, range and length: what the report makes of records whose losses are known."""
 
 from __future__ import annotations
 
@@ -16,129 +15,19 @@ from ideal import benefit, edit, losing, shortened, told, write_ideal
 from scipy import stats as scipy_stats
 from synthetic import Noise, shown, style_of, undrawn, write_results
 from test_figures import assert_legible
+from test_study_plans import BLEND, NAMES, THREE, WIDTHS, asked
 
-from bench.cli import parsed
-from bench.commands import _experiments
 from bench.report import build, load_results, terminal_tables
 from bench.report.answers import claims, studies
 from bench.report.answers.compare import overall
 from bench.report.answers.costs import step_ratios
-from bench.report.figures.studies import factors, gap_study, scaling
+from bench.report.figures.studies import factors, gap_study
 from bench.report.load import Run
 from bench.report.sections import SECTIONS, by_section
 from bench.report.sentence import verdict_sentence
 from bench.report.study_tables import claims_sheet, study_sheet
-from bench.run.plan import Experiment, cell_label, experiment, experiment_from
-from bench.run.schema import ExperimentConfig, from_plain, to_plain
-from bench.run.study import Factors, combinations, labelled
 
 __all__ = ["undrawn"]
-
-BLEND = str(Path(__file__).with_name("blend.py"))
-THREE = (0, 1, 2)
-NAMES = ["yoto", "fixed_grid"]
-WIDTHS = (0.5, 1.0, 2.0)
-
-
-def asked(*words: str) -> list[Experiment]:
-    return _experiments(
-        parsed(["run", *words, "--preset", "smoke", "--methods", "yoto,fixed_grid"])
-    )
-
-
-# Planning ---------------------------------------------------------------------------------------
-
-
-def test_a_study_is_one_experiment_a_combination() -> None:
-    plain = experiment(BLEND, "smoke", NAMES)
-    found = asked(BLEND, "--widths", ".5,1,2", "--ranges", "100,16")
-    by_size = {each.preset: each for each in found}
-    assert list(by_size) == [
-        "smoke[0.5x width]", "smoke[0.5x width, range 16]", "smoke", "smoke[range 16]",
-        "smoke[2x width]", "smoke[2x width, range 16]",
-    ]  # fmt: skip
-    assert by_size["smoke"] == plain  # the task's own range is no other
-    assert by_size["smoke"].id == plain.id
-    ids = [[m and each.measurement_id(m) for m in each.measurements] for each in (plain, found[2])]
-    assert ids[0] == ids[1]
-    small = by_size["smoke[0.5x width, range 16]"]
-    assert (small.task.hidden, small.task.low, small.task.high) == (4, 0.25, 4.0)
-    assert small.study is not None
-    assert (small.study.preset, small.study.experiment) == ("smoke", plain.id)
-    assert {each.settings for each in found if "range" not in each.preset} == {plain.settings}
-    assert small.settings == ((0.25,), (1.0,), (4.0,))
-    for each in found:
-        assert set(each.methods) == set(NAMES)
-        assert experiment_from(from_plain(to_plain(each.config()), ExperimentConfig)) == each
-    assert cell_label(small.cells[0], small.preset).startswith("blend[0.5x width, range 16] yoto")
-
-
-def test_cells_are_shared_with_the_same_task_by_another_name() -> None:
-    wide = experiment(BLEND, "smoke", NAMES, factors=Factors(width=2))
-    named = experiment(f"{BLEND}[hidden=16]", "smoke", NAMES)
-    assert {cell.id for cell in wide.cells} == {cell.id for cell in named.cells}
-    assert wide.preset != named.preset  # and so tables are not mixed
-
-
-def test_every_number_of_coefficients_has_a_grid_of_its_own() -> None:
-    found = {each.preset: each for each in asked("quadratic", "--coefficients", "1,2,4")}
-    assert list(found) == ["smoke", "smoke[2 coefficients]", "smoke[4 coefficients]"]
-    plain, two, four = found.values()
-    assert plain == experiment("quadratic", "smoke", NAMES)
-    assert [len(each.settings) for each in (two, four)] == [2 * 2 + 1 + 4, 2 * 4 + 1 + 4]
-    assert two.study is not None
-    assert (two.study.coefficients, two.study.experiment) == (2, plain.id)
-    assert experiment_from(from_plain(to_plain(two.config()), ExperimentConfig)) == two
-    units = [each.task.hidden / (len(each.task.terms)) for each in (plain, two, four)]
-    assert len(set(units)) == 1  # as many a target, so that every number is as solvable
-    assert four.task.with_coefficients(1) == plain.task
-    (wide,) = asked("quadratic", "--coefficients", "2", "--widths", "2", "--ranges", "16")
-    assert wide.preset == "smoke[2x width, range 16, 2 coefficients]"
-    assert (wide.task.hidden, wide.task.ratio) == (2 * two.task.hidden, 16.0)
-    (narrow,) = asked("quadratic[coefficients=2]", "--coefficients", "1")
-    assert narrow.preset == "smoke[coefficients=2, 1 coefficient]"
-
-
-def test_lengths_belong_to_every_width() -> None:
-    found = asked(BLEND, "--widths", "1,2", "--lengths", "0.5,1")
-    assert {kind for each in found for kind in (m.kind for m in each.measurements)} >= {"length"}
-    assert all(each.lengths == (0.5, 1.0) for each in found)
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["toy", "--widths", "1,2"], "toy --widths 2: .* does not say how to widen its model"),
-        (["toy", "--ranges", "16"], "toy --ranges 16: .* does not say how to change its range"),
-        ([BLEND, "--widths", ".01"], r"blend --widths 0.01: 0.01 times 8 units leaves none"),
-        ([BLEND, "--widths", "0,1"], "--widths: 0 is no factor above 0"),
-        ([BLEND, "--ranges", "1,4"], "--ranges: 1 is no factor above 1"),
-        ([BLEND, "--widths", "wide"], "--widths 'wide': give numbers, as in --widths 1,2,4"),
-        ([BLEND, "--coefficients", "2"], "blend --coefficients 2: the number .* is fixed, at 1"),
-        (["quadratic", "--coefficients", "9"], "quadratic --coefficients 9: .* use 1 to 8"),
-        (["quadratic", "--coefficients", "1.5"], "--coefficients: 1.5 is no whole number of 1"),
-        (["quadratic", "--coefficients", "0,1"], "--coefficients: 0 is no whole number of 1"),
-    ],
-)
-def test_what_cannot_be_studied_is_said_before_any_training(words: list[str], why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        asked(*words)
-
-
-def test_a_study_wants_the_reference_at_every_size() -> None:
-    with pytest.raises(ValueError, match="add fixed_grid to --methods"):
-        experiment(BLEND, "smoke", ["yoto"], factors=Factors(width=2))
-
-
-def test_sizes_keep_the_fields_that_were_changed() -> None:
-    assert labelled("quick[a=1]", Factors(2, 16)) == "quick[a=1, 2x width, range 16]"
-    assert labelled("quick", Factors(coefficients=4)) == "quick[4 coefficients]"
-    assert combinations([1, 2, 1], None) == [(1, None, None), (2, None, None)]
-    assert combinations(None, None, [1.0, 2.0]) == [(1, None, 1), (1, None, 2)]
-    assert combinations(None, None) == [(1.0, None, None)]
-
-
-# Records whose losses are known -----------------------------------------------------------------
 
 
 def write_study(
@@ -467,103 +356,3 @@ def test_the_figure_shows_what_the_table_has(tmp_path: Path) -> None:
         assert axes.get_xscale() == "log"
     places = by_section(["gap", "gap_width"], SECTIONS)
     assert (places["study"], places["comparisons"]) == (["gap_width"], ["gap"])
-
-
-# The number of coefficients ---------------------------------------------------------------------
-
-LOST = {1: 0.1, 2: 0.3, 4: 0.5}  # of the benefit, by the number of coefficients
-
-
-def write_counts(root: Path, *, timed: bool = True) -> None:
-    """So many codecs side by side, so that the best answer to a coefficient is that to it alone;
-    yoto has 300,000 parameters more and takes half a step more for each."""
-
-    def values(method: str, setting: Any, hard: float, noise: Noise) -> dict[str, float]:
-        told = (10.0,) * len(setting) if method == "single_model" else setting
-        distortions = {f"d{place}": 1 / c for place, c in enumerate(told)}
-        rate = sum(3 + math.log(c) for c in told)
-        loss = rate + sum(c * d for c, d in zip(setting, distortions.values(), strict=True))
-        gained = sum(c / 10 + math.log(10) - 1 - math.log(c) for c in setting)
-        lost = LOST[len(setting)] * gained if method == "yoto" else 0.0
-        return distortions | {"rate": rate, "loss": loss + lost}
-
-    def ledger(done: dict[str, Any]) -> dict[str, Any]:
-        count = int(done["preset"][6]) if "[" in done["preset"] else 1
-        known, yoto = done["ledger"], done["method"] == "yoto"
-        known |= {"conditioner_parameters": 300_000 * count * yoto}
-        slower = 1 + count / 2 if yoto else 1.0
-        known |= {"flops_per_step": 10**8 * (1 + count * yoto)}
-        seconds = {"train": 0.01 * known["steps"] * slower}
-        return {"ledger": known | ({"processor_seconds": seconds} if timed else {})}
-
-    for count in LOST:
-        middle = (10.0,) * count
-        alone = [(*middle[:k], c, *middle[k + 1 :]) for k in range(count) for c in (1.0, 100.0)]
-        names, size = [f"d{k}" for k in range(count)], f"quick[{count} coefficients]"
-        preset = size if count > 1 else "quick"
-        write_results(
-            root, values=values, seeds=THREE, context=False, fronts=(), preset=preset,
-            methods=("fixed_grid", "single_model", "yoto"), experiment=f"e{count}",
-            axes=[{"name": name, "low": 1.0, "high": 100.0, "symbol": name} for name in names],
-            settings=tuple(sorted({middle, *alone}, key=lambda s: (s < middle, s > middle))),
-            measures={name: style_of(name) for name in ("loss", "rate", *names)},
-        )  # fmt: skip
-        if count > 1:
-            study = {"width": 1.0, "range": None, "coefficients": count}
-            mark(root, size, study | {"preset": "quick", "experiment": "e1"})
-    edit(root, "runs/*/*/*/done.json", ledger)
-
-
-def test_what_scales_with_the_number_of_coefficients(tmp_path: Path) -> None:
-    write_counts(tmp_path)
-    run = home_of(tmp_path)
-    assert run.preset == "quick"
-    frame = studies.study(run).set_index(["method", "coefficients"])
-    for count, share in LOST.items():
-        row = frame.loc[("yoto", count)]
-        assert row["share_mean"] == pytest.approx(share)
-        assert row["kept_ratio"] == pytest.approx(1 + count / 4)
-        assert (row["step_ratio"], row["time_ratio"]) == (1 + count, pytest.approx(1 + count / 2))
-        assert frame.loc[("single_model", count), "kept_ratio"] == 1
-        assert math.isnan(frame.loc[("fixed_grid", count), "kept_ratio"])  # it has one a setting
-    assert frame["base"].drop(1, level=1).isna().all()  # that grid's settings are others
-    slopes = studies.slopes(run).query("method == 'yoto'").set_index(["factor", "of"])
-    assert slopes.loc[("coefficients", "lost"), "slope"] == pytest.approx(0.2)
-    assert ("coefficients", "base") not in slopes.index
-    sheet = study_sheet(run, studies.study(run))
-    assert sheet.head[:2] == ["method", "coefficients"]
-    assert "time a step" in sheet.head
-    assert [row[1] for row in sheet.rows][:4] == ["1", "2", "4", "1"]
-    assert not any("gap to" in head for head in sheet.head)
-
-
-@pytest.mark.parametrize("timed", [True, False])
-def test_one_figure_says_which_methods_scale(tmp_path: Path, timed: bool) -> None:
-    write_counts(tmp_path, timed=timed)
-    run = home_of(tmp_path)
-    assert list(factors(run, overall(run))) == []
-    figure = scaling(run, studies.study(run))
-    assert figure is not None
-    assert_legible([figure])
-    parameters, step, lost = figure.axes
-    assert ("processor time" in step.get_title(loc="left")) == timed
-    expected = {
-        parameters: [1 + count / 4 for count in LOST],
-        step: [1 + count / (2 if timed else 1) for count in LOST],
-    }
-    for axes, values in expected.items():  # a fixed network's are the line at one
-        (curve,) = (line for line in axes.lines if len(line.get_xdata()) == 3)
-        assert list(curve.get_xdata()) == list(LOST)
-        assert curve.get_ydata() == pytest.approx(values)
-    curves = [line.get_ydata() for line in lost.lines if len(line.get_xdata()) == 3]
-    assert sorted(curve[0] for curve in curves) == pytest.approx([10, 100])
-    assert curves[0] == pytest.approx([100 * share for share in LOST.values()])
-    assert len(figure.legends[0].get_texts()) == 2
-    places = by_section(["scaling", "gap_width"], SECTIONS)
-    assert places["study"] == ["scaling", "gap_width"]
-
-
-def test_no_such_figure_without_such_a_study(tmp_path: Path) -> None:
-    write_study(tmp_path, SHRINKING)
-    run = home_of(tmp_path)
-    assert scaling(run, studies.study(run)) is None
