@@ -160,12 +160,12 @@ class Memory:
             before = int(torch.cuda.memory_allocated(device))
         else:
             try:
+                give_back_memory()  # or what is free would count as there before, not as taken
                 Path("/proc/self/clear_refs").write_text("5")  # the process's peak begins anew
                 before = psutil.Process().memory_info().rss
-                before = max(0, before - kept_memory())  # what is free is the network's to take
             except OSError:  # no Linux: the peak is that of its whole life
                 before = peak_memory(device)
-        self._before = before - held
+        self._before, self._held = before - held, held
 
     @property
     def peak(self) -> int:
@@ -173,7 +173,7 @@ class Memory:
 
     @property
     def net(self) -> int:
-        return max(0, self.peak - self._before)
+        return max(self._held, self.peak - self._before)  # Linux counts pages in batches
 
     @property
     def reserved(self) -> int:
@@ -203,17 +203,6 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # parameters of its mallopt(3)
 
 
-class Mallinfo2(ctypes.Structure):
-    """What glibc's mallinfo2(3) returns: ten numbers, the ninth the bytes that are free and still
-    the process's."""
-
-    _fields_ = [
-        ("others", 8 * ctypes.c_size_t),
-        ("free", ctypes.c_size_t),
-        ("top", ctypes.c_size_t),
-    ]
-
-
 @functools.cache
 def keep_freed_memory() -> None:
     """From now on, memory that is freed stays with this process for its next allocation.
@@ -227,16 +216,6 @@ def keep_freed_memory() -> None:
         library = ctypes.CDLL(None)
         library.mallopt(M_MMAP_MAX, 0)
         library.mallopt(M_TRIM_THRESHOLD, -1)
-
-
-def kept_memory() -> int:
-    """Bytes that are free and were not given back, for this process's next allocations; 0 where the
-    C library does not say."""
-    library = ctypes.CDLL(None)
-    if not (GLIBC and hasattr(library, "mallinfo2")):  # since glibc 2.33
-        return 0
-    library.mallinfo2.restype = Mallinfo2
-    return int(library.mallinfo2().free)
 
 
 def give_back_memory() -> None:
