@@ -109,10 +109,10 @@ def table(
         fields_of = {label: fields for label, (fields, _) in tried(name, {}, count).items()}
         of_each = {label: with_ancestors(run, used[label]) for label in fields_of}
         spent = cells.loc[sorted(set().union(*of_each.values()))].sum().add_prefix("all_")
-        for label, trained in of_each.items():
-            fields = fields_of[label]
+        for label, fields in fields_of.items():
             row = {"method": name, "fields": fields, "gap": found[label]}
-            rows.append(row | cells.loc[sorted(trained)].sum().to_dict() | spent.to_dict())
+            trained = cells.loc[sorted(of_each[label])].sum().to_dict()
+            rows.append(row | trained | spent.to_dict())
     costs = ("examples", "flops", "all_examples", "all_flops")
     return pd.DataFrame(rows).astype(dict.fromkeys(costs, "int64"))
 
