@@ -14,7 +14,11 @@ so a weight is relative to the middle of its range, and a loss is multiplied wit
 term without an axis has weight one in both); the penalty is in units of the loss at those middle
 weights; and each example, which has coefficients of its own here, has a cosine of its own, not the
 batch. As published it asks for more of the term that is weighted more, against the weighted sum,
-to spread the front: theirs is scored by its hypervolume, ours by the weighted sum.
+to spread the front: theirs is scored by its hypervolume, ours by the weighted sum. A `weighting`
+balances the loss alone, not the penalty.
+
+A constant channel acts as a bias that follows the coefficients: behind a model whose answer is to
+grow with them and that is linear (`quadratic`) it can do nothing, and weight decay spares it.
 """
 
 from collections.abc import Mapping

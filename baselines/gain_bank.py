@@ -4,11 +4,12 @@ DCVC-UF-Intra, CVPR 2026 (github.com/microsoft/DCVC, `src/models/image_model.py`
 MIT; written anew from what it does). Kept: scales per channel and level in encoder and decoder, on
 y before the quantiser and after it; a prior of z per level; levels log-spaced over the range of λ;
 one λ per example; all scales start at one. Simplified: the codec is the task's own, so that every
-convolution of both transforms has scales, where theirs has them after the encoder's first block
-and before the decoder's last; the hyper-analysis sees y as scaled, theirs as not yet; z's density,
-which theirs learns anew for each of 64 levels, is one, moved and stretched per channel and level.
-Ours: between two levels rows are interpolated, scales geometrically, so that any λ has an answer,
-and training draws any λ; `levels` equal to `rows` draws those of the bank alone, as published.
+convolution of both transforms but the last of the decoder has scales, where theirs has them after
+the encoder's first block and before the decoder's last; the hyper-analysis sees y as scaled, theirs
+as not yet; z's density, which theirs learns anew for each of 64 levels, is one, moved and stretched
+per channel and level. Ours: between two levels rows are interpolated, scales geometrically, so that
+any λ has an answer, and training draws any λ; `levels` equal to `rows` draws those of the bank
+alone, as published.
 """
 
 import functools
@@ -21,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.gain_units import between
-from bench import BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels, matching
+from baselines.gain_units import between, started, width
+from bench import BEFORE, Conditioner, Levers, Modulating, Modulation, Task, matching
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +79,9 @@ class Bank(Modulating):
         self.sites = list(dict.fromkeys([*sites, *law]))
         density: Any = model.entropy_bottleneck
         self._widths = [width(model, site) for site in self.sites] + 2 * [density.channels]
-        logs = torch.tensor(levels).log()
-        self.register_buffer("levels", logs, persistent=False)
+        self.register_buffer("levels", torch.tensor(levels).log(), persistent=False)
         powers = [law[site][0] if site in law else 0.0 for site in self.sites] + [0.0, 0.0]
-        by_channel = torch.tensor(powers).repeat_interleave(torch.tensor(self._widths))
-        middle = (logs[0] + logs[-1]) / 2
-        self.rows = nn.Parameter((logs - middle)[:, None] * by_channel)
+        self.rows = nn.Parameter(started(self.levels, powers, self._widths))
 
     def mixed(self, coefficients: Tensor) -> tuple[Tensor, ...]:
         """Logarithms of the sites' scales and of the stretch, and the move, each (B, C): rows at
@@ -110,12 +108,6 @@ class Bank(Modulating):
     def bake(self, model: nn.Module, coefficients: Tensor) -> None:
         super().bake(model, coefficients)
         self._density[0].fold()
-
-
-def width(model: nn.Module, site: str) -> int:
-    """How many channels a site scales: those that come out of a layer, or go into it."""
-    layer: Any = model.get_submodule(site.removeprefix(BEFORE))
-    return layer.in_channels if site.startswith(BEFORE) else channels(layer)
 
 
 @functools.cache

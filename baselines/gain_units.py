@@ -4,27 +4,34 @@ Cui et al., "Asymmetric Gained Deep Image Compression With Continuous Rate Adapt
 Kept: gain and inverse gain per channel on y and on z, one row per level, drawn per example in
 training; between two levels the rows' geometric interpolation, at any λ by its place between the
 levels' λ. Simplified: gains are stored as logarithms, which keeps them positive; the codec is the
-task's own, theirs has another entropy model. Training draws levels alone, as published.
+task's own, theirs has another entropy model. Training draws levels alone, as published. Ours: with
+`prior` gains start from what the task knows of scales, and stand where it knows of them, too.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench import BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels
+from bench import ADDED, BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels
 
 
 @dataclass(frozen=True, kw_only=True)
 class GainUnits(Levers):
-    """levels: rows of gains, log-spaced over the range of λ; training draws these. Other levers of
-    training: see `Levers`."""
+    """levels: rows of gains, log-spaced over the range of λ; training draws these.
+    prior: gains start from what the task knows of them (`Task.scaling`), not at one.
+    Other levers of training: see `Levers`.
+    """
 
     name = "gain_units"
     line = "a gain per latent channel and rate level, interpolated (compression)"
     swept = True
 
     levels: int = 5
+    prior: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,15 +45,23 @@ class GainUnits(Levers):
         return "its model is no codec of one λ with the transforms g_a, g_s"
 
     def conditioner(self, task: Task, model: nn.Module) -> Conditioner:
-        return Gains(model, task.space.axes[0].at_each(self.levels))
+        law = task.scaling(model) if self.prior else {}
+        return Gains(model, task.space.axes[0].at_each(self.levels), law)
 
 
 class Gains(Modulating):
-    """Gains of the outputs of the analyses, inverse gains of the inputs of the syntheses."""
+    """Gains of the outputs of the analyses, inverse gains of the inputs of the syntheses, and of
+    the sites of `law`: by site the power of λ, relative to the middle of the levels, that its gains
+    start from; else from one."""
 
     levels: Tensor
 
-    def __init__(self, model: nn.Module, levels: list[float]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        levels: Sequence[float],
+        law: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         parts = [(a, s) for a, s in (("g_a", "g_s"), ("h_a", "h_s")) if hasattr(model, a)]
         self.sites = []
@@ -56,12 +71,29 @@ class Gains(Modulating):
         self._widths = []
         for site in self.sites[::2]:  # an inverse has as many channels as the gain before it
             self._widths += 2 * [channels(model.get_submodule(site))]
+        further = [site for site in law if site not in self.sites]
+        self.sites += further
+        self._widths += [width(model, site) for site in further]
         self.register_buffer("levels", torch.tensor(levels).log(), persistent=False)
-        self.log_gains = nn.Parameter(torch.zeros(len(levels), sum(self._widths)))
+        powers = [law[site][0] if site in law else 0.0 for site in self.sites]
+        self.log_gains = nn.Parameter(started(self.levels, powers, self._widths))
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
         mixed = between(self.log_gains, self.levels, coefficients)
         return [(gain, None) for gain in mixed.exp().split(self._widths, 1)]
+
+
+def width(model: nn.Module, site: str) -> int:
+    """How many channels a site scales: those that come out of a layer, or go into it."""
+    layer: Any = model.get_submodule(site.removeprefix(BEFORE))
+    return layer.in_channels if site.startswith(BEFORE) else channels(layer)
+
+
+def started(levels: Tensor, powers: Sequence[float], widths: Sequence[int]) -> Tensor:
+    """Logarithms of scales, (levels, sum of widths), for levels (logarithms) and the power of λ of
+    each of the groups that are `widths` wide: none at the middle of the levels."""
+    by_channel = torch.tensor(powers).repeat_interleave(torch.tensor(widths))
+    return (levels - (levels[0] + levels[-1]) / 2)[:, None] * by_channel
 
 
 def between(rows: Tensor, levels: Tensor, coefficients: Tensor) -> Tensor:

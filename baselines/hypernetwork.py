@@ -9,7 +9,9 @@ instead of 100, because a head has as many weights as its tensor times the hidde
 is for small models. `invariant` is from Ortiz, Guttag & Dalca, "Magnitude Invariant
 Parametrizations Improve Hypernetwork Learning", ICLR 2024, for HyperMorph's kind of network: a code
 of constant length (cosine and sine of a quarter turn). Their other half, that what is made is added
-to a trained constant part, holds here either way; their leaky ReLU and their start are not taken.
+to a trained constant part, holds here either way, and so does their leaky ReLU, of slope 0.2:
+behind a plain ReLU all of 16 units die for some seeds, and then the weights follow nothing. Their
+start is not taken.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,6 +45,7 @@ class ParetoHypernetwork(Levers):
     name = "hypernetwork"
     line = "coefficients to all weights (small models)"
     swept = True
+    version = 2  # in the first, ReLUs died
 
     hidden: int = 16
     invariant: bool = field(default=False, metadata=ADDED)
@@ -77,7 +80,7 @@ class WeightMaker(Reweighting):
             and any(parameter.requires_grad for parameter in layer.parameters())
         ]
         first, second = nn.Linear(encoding.width, hidden), nn.Linear(hidden, hidden)
-        self.trunk = nn.Sequential(encoding, first, nn.ReLU(), second, nn.ReLU())
+        self.trunk = nn.Sequential(encoding, first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2))
         self.heads = nn.ParameterList()
         self.names, self._counts = [], []  # of the parameters that a head makes
         for site in self.sites:

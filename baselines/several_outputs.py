@@ -25,6 +25,7 @@ class SeveralOutputs(Levers):
 
     name = "several_outputs"
     line = "one network, an output per setting (where a task names its last layer)"
+    version = 2  # in the first, weight decay spared the outputs
 
     settings: tuple[tuple[float, ...], ...] = ()
 
@@ -71,6 +72,9 @@ class Outputs(Conditioner):
         """The numbers, (B,), of the settings nearest to coefficients, (B, K)."""
         distances = self.space.encode(coefficients)[:, None] - self.places
         return distances.square().sum(2).argmin(1)
+
+    def decaying(self) -> list[nn.Parameter]:
+        return list(self.parameters())
 
     def attach(self, model: nn.Module) -> None:
         self._chosen = Chosen(self.layers)

@@ -1,13 +1,16 @@
 """CompressAI's variable-rate hyperprior codec: a quantiser step per λ, learned reconstruction.
 
-`ScaleHyperpriorVbr` and `MeanScaleHyperpriorVbr` of CompressAI 1.2.8, unmodified; Kamisli, Racape
-& Choi, "Variable-Rate Learned Image Compression with Multi-Objective Optimization and
+`ScaleHyperpriorVbr` and `MeanScaleHyperpriorVbr` of CompressAI 1.2.8; Kamisli, Racape & Choi,
+"Variable-Rate Learned Image Compression with Multi-Objective Optimization and
 Quantization-Reconstruction Offsets", DCC 2024. Kept: latents are scaled by the inverse of the step
 before rounding, a small network moves the reconstruction points by deviation and step, rounding is
 straight-through. As shipped the steps take no gradient: they are proportional to λ^-1/2, which is
 what holds here too, in units that put the step of the middle λ at one. Ours: eight levels of λ,
 one drawn per batch (the class takes one), the weighted loss alone instead of multi-objective
-optimisation, the same steps and rates as every other method. Any λ in between has its step.
+optimisation, the same steps and rates as every other method. Any λ in between has its step. The
+medians of z, about which it is rounded, are zero in training, where nothing moves them; as they are
+solved for afterwards (`Compression.ready`) they are rounded, so that the decoder sees the whole
+numbers that it was trained with.
 
 The script of training was never published (CompressAI's issues 283 and 323 ask for it). Public are
 its stages: the class' `stage=1`, "for initial training", is the fixed-rate codec, and the paper
@@ -46,6 +49,7 @@ class VariableRate(Levers):
     name = "vbr"
     line = "CompressAI's variable-rate codec: a quantiser step per λ (compression)"
     swept = True
+    version = 2  # the first coded z about medians that training had not seen
 
     levels: int = 8
     fixed: float = field(default=0.0, metadata=ADDED)
@@ -148,6 +152,9 @@ def codec(name: str) -> Any:
             return super().decompress(strings, shape, inputscale=self.scale)
 
         def update(self, *args: Any, **options: Any) -> bool:
-            return compressai.models.CompressionModel.update(self, *args, **options)
+            plain = compressai.models.CompressionModel.update
+            done = plain(self, *args, **options)
+            self.entropy_bottleneck.quantiles.data[..., 1].round_()
+            return plain(self, force=True) or done
 
     return AtStep

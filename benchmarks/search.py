@@ -58,7 +58,7 @@ VARIANTS = {
     "hypernetwork": among("invariant=True", f"invariant=True, {MEAN}"),
     "concatenation": among("encoding=standardised", "cosine=1.0"),
     "gates": among("law=ends", "stratified=True"),
-    "gain_units": among("levels=9", "levels=3"),
+    "gain_units": among("prior=True", "levels=9"),
     "gain_bank": among("prior=True", f"prior=True, {MEAN}"),
     "vbr": among("fixed=0.667", "levels=0"),
     "several_outputs": among("lr=0.25", f"lr=0.5, {MEAN}"),

@@ -10,6 +10,7 @@ import torch
 from compressai.entropy_models import EntropyBottleneck
 
 from baselines.gain_bank import Bank, GainBank
+from baselines.gain_units import Gains, GainUnits
 from bench import Cell, KnownScale, Network
 from bench.method import build
 from bench.registry import preset, task_class
@@ -70,6 +71,19 @@ def test_the_start_is_the_plain_codec_or_the_tasks_law() -> None:
     for site, (scale, _) in zip(bank.sites, bank(places), strict=True):
         known = expected[site][0] if site in law else torch.ones(3, 1)
         torch.testing.assert_close(scale, known.expand_as(scale), rtol=1e-3, atol=0)
+
+
+@torch.no_grad()
+def test_gain_units_start_from_the_law_at_every_site_that_it_names() -> None:
+    model, places = TASK.model(), torch.tensor([[AXIS.low], [0.007], [AXIS.high]])
+    law = TASK.scaling(model)
+    expected = dict(zip(law, KnownScale(TASK.space, law)(places), strict=True))
+    gains = GainUnits(prior=True).conditioner(TASK, model)
+    assert isinstance(gains, Gains)
+    assert set(law) <= set(gains.sites)
+    for site, (gain, _) in zip(gains.sites, gains(places), strict=True):
+        known = expected[site][0] if site in law else torch.ones(3, 1)
+        torch.testing.assert_close(gain, known.expand_as(gain), rtol=1e-3, atol=0)
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
 README = (ROOT / "README.md").read_text("utf-8")
+TRAINED = ("quadratic", "quantiles", "digits", "fairness")
 FOLDERS = {
     "compression": "small-cpu-*/compression-small-cpu",
     "style transfer": "small-cpu-*/style-small-cpu",
     "β-VAE": "small-cpu-*/beta_vae_scenes-small-cpu",
-    **{task: f"peers-*/{task}-trained" for task in ("quadratic", "quantiles", "digits", "fairness")},
+    **{task: f"peers-*/{task}-trained" for task in TRAINED},
 }
 NAMES = {"false": "False", "true": "True", "cosine=1]": "cosine=1.0]"}  # as typed: as recorded
 

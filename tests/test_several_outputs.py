@@ -42,6 +42,13 @@ def test_it_starts_as_the_plain_model_and_counts_its_outputs() -> None:
     assert count == own + 2 * sum(p.numel() for p in last.parameters())
 
 
+def test_outputs_decay_as_the_rest_does() -> None:
+    network = build(CELL)
+    (group, spared) = optimiser(network, TASK.trained_with(weight_decay=0.5).training).param_groups
+    assert len(group["params"]) == len(list(network.parameters()))
+    assert not spared["params"]
+
+
 @pytest.mark.parametrize("moved", [0, 1, 2])
 def test_an_output_is_moved_by_its_own_setting_alone(moved: int) -> None:
     network = build(CELL)

@@ -21,6 +21,7 @@ from bench.cost import count_flops
 from bench.registry import method, preset, task_class
 from bench.tasks.quadratic import Quadratic
 from bench.train import objective, optimiser
+from bench.weights import flat
 
 SMOKE = preset(task_class("quadratic"), "smoke").task
 
@@ -297,3 +298,18 @@ def test_the_circles_code_has_one_length() -> None:
     task = preset(task_class("toy"), "smoke").task
     made = method("hypernetwork", invariant=True).conditioner(task, task.model())
     assert made.trunk[0].kind == "circle"
+
+
+@pytest.mark.parametrize("invariant", [False, True])
+def test_the_hypernetwork_follows_and_learns_where_all_units_are_negative(invariant: bool) -> None:
+    task = preset(task_class("toy"), "smoke").task
+    model = task.model()
+    made = method("hypernetwork", invariant=invariant).conditioner(task, model)
+    for layer in made.trunk:
+        if isinstance(layer, nn.Linear):
+            nn.init.constant_(layer.bias, -100.0)
+    own = [model.get_parameter(name) for name in made.names]
+    ends = [flat(made.weights(torch.tensor([s]), own)) for s in task.space.grid(2)]
+    assert not torch.equal(*ends)
+    ends[0].square().sum().backward()
+    assert all(parameter.grad.any() for parameter in made.trunk.parameters())
