@@ -2,19 +2,20 @@
 
 What a sensible person does before any conditioning: every other setting starts from the trained
 network of its nearest neighbour towards the middle, and is trained for a tenth of the steps. Our
-own formulation of common practice. The middle network is the fixed grid's own; in this method's
-row of the costs it counts in full, with the whole chain.
+own formulation of common practice. By default the middle network is the fixed grid's own; in this
+method's row of the costs it counts in full, with the whole chain.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bench import Cell, Fixed, FixedGrid, Setting, Task
+from bench import ADDED, Cell, Fixed, FixedGrid, Setting, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class WarmGrid(Fixed):
-    """share: of the task's steps in every fine-tuning. rate: of its peak learning rate there."""
+    """share: of the task's steps in every fine-tuning. lr: factor of its peak learning rate.
+    rate: a further factor in the fine-tunings."""
 
     name = "warm_grid"
     line = "one full run, then a short fine-tuning per setting from its neighbour"
@@ -22,15 +23,17 @@ class WarmGrid(Fixed):
 
     share: float = 0.1
     rate: float = 1.0
+    lr: float = field(default=1.0, metadata=ADDED)
 
     def __post_init__(self) -> None:
-        if not (self.share > 0 and self.rate > 0):
-            raise ValueError(f"{self.name}: share and rate are above 0, got {self}")
+        if min(self.share, self.rate, self.lr) <= 0:
+            raise ValueError(f"{self.name}: share, rate and lr are above 0, got {self}")
 
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
-        cells = [FixedGrid().middle(task, settings, seed)]
+        cells = [FixedGrid(lr=self.lr).middle(task, settings, seed)]
         (first,) = cells[0].trained_for
-        brief = task.lasting(self.share).trained_with(lr=self.rate * task.training.lr)
+        rate = self.rate * self.lr * task.training.lr
+        brief = task.lasting(self.share).trained_with(lr=rate)
 
         others = [setting for setting in settings if setting != first]
         for setting in sorted(others, key=lambda setting: task.space.distance(setting, first)):

@@ -34,7 +34,7 @@ from bench.run.plan import experiment
 from bench.run.runner import Run
 
 COUNT = 8
-RATES = ["", *(f"{{}}={rate}" for rate in (0.5, 2.0, 1.41, 0.25, 0.71, 2.83, 4.0))]
+RATES = ["", *(f"lr={rate}" for rate in (0.5, 2.0, 1.41, 0.25, 0.71, 2.83, 4.0))]
 MEAN = "weighting=geometric_mean"
 WITHOUT = "weighting=none"  # where that mean is the default
 CORE = ["", "lr=0.5", "lr=2.0"]
@@ -48,8 +48,11 @@ def among(own: str, other: str, weighting: str = MEAN) -> list[str]:
 
 # Of every method its levers as brackets have them. The plain method's fields are in none of them.
 VARIANTS = {
-    "fixed_grid_tuned": [each.format("lr") for each in RATES],
-    "warm_grid": [each.format("rate") for each in RATES],
+    "fixed_grid_tuned": RATES,
+    "warm_grid": [
+        *("", "rate=0.5", "rate=2.0", "lr=2.0", "lr=4.0", "lr=0.5"),
+        *("lr=2.0, rate=0.5", "lr=4.0, rate=0.5"),
+    ],
     "yoto_tuned": among("law=ends", "encoding=shares", WITHOUT),
     "yoto_warm": among("law=ends", "encoding=shares", WITHOUT),
     "subspace": among("mix=places", "apart=1.0"),

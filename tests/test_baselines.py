@@ -291,6 +291,10 @@ def test_the_chain_goes_outwards_from_the_grids_middle() -> None:
         settings[4]: settings[3],
     }
     assert {cell.task.training.steps for cell in cells[1:]} == {30}
+    faster = WarmGrid(lr=2.0, rate=0.5).plan(TOY, settings, 0)
+    tuned = method("fixed_grid", lr=2.0).plan(TOY, [settings[2]], 0)
+    assert [cell.id for cell in faster[:1]] == [cell.id for cell in tuned]
+    assert {cell.task.training.lr for cell in faster[1:]} == {TOY.training.lr}
     again = cell_from(from_plain(to_plain(cell_config(cells[-1], "smoke")), CellConfig))
     assert again.id == cells[-1].id
     assert again.chain[0].id == cells[0].id
