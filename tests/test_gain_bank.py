@@ -73,6 +73,12 @@ def test_the_start_is_the_plain_codec_or_the_tasks_law() -> None:
         torch.testing.assert_close(scale, known.expand_as(scale), rtol=1e-3, atol=0)
 
 
+def test_the_law_leaves_gain_units_that_were_trained_without_it_their_id() -> None:
+    for made in (GainUnits(), GainUnits(prior=False)):
+        (cell,) = made.plan(TASK, TASK.settings(5), 0)
+        assert cell.id == "2977c3b803a7"
+
+
 @torch.no_grad()
 def test_gain_units_start_from_the_law_at_every_site_that_it_names() -> None:
     model, places = TASK.model(), torch.tensor([[AXIS.low], [0.007], [AXIS.high]])
