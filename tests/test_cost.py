@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-import tarfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +256,7 @@ def test_what_found_the_levers_is_what_the_ablation_trained(
     tuned: type[Method], methods: str, archives: list[Path], tmp_path: Path
 ) -> None:
     for archive in archives:
-        with tarfile.open(archive) as file:
-            file.extractall(tmp_path, filter="data")
+        shutil.unpack_archive(archive, tmp_path)
     for task, tuning in tuned.tuning.items():
         variants: dict[str, set[str]] = {}
         for path in tmp_path.glob(f"records/{task}/{methods}/*.json"):
@@ -280,8 +279,7 @@ def test_the_tuned_grid_has_the_levers_that_did_best_in_the_search(
 ) -> None:
     """Least loss, as the mean over settings and validation examples of what it is in the plain
     grid's, in per cent, or in nats where the task's own gaps are."""
-    with tarfile.open(GRID_ABLATION) as file:
-        file.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(GRID_ABLATION, tmp_path)
     (run,) = [run for run in load_results(tmp_path).runs if run.task == task]
     assert set(run.measured["split"]) == {"validation"}
     losses = run.records[run.records["measure"] == "loss"]

@@ -50,7 +50,7 @@ def test_a_reader_that_went_away_is_no_error(tmp_path: Path, words: list[str]) -
     done = subprocess.run([*PROGRAM, *words, *where], stdout=theirs, stderr=-1, env=quiet)
     os.close(theirs)
     assert done.stderr.decode() == ""
-    assert done.returncode == (0 if "--help" in words else 141)  # argparse passes over it
+    assert done.returncode in ({0, 141} if "--help" in words else {141})  # newer argparse: 0
 
 
 # Locales, a notebook's environment
