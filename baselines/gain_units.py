@@ -9,14 +9,14 @@ task's own, theirs has another entropy model. Training draws levels alone, as pu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench import ADDED, BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels
+from bench import BEFORE, Conditioner, Levers, Modulating, Modulation, Task, channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class GainUnits(Levers):
     name = "gain_units"
     line = "a gain per latent channel and rate level, interpolated (compression)"
     swept = True
+    scales = True
 
     levels: int = 5
-    prior: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()

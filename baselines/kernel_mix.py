@@ -11,7 +11,6 @@ models are shared.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +25,7 @@ from bench import (
     Space,
     Task,
     flat,
+    in_full,
     linear_maps,
     own_parameters,
     put,
@@ -83,9 +83,7 @@ class Kernels(Conditioner):
             put(model, site, self._layers[-1])
 
     def condition(self, coefficients: Tensor) -> None:
-        device = coefficients.device.type
-        halved = torch.is_autocast_enabled(device)
-        with torch.autocast(device, enabled=False) if halved else contextlib.nullcontext():
+        with in_full(coefficients):
             each = self.shares(coefficients).to(self.further[0].dtype)
             for layer, further, shares in zip(self._layers, self.further, each, strict=True):
                 layer.kernels = shares @ torch.cat([of_layer(layer.layer)[None], further])

@@ -59,12 +59,13 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         Modulating,
         Network,
         closing_gate,
+        in_full,
     )
     from bench.cost import parameters
     from bench.files import read_ordinary
     from bench.fixed_grid import FixedGrid
     from bench.identity import ADDED, content_id, file_digest
-    from bench.method import Cell, Fixed, Levers, Method, OneNetwork, Tuning
+    from bench.method import Cell, Fixed, Levers, Method, Tuning
     from bench.modulation import (
         BEFORE,
         CONVOLUTIONS,

@@ -103,6 +103,13 @@ class Conditioner(nn.Module, ABC):
         return None
 
 
+def in_full(coefficients: Tensor) -> contextlib.AbstractContextManager:
+    """In it what is made of coefficients is computed in fp32, within autocast, too."""
+    device = coefficients.device.type
+    halved = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if halved else contextlib.nullcontext()
+
+
 class Modulating(Conditioner):
     """A conditioner that scales and shifts layers: `sites` are their names."""
 
@@ -116,9 +123,7 @@ class Modulating(Conditioner):
         self._wrappers = modulate(model, self.sites)  # a list: their weights stay the model's
 
     def condition(self, coefficients: Tensor) -> None:
-        device = coefficients.device.type
-        halved = torch.is_autocast_enabled(device)
-        with torch.autocast(device, enabled=False) if halved else contextlib.nullcontext():
+        with in_full(coefficients):
             modulations = self(coefficients)
         for site, wrapper, part in zip(self.sites, self._wrappers, modulations, strict=True):
             if site.startswith(BEFORE):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from bench.balance import Balance
-from bench.conditioners import Conditioner, Network
+from bench.conditioners import Conditioner, KnownScale, Network
 from bench.identity import ADDED, content_id, identifying
+from bench.scaled import Scaled
 from bench.space import LAWS, Setting
 from bench.task import Task, source_digest
 
@@ -124,6 +125,10 @@ class Method(ABC):
         """What lets `model` follow coefficients; None for a plain network."""
         return None
 
+    def told(self, task: Task, model: nn.Module) -> Conditioner | None:
+        """`conditioner`, and what stands beside it."""
+        return self.conditioner(task, model)
+
     def balance(self, task: Task) -> Balance | None:
         """What shares the loss out over the range of coefficients; None leaves it as it is."""
         return None
@@ -152,31 +157,24 @@ class Method(ABC):
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class OneNetwork(Method):
-    """What methods have in common that train one network, for coefficients drawn per example."""
-
-    def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
-        return [Cell(task=task, method=self, seed=seed)]
-
-    def draw(self, cell: Cell, count: int, generator: torch.Generator) -> Tensor:
-        return cell.task.space.sample(count, generator)
-
-
 def _lever(default: Any) -> Any:
     return field(default=default, metadata=ADDED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Levers(OneNetwork):
-    """What every network told its coefficients may be tuned with, whatever its mechanism.
+class Levers(Method):
+    """What methods have in common that train one network, for coefficients drawn per example, and
+    what each of them may be tuned with, whatever its mechanism.
 
     law, stratified, levels: the draw; see `Space.sample`.
     weighting: "geometric_mean" divides an example's loss by the geometric mean of its terms'
         weights, "running_mean" by what the loss has lately been near its coefficients, so that
         no end of the range owns the gradient; "none" leaves it to the task's own training.
     steps, lr: factors of the task's number of training steps and peak learning rate.
+    prior: layers are scaled by what the task knows of them (`Task.scaling`) beside the mechanism.
     """
+
+    scales: ClassVar[bool] = False  # whether the mechanism itself starts from `prior`
 
     law: str = _lever("log_uniform")
     stratified: bool = _lever(False)
@@ -184,6 +182,7 @@ class Levers(OneNetwork):
     weighting: str = _lever("none")
     steps: float = _lever(1.0)
     lr: float = _lever(1.0)
+    prior: bool = _lever(False)
 
     def __post_init__(self) -> None:
         self._choices(law=LAWS, weighting=WEIGHTINGS)
@@ -212,6 +211,14 @@ class Levers(OneNetwork):
     def plan(self, task: Task, settings: Sequence[Setting], seed: int) -> list[Cell]:
         varied = task.varied(width=1, steps=self.steps, lr=self.lr, weighting=self.weighting)
         return [Cell(task=varied, method=self, seed=seed)]
+
+    def told(self, task: Task, model: nn.Module) -> Conditioner | None:
+        inner = self.conditioner(task, model)
+        law = task.scaling(model) if self.prior and not self.scales else {}
+        if not law:
+            return inner
+        known = KnownScale(task.space, law)
+        return Scaled(inner, known) if inner else known
 
     def balance(self, task: Task) -> Balance | None:
         return Balance(task.space) if self.weighting == "running_mean" else None
@@ -245,4 +252,4 @@ def build(cell: Cell, before: nn.Module | None = None, *, start: bool = True) ->
     elif start:
         cell.task.initialise(model)
     torch.manual_seed(cell.seed + 1)
-    return Network(model, cell.method.conditioner(cell.task, model), cell.method.balance(cell.task))
+    return Network(model, cell.method.told(cell.task, model), cell.method.balance(cell.task))

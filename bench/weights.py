@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from bench.conditioners import Conditioner
+from bench.conditioners import Conditioner, in_full
 
 
 def flat(parts: Iterable[Tensor]) -> Tensor:
@@ -54,9 +53,7 @@ class Reweighting(Conditioner):
             self._places.append([place, *tied])
 
     def condition(self, coefficients: Tensor) -> None:
-        device = coefficients.device.type
-        halved = torch.is_autocast_enabled(device)
-        with torch.autocast(device, enabled=False) if halved else contextlib.nullcontext():
+        with in_full(coefficients):
             weights = list(self.weights(coefficients[:1], self._own))
         for places, weight in zip(self._places, weights, strict=True):
             for module, name in places:

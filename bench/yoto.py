@@ -63,6 +63,7 @@ class Yoto(Levers):
     name = "yoto"
     line = "one loss-conditional network: FiLM, default"
     swept = True
+    scales = True
     role = "under test"
     label = "YOTO"
 

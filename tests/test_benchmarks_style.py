@@ -139,7 +139,7 @@ def test_the_programs_run_and_append_their_rows(
     assert [row.what for row in made][1:] == ["harness, fp32", "harness, bf16"]
     made += roofline.main(["compression/smoke", *small, "--figure", str(figure)])
     assert figure.stat().st_size > 10_000
-    made += packing.main(["compression", "--preset", "smoke", "--packed", "1", "2", *small])
+    made += packing.main(["toy", "--preset", "smoke", "--packed", "1", "2", *small])
     table = kept(out)
     assert len(table) == len(made) == 5
     assert tuple(table[0]) == (
@@ -162,7 +162,7 @@ def test_a_failing_network_ends_packing_with_its_reason(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(packing.processes, "pool", fails)
     with pytest.raises(SystemExit, match="no memory"):
-        packing.main(["compression", "--preset", "smoke", "--packed", "1", "--steps", "1"])
+        packing.main(["toy", "--preset", "smoke", "--packed", "1", "--steps", "1"])
 
 
 def test_the_share_is_of_the_larger_limit() -> None:

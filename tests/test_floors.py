@@ -26,7 +26,7 @@ ROOMS = {
     ),
     "idea": (
         "bench",
-        "cost modulation balance conditioners weights checkpoint task method levers train "
+        "cost modulation balance conditioners scaled weights checkpoint task method levers train "
         "fixed_grid registry faithful yoto",
     ),
     "plug-ins: asking": ("bench.plugins", "contract"),
