@@ -40,7 +40,7 @@ from PIL import Image
 from bench.report.answers import knob
 from bench.report.answers.costs import break_evens, savings
 from bench.report.answers.reference import failing
-from bench.report.figures import figures, look, moving
+from bench.report.figures import figures, look, moving, tradeoffs
 from bench.report.figures.matrices import MARKS, heatmap
 from bench.report.figures.tradeoffs import headline, quality_compute
 
@@ -286,6 +286,20 @@ def test_a_method_without_a_cost_is_named_below_the_headline(codecs: Case) -> No
     assert figure is not None
     assert "YOTO" not in names_on(figure)
     assert said_on(figure).endswith("for want of a share or a cost: YOTO")
+
+
+def test_a_crowded_headline_names_those_no_better_than_the_middle_network_below(
+    full: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = full.overall["share_mean"] >= 1
+    lost = [full.run.label(m) for m in full.overall.loc[worse, "method"]]
+    assert len(lost) >= 2
+    monkeypatch.setattr(tradeoffs, "CROWD", 14)
+    figure = headline(full.run, full.overall)
+    assert figure is not None
+    assert not set(lost) & set(names_on(figure))
+    assert len(names_on(figure)) == len(names_on(full.drawn["headline"])) - len(lost)
+    assert said_on(figure).endswith(f"no better than the middle network: {', '.join(lost)}")
 
 
 def test_the_arrow_ends_where_the_curve_that_is_drawn_crosses(codecs: Case) -> None:

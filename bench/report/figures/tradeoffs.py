@@ -32,16 +32,21 @@ from bench.report.headings import gap_title
 from bench.report.load import Run
 
 FARTHEST = 30  # settings up to which a break-even is drawn
+CROWD = 16  # methods that a headline has room to name
 
 
 def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
     """Share of the benefit lost at matched coefficients against compute, one named point a method:
     the mean with its 95 % interval, and a thin line to the worst setting. Hollow where there is no
-    verdict since the reference fails. None without a reference or a method with a share."""
+    verdict since the reference fails. Where more than `CROWD` would be drawn, those that lose as
+    much as the middle network are named below. None without a reference or a method with a share.
+    """
     known = overall["share_mean"].notna() & (overall["flops_ratio"] > 0)
     if not known.any():
         return None
     shown = overall[known | (overall["method"] == run.reference)]
+    if len(shown) > CROWD:
+        shown = shown[~(shown["share_mean"] >= 1) | shown["method"].isin(featured(run))]
     shown = shown.sort_values("share_mean", ascending=False, na_position="last")
     methods = list(shown["method"])
     x = shown["flops_ratio"].to_numpy(float)
@@ -98,9 +103,14 @@ def _headline_notes(run: Run, overall: pd.DataFrame, shown: pd.DataFrame) -> lis
     remarks += [
         f"a step of {run.label(method)} {words}" for method, words in steps.items() if words
     ]
-    missing = [run.label(m) for m in overall["method"] if m not in set(shown["method"])]
-    if missing:
-        remarks.append(f"not shown, for want of a share or a cost: {', '.join(missing)}")
+    left = overall[~overall["method"].isin(shown["method"])]
+    drawable = left["share_mean"].notna() & (left["flops_ratio"] > 0)
+    for why, rows in (
+        ("not drawn, as no better than the middle network", left[drawable]),
+        ("not shown, for want of a share or a cost", left[~drawable]),
+    ):
+        if len(rows):
+            remarks.append(f"{why}: {', '.join(map(run.label, rows['method']))}")
     return remarks + hollow_note(run)
 
 
