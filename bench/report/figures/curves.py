@@ -15,6 +15,8 @@ from bench.report.answers.reference import LOSS, failing, in_percent, margin_of
 from bench.report.figures.look import (
     DASHES,
     REFERENCE,
+    crowded_note,
+    crowded_out,
     featured,
     gap_axis,
     hollow,
@@ -42,6 +44,8 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure | None:
     joined = len(run.axes) == 1  # on several axes no order leads from one setting to the next
     drawn: dict[str, Points] = {}
     for method, look in drawing.looks.items():
+        if method in crowded_out(run):
+            continue
         at = summary[summary["method"] == method].set_index("setting").reindex(run.settings)[[x, y]]
         pairs = at.dropna().drop_duplicates().to_numpy(float)
         if not len(pairs):
@@ -68,7 +72,7 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure | None:
         axes.plot(*pairs.T, **grey, linewidth=1.0, zorder=2)
     axes.set_ylabel(plain(textwrap.fill(measure_label(run.measures[y]), 36)))
     across = textwrap.fill(measure_label(run.measures[x]), 40)
-    drawing.finish(drawn, across, hollow_note(run))
+    drawing.finish(drawn, across, hollow_note(run) + crowded_note(run))
     spots = {m: _ends_first(p) if joined else _lonely(axes, p, points) for m, p in drawn.items()}
     labels = [drawing.label(method, spots[method]) for method in drawn]
     for place, (name, pairs) in enumerate(known.items()):

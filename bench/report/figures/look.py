@@ -60,6 +60,7 @@ FEATURED: tuple[Look, Look] = (  # under test: as it is, and tuned
 OTHERS = [PALETTE[place] for place in (4, 9, 5, 2, 3)]
 MARKERS = ">hpD^vXP<"
 DASHES = [(1.2, 1.2), (6, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (4, 1.2)]
+READABLE = 16  # methods that can be told apart and named
 
 
 def featured(run: Run) -> dict[str, bool]:
@@ -68,6 +69,16 @@ def featured(run: Run) -> dict[str, bool]:
     tuned = run.measured.drop_duplicates("method").set_index("method")["tuned"]
     kinds = {bool(tuned[m]): m for m in reversed(run.under_test) if "[" not in m}
     return {kinds[kind]: kind for kind in sorted(kinds)}
+
+
+def crowded_out(run: Run) -> list[str]:
+    """The forms of methods that curves leave out where more than `READABLE` methods would be drawn,
+    which nobody can tell apart; tables and matrices have all."""
+    return [m for m in run.methods if "[" in m] if len(run.methods) > READABLE else []
+
+
+def crowded_note(run: Run) -> list[str]:
+    return ["forms with changed fields are in tables and the heat map"] if crowded_out(run) else []
 
 
 def looks(run: Run) -> dict[str, Look]:

@@ -93,7 +93,9 @@ class OverSettings:
         without: str | None = None,
     ) -> None:
         self.run, self.several = run, len(run.axes) > 1
-        self.looks = {m: marks for m, marks in look.looks(run).items() if m != without}
+        left = [without, *look.crowded_out(run)]
+        self.looks = {m: marks for m, marks in look.looks(run).items() if m not in left}
+        remarks = [*remarks, *look.crowded_note(run)]
         if self.several:  # side by side nothing is hidden, and the reference's need not be large
             smaller = {run.reference: {"markersize": 4}}
             self.looks = {m: look.no_line(k) | smaller.get(m, {}) for m, k in self.looks.items()}

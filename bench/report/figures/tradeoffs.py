@@ -32,20 +32,20 @@ from bench.report.headings import gap_title
 from bench.report.load import Run
 
 FARTHEST = 30  # settings up to which a break-even is drawn
-CROWD = 16  # methods that a headline has room to name
 
 
 def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
     """Share of the benefit lost at matched coefficients against compute, one named point a method:
     the mean with its 95 % interval, and a thin line to the worst setting. Hollow where there is no
-    verdict since the reference fails. Where more than `CROWD` would be drawn, those that lose as
-    much as the middle network are named below. None without a reference or a method with a share.
+    verdict since the reference fails. Where more than `READABLE` would be drawn, those that lose
+    as much as the middle network are named below. None without a reference or a method with a
+    share.
     """
     known = overall["share_mean"].notna() & (overall["flops_ratio"] > 0)
     if not known.any():
         return None
     shown = overall[known | (overall["method"] == run.reference)]
-    if len(shown) > CROWD:
+    if len(shown) > look.READABLE:
         shown = shown[~(shown["share_mean"] >= 1) | shown["method"].isin(featured(run))]
     shown = shown.sort_values("share_mean", ascending=False, na_position="last")
     methods = list(shown["method"])
