@@ -19,6 +19,8 @@ from bench.report.answers.verdict import FAILS
 from bench.report.figures import look
 from bench.report.figures.look import (
     compute_axis,
+    crowded_note,
+    crowded_out,
     featured,
     gap_axis,
     hollow,
@@ -205,6 +207,7 @@ def break_even(run: Run) -> Figure | None:
     and the conditioned networks, which cost once; FLOPs, and below them seconds where all were
     timed alone on one device. None without the reference's costs."""
     once = [m for m in run.methods if m in featured(run) or (run.swept["method"] == m).any()]
+    once = [m for m in once if m not in crowded_out(run)]
     crossings = break_evens(run)
     crossings = crossings[crossings["method"].isin(once)].dropna(subset="crossing")
     units = [unit for unit in ("flops", "seconds") if (crossings["unit"] == unit).any()]
@@ -233,7 +236,7 @@ def break_even(run: Run) -> Figure | None:
         axes.set_ylabel(f"{what}, × one network")
     methods = [m for m in run.methods if any(m in curves for curves in drawn)]
     remarks = ["stars: where one conditioned network costs as much as the grid"]
-    drawing.finish(methods, "number of settings", remarks)
+    drawing.finish(methods, "number of settings", remarks + crowded_note(run))
     for axes, curves in zip(drawing.panels, drawn, strict=True):
         alike: dict[str, list[str]] = {}  # lines that cost the same share a name
         for method, curve in curves.items():
