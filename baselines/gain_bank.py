@@ -37,7 +37,7 @@ class GainBank(Levers):
     name = "gain_bank"
     line = "scales per channel and rate level inside the codec, and its prior (compression)"
     swept = True
-    scales = True
+    starts_scaled = True
 
     rows: int = 8
     prior: bool = False

@@ -29,7 +29,7 @@ class GainUnits(Levers):
     name = "gain_units"
     line = "a gain per latent channel and rate level, interpolated (compression)"
     swept = True
-    scales = True
+    starts_scaled = True
 
     levels: int = 5
 

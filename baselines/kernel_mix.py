@@ -25,7 +25,7 @@ from bench import (
     Space,
     Task,
     flat,
-    in_full,
+    in_fp32,
     linear_maps,
     own_parameters,
     put,
@@ -83,7 +83,7 @@ class Kernels(Conditioner):
             put(model, site, self._layers[-1])
 
     def condition(self, coefficients: Tensor) -> None:
-        with in_full(coefficients):
+        with in_fp32(coefficients):
             each = self.shares(coefficients).to(self.further[0].dtype)
             for layer, further, shares in zip(self._layers, self.further, each, strict=True):
                 layer.kernels = shares @ torch.cat([of_layer(layer.layer)[None], further])

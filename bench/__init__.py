@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
         Modulating,
         Network,
         closing_gate,
-        in_full,
+        in_fp32,
     )
     from bench.cost import parameters
     from bench.files import read_ordinary

@@ -103,7 +103,7 @@ class Conditioner(nn.Module, ABC):
         return None
 
 
-def in_full(coefficients: Tensor) -> contextlib.AbstractContextManager:
+def in_fp32(coefficients: Tensor) -> contextlib.AbstractContextManager:
     """In it what is made of coefficients is computed in fp32, within autocast, too."""
     device = coefficients.device.type
     halved = torch.is_autocast_enabled(device)
@@ -123,7 +123,7 @@ class Modulating(Conditioner):
         self._wrappers = modulate(model, self.sites)  # a list: their weights stay the model's
 
     def condition(self, coefficients: Tensor) -> None:
-        with in_full(coefficients):
+        with in_fp32(coefficients):
             modulations = self(coefficients)
         for site, wrapper, part in zip(self.sites, self._wrappers, modulations, strict=True):
             if site.startswith(BEFORE):

@@ -125,7 +125,7 @@ class Method(ABC):
         """What lets `model` follow coefficients; None for a plain network."""
         return None
 
-    def told(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def whole_conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
         """`conditioner`, and what stands beside it."""
         return self.conditioner(task, model)
 
@@ -174,7 +174,7 @@ class Levers(Method):
     prior: layers are scaled by what the task knows of them (`Task.scaling`) beside the mechanism.
     """
 
-    scales: ClassVar[bool] = False  # whether the mechanism itself starts from `prior`
+    starts_scaled: ClassVar[bool] = False  # whether the mechanism itself starts from `prior`
 
     law: str = _lever("log_uniform")
     stratified: bool = _lever(False)
@@ -212,9 +212,9 @@ class Levers(Method):
         varied = task.varied(width=1, steps=self.steps, lr=self.lr, weighting=self.weighting)
         return [Cell(task=varied, method=self, seed=seed)]
 
-    def told(self, task: Task, model: nn.Module) -> Conditioner | None:
+    def whole_conditioner(self, task: Task, model: nn.Module) -> Conditioner | None:
         inner = self.conditioner(task, model)
-        law = task.scaling(model) if self.prior and not self.scales else {}
+        law = task.scaling(model) if self.prior and not self.starts_scaled else {}
         if not law:
             return inner
         known = KnownScale(task.space, law)
@@ -252,4 +252,6 @@ def build(cell: Cell, before: nn.Module | None = None, *, start: bool = True) ->
     elif start:
         cell.task.initialise(model)
     torch.manual_seed(cell.seed + 1)
-    return Network(model, cell.method.told(cell.task, model), cell.method.balance(cell.task))
+    return Network(
+        model, cell.method.whole_conditioner(cell.task, model), cell.method.balance(cell.task)
+    )

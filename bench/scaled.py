@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bench.conditioners import Conditioner, KnownScale, in_full
+from bench.conditioners import Conditioner, KnownScale, in_fp32
 from bench.modulation import BEFORE, fold, fold_before, same_batch
 
 
@@ -41,7 +41,7 @@ class Scaled(Conditioner):
 
     def condition(self, coefficients: Tensor) -> None:
         self.inner.condition(coefficients)
-        with in_full(coefficients):
+        with in_fp32(coefficients):
             parts = self.known(coefficients)
         self._factors = {s: f for s, (f, _) in zip(self.known.sites, parts, strict=True)}
 

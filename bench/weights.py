@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.conditioners import Conditioner, in_full
+from bench.conditioners import Conditioner, in_fp32
 
 
 def flat(parts: Iterable[Tensor]) -> Tensor:
@@ -53,7 +53,7 @@ class Reweighting(Conditioner):
             self._places.append([place, *tied])
 
     def condition(self, coefficients: Tensor) -> None:
-        with in_full(coefficients):
+        with in_fp32(coefficients):
             weights = list(self.weights(coefficients[:1], self._own))
         for places, weight in zip(self._places, weights, strict=True):
             for module, name in places:

@@ -63,7 +63,7 @@ class Yoto(Levers):
     name = "yoto"
     line = "one loss-conditional network: FiLM, default"
     swept = True
-    scales = True
+    starts_scaled = True
     role = "under test"
     label = "YOTO"
 

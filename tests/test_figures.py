@@ -41,7 +41,6 @@ from bench.report.answers import knob
 from bench.report.answers.costs import break_evens, savings
 from bench.report.answers.reference import failing
 from bench.report.figures import figures, look, moving
-from bench.report.figures.curves import front, gap
 from bench.report.figures.matrices import MARKS, heatmap
 from bench.report.figures.tradeoffs import headline, quality_compute
 
@@ -287,39 +286,6 @@ def test_a_method_without_a_cost_is_named_below_the_headline(codecs: Case) -> No
     assert figure is not None
     assert "YOTO" not in names_on(figure)
     assert said_on(figure).endswith("for want of a share or a cost: YOTO")
-
-
-def test_a_crowded_headline_names_those_no_better_than_the_middle_network_below(
-    full: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worse = full.overall["share_mean"] >= 1
-    lost = [full.run.label(m) for m in full.overall.loc[worse, "method"]]
-    assert len(lost) >= 2
-    every = headline(full.run, full.overall)
-    monkeypatch.setattr(look, "READABLE", 14)
-    figure = headline(full.run, full.overall)
-    assert figure is not None
-    assert every is not None
-    assert set(names_on(every)) - set(names_on(figure)) == set(lost)
-    assert said_on(figure).endswith(f"no better than the middle network: {', '.join(lost)}")
-
-
-def test_crowded_curves_leave_out_the_forms_of_methods(
-    full: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def drawn(figure: Figure | None) -> set[str]:
-        assert figure is not None
-        return {text.get_text() for legend in figure.legends for text in legend.texts}
-
-    every = drawn(gap(full.run, full.comparisons))
-    monkeypatch.setattr(look, "READABLE", 14)
-    figure = gap(full.run, full.comparisons)
-    assert every - drawn(figure) == {full.run.label(VARIANT)}
-    assert figure is not None
-    assert said_on(figure).endswith("are in tables and the heat map")
-    beside = front(full.run, full.summary, *full.run.fronts[0])
-    assert beside is not None
-    assert full.run.label(VARIANT) not in names_on(beside)
 
 
 def test_the_arrow_ends_where_the_curve_that_is_drawn_crosses(codecs: Case) -> None:

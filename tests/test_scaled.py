@@ -62,18 +62,30 @@ def test_every_example_is_scaled_for_its_own_coefficients() -> None:
     torch.testing.assert_close(mixed[:1], latents(low, low)[:1])
     torch.testing.assert_close(mixed[1:], latents(high, high)[1:])
     assert mixed[1].std() > 3 * latents(low, low)[1].std()
+
+
+@torch.no_grad()
+def test_released_it_scales_nothing_and_its_factors_stay_fp32() -> None:
+    low, *_ = CODEC.settings(5)
+    both, pictures = network("low_rank", prior=True), torch.rand(2, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        both.condition(torch.tensor([low, low]))
+    assert {factor.dtype for factor in both.conditioner._factors.values()} == {torch.float32}
+    scaled = both.model.g_a(pictures)
     both.release()
-    torch.testing.assert_close(latents(low, low), latents(low, low))
+    plain = network("low_rank")
+    torch.testing.assert_close(both.model.g_a(pictures), plain.model.g_a(pictures))
+    assert not torch.allclose(both.model.g_a(pictures), scaled)
 
 
 def test_a_task_that_knows_of_no_scale_is_left_as_it_is() -> None:
     toy = preset(task_class("toy"), "smoke").task
-    told = method("subspace", prior=True).told(toy, toy.model())
+    told = method("subspace", prior=True).whole_conditioner(toy, toy.model())
     assert told is not None
     assert not isinstance(told, Scaled)
 
 
 def test_a_mechanism_that_starts_from_it_has_it_once() -> None:
     for name in ("yoto", "gain_units", "gain_bank"):
-        told = method(name, prior=True).told(CODEC, CODEC.model())
+        told = method(name, prior=True).whole_conditioner(CODEC, CODEC.model())
         assert not isinstance(told, Scaled)

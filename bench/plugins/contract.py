@@ -84,7 +84,7 @@ class _Trial:
     def conditioner(self) -> Conditioner | None:
         torch.manual_seed(self.cell.seed + 1)
         try:
-            return self.cell.method.told(self.task, self.model)
+            return self.cell.method.whole_conditioner(self.task, self.model)
         except Exception as error:
             raise self.fault(_site_fault(self.task, self.model) or _reason(error)) from error
 

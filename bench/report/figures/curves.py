@@ -16,13 +16,13 @@ from bench.report.figures.look import (
     DASHES,
     REFERENCE,
     crowded_note,
-    crowded_out,
     featured,
     gap_axis,
     hollow,
     no_line,
     plain,
     scale,
+    uncrowded,
 )
 from bench.report.figures.panels import Named, OverSettings, Points, hollow_note, room_for_names
 from bench.report.figures.point_names import Label, along, name_all
@@ -37,6 +37,7 @@ CROWD = 4  # with more methods than this, bands are drawn for those that stand o
 def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure | None:
     """Two measures against each other: one marker per setting, settings joined in order; the
     reference's is hollow where it fails."""
+    summary = uncrowded(run, summary)
     if summary[[x, y]].dropna().empty:
         return None
     drawing = Named(run, room_for_names(run))
@@ -44,8 +45,6 @@ def front(run: Run, summary: pd.DataFrame, x: str, y: str) -> Figure | None:
     joined = len(run.axes) == 1  # on several axes no order leads from one setting to the next
     drawn: dict[str, Points] = {}
     for method, look in drawing.looks.items():
-        if method in crowded_out(run):
-            continue
         at = summary[summary["method"] == method].set_index("setting").reindex(run.settings)[[x, y]]
         pairs = at.dropna().drop_duplicates().to_numpy(float)
         if not len(pairs):
@@ -112,6 +111,7 @@ def measures(run: Run, summary: pd.DataFrame) -> Figure | None:
     hollow where it fails."""
     if run.records.empty:
         return None
+    summary = uncrowded(run, summary)
     names = [name for name in run.measures if summary[name].notna().any()]
     titles = [measure_label(run.measures[name]) for name in names]
     drawing = OverSettings(run, titles, 1.4, hollow_note(run))
@@ -129,7 +129,7 @@ def gap(run: Run, comparisons: pd.DataFrame) -> Figure | None:
     """Method minus reference against the coefficient, with 95 % intervals: of the loss, and of the
     measures of the fronts. Hollow where the reference fails, its own points on the line of nothing
     among them."""
-    paired = comparisons[comparisons["pairs"] > 0]
+    paired = uncrowded(run, comparisons[comparisons["pairs"] > 0])
     if paired.empty:
         return None
     names = [LOSS, *(name for name in main_measures(run) if name != LOSS)]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -73,11 +74,19 @@ def featured(run: Run) -> dict[str, bool]:
 
 def crowded_out(run: Run) -> list[str]:
     """The forms of methods that curves leave out where more than `READABLE` methods would be drawn,
-    which nobody can tell apart; tables and matrices have all."""
-    return [m for m in run.methods if "[" in m] if len(run.methods) > READABLE else []
+    which nobody can tell apart; tables and matrices have all. None where most are such forms, as
+    in an ablation: then they are what is asked about."""
+    forms = [m for m in run.methods if "[" in m]
+    return forms if len(run.methods) > READABLE and 2 * len(forms) < len(run.methods) else []
+
+
+def uncrowded(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that curves show."""
+    return frame[~frame["method"].isin(crowded_out(run))]
 
 
 def crowded_note(run: Run) -> list[str]:
+    """Where what curves leave out is found."""
     return ["forms with changed fields are in tables and the heat map"] if crowded_out(run) else []
 
 

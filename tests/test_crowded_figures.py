@@ -1,0 +1,62 @@
+"""Figures of more methods than can be told apart."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from full_results import VARIANT, Case, full_results, names_on, said_on
+from matplotlib.figure import Figure
+
+from bench.report.figures import look
+from bench.report.figures.curves import front, gap
+from bench.report.figures.tradeoffs import headline
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    root = tmp_path_factory.mktemp("compression")
+    full_results(root, "compression", pictures=3, seeds=(0,))
+    return Case(root)
+
+
+def test_a_crowded_headline_names_those_no_better_than_the_middle_network_below(
+    full: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = full.overall["share_mean"] >= 1
+    lost = [full.run.label(m) for m in full.overall.loc[worse, "method"]]
+    assert len(lost) >= 2
+    every = headline(full.run, full.overall)
+    monkeypatch.setattr(look, "READABLE", 14)
+    figure = headline(full.run, full.overall)
+    assert figure is not None
+    assert every is not None
+    assert set(names_on(every)) - set(names_on(figure)) == set(lost)
+    assert said_on(figure).endswith(f"no better than the middle network: {', '.join(lost)}")
+
+
+def test_crowded_curves_leave_out_the_forms_of_methods(
+    full: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(figure: Figure | None) -> set[str]:
+        assert figure is not None
+        return {text.get_text() for legend in figure.legends for text in legend.texts}
+
+    every = drawn(gap(full.run, full.comparisons))
+    monkeypatch.setattr(look, "READABLE", 14)
+    figure = gap(full.run, full.comparisons)
+    assert every - drawn(figure) == {full.run.label(VARIANT)}
+    assert figure is not None
+    assert said_on(figure).endswith("are in tables and the heat map")
+    beside = front(full.run, full.summary, *full.run.fronts[0])
+    assert beside is not None
+    assert full.run.label(VARIANT) not in names_on(beside)
+
+
+def test_forms_stay_where_most_are_such() -> None:
+    def left_out(plain: int, forms: int) -> list[str]:
+        methods = [*(f"m{i}" for i in range(plain)), *(f"yoto[hidden={i}]" for i in range(forms))]
+        return look.crowded_out(SimpleNamespace(methods=methods))  # type: ignore[arg-type]
+
+    assert len(left_out(16, 10)) == 10
+    assert left_out(2, 20) == left_out(12, 4) == []
