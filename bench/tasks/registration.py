@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import Axis, Measure, Preset, Space, Training
+from bench.levers import found
 from bench.pictures import measures
 from bench.tasks.photographs import OnPhotographs
 from bench.tasks.registration_data import Pairs, endpoint_error, jacobian, roughness, warp
@@ -89,7 +90,14 @@ class Registration(OnPhotographs):
         return {
             "smoke": size(smoke, 2, 1, "a second, for tests"),
             "quick": size(quick, 5, 1, "a minute or two on two CPU cores"),
-            "trained": size(trained, 5, 5, "64 x 64: hours on two CPU cores", wants=wants),
+            "trained": size(
+                trained,
+                5,
+                5,
+                "64 x 64: hours on two CPU cores",
+                wants=wants,
+                methods=found(cls.name),
+            ),
         }
 
     @property
