@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
 README = (ROOT / "README.md").read_text("utf-8")
-TRAINED = ("quadratic", "quantiles", "digits", "fairness")
+TRAINED = ("quadratic", "quantiles", "digits", "fairness", "registration")
 FOLDERS = {
     "compression": "small-cpu-*/compression-small-cpu",
     "style transfer": "small-cpu-*/style-small-cpu",
