@@ -8,9 +8,9 @@ import pytest
 from full_results import VARIANT, Case, full_results, names_on, said_on
 from matplotlib.figure import Figure
 
-from bench.report.figures import look
+from bench.report.figures import look, tradeoffs
 from bench.report.figures.curves import front, gap
-from bench.report.figures.tradeoffs import headline
+from bench.report.figures.tradeoffs import break_even, headline
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,22 @@ def test_crowded_curves_leave_out_the_forms_of_methods(
     beside = front(full.run, full.summary, *full.run.fronts[0])
     assert beside is not None
     assert full.run.label(VARIANT) not in names_on(beside)
+
+
+def test_of_many_lines_that_cost_the_same_some_are_named(
+    full: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def named() -> set[str]:
+        figure = break_even(full.run)
+        assert figure is not None
+        return set(names_on(figure))
+
+    every = named()
+    monkeypatch.setattr(tradeoffs, "TWINS", 3)
+    three = "concatenation, gain units, gates"
+    four = f"{three}, YOTO [stratified=True]"
+    assert {four, three, "YOTO, YOTO tuned"} < every
+    assert named() == every - {four} | {"concatenation, gain units, 2 more"}
 
 
 def test_forms_stay_where_most_are_such() -> None:

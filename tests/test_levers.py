@@ -58,6 +58,9 @@ def test_the_levers_kept_are_those_of_the_table(task: str) -> None:
     usual = preset(task_class(task), "quick").methods
     assert search.best(table, "quick", usual) == SEARCHED[task]
     assert table.groupby("method").size().nunique() == 1, "the same right to be tuned"
+    of_presets = [each.methods.items() for each in task_class(task).presets().values()]
+    found = {name: kept["fields"] for name, kept in SEARCHED[task].items()}.items()
+    assert any(found <= of_preset for of_preset in of_presets), "the evidence takes what was found"
 
 
 def test_the_gap_is_the_mean_over_settings_and_seeds(tmp_path: Path) -> None:

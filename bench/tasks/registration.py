@@ -86,18 +86,11 @@ class Registration(OnPhotographs):
                 task=task, settings=settings, seeds=tuple(range(seeds)), line=line, **more
             )
 
-        wants = ("train_data", "test_data")
+        given = {"wants": ("train_data", "test_data"), "methods": found(cls.name)}
         return {
             "smoke": size(smoke, 2, 1, "a second, for tests"),
             "quick": size(quick, 5, 1, "a minute or two on two CPU cores"),
-            "trained": size(
-                trained,
-                5,
-                5,
-                "64 x 64: hours on two CPU cores",
-                wants=wants,
-                methods=found(cls.name),
-            ),
+            "trained": size(trained, 5, 5, "64 x 64: an hour on two CPU cores", **given),
         }
 
     @property

@@ -34,6 +34,7 @@ from bench.report.headings import gap_title
 from bench.report.load import Run
 
 FARTHEST = 30  # settings up to which a break-even is drawn
+TWINS = 4  # names that one line has at most
 
 
 def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
@@ -48,7 +49,8 @@ def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
         return None
     shown = overall[known | (overall["method"] == run.reference)]
     if len(shown) > look.READABLE:
-        shown = shown[~(shown["share_mean"] >= 1) | shown["method"].isin(featured(run))]
+        lost = shown["share_mean"].round(6) >= 1  # of the middle network 1 but for rounding
+        shown = shown[~lost | shown["method"].isin(featured(run))]
     shown = shown.sort_values("share_mean", ascending=False, na_position="last")
     methods = list(shown["method"])
     x = shown["flops_ratio"].to_numpy(float)
@@ -205,7 +207,8 @@ def _same_loss(run: Run, curves: dict[str, Points]) -> Points | None:
 def break_even(run: Run) -> Figure | None:
     """Cumulative cost against the number of settings: one network per setting, warm-started ones,
     and the conditioned networks, which cost once; FLOPs, and below them seconds where all were
-    timed alone on one device. None without the reference's costs."""
+    timed alone on one device. Of many that share a line some are named. None without the
+    reference's costs."""
     once = [m for m in run.methods if m in featured(run) or (run.swept["method"] == m).any()]
     once = [m for m in once if m not in crowded_out(run)]
     crossings = break_evens(run)
@@ -240,11 +243,15 @@ def break_even(run: Run) -> Figure | None:
     for axes, curves in zip(drawing.panels, drawn, strict=True):
         alike: dict[str, list[str]] = {}  # lines that cost the same share a name
         for method, curve in curves.items():
-            twins = (m for m in alike if np.allclose(curves[m], curve, rtol=0.02))
-            alike.setdefault(next(twins, method), []).append(drawing.called[method])
+            same = (m for m in alike if np.allclose(curves[m], curve, rtol=0.02))
+            alike.setdefault(next(same, method), []).append(method)
         labels = []
-        for method, names in alike.items():
-            text = textwrap.fill(", ".join(name.replace(" ", "\u00a0") for name in names), 40)
+        for method, twins in alike.items():
+            twins = sorted(twins, key=lambda m: m not in featured(run))
+            named = twins if len(twins) <= TWINS else twins[: TWINS - 1]
+            names = [drawing.called[m].replace(" ", "\u00a0") for m in named]
+            names += [f"{len(twins) - len(named)}\u00a0more"] if len(named) < len(twins) else []
+            text = textwrap.fill(", ".join(names), 40)
             labels.append(drawing.label(method, curves[method][::-1], text))
         name_all(axes, labels, [], curves.values())
     return drawing.figure
