@@ -60,7 +60,7 @@ class Digits(Task):
     @classmethod
     def presets(cls) -> dict[str, Preset]:
         quick = cls(training=Training(steps=3000, batch=64, lr=0.02, warmup=0.1))
-        smoke, long = quick.trained_with(steps=20, batch=8), quick.lasting(2)
+        smoke, long = quick.trained_with(steps=20, batch=8), quick.trained_with(steps=8000)
         return {
             "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="a second, for tests"),
             "quick": Preset(
