@@ -152,6 +152,26 @@ def test_shares_are_what_they_were_made(tmp_path: Path) -> None:
     assert list(overall["verdict"]) == ["equal", "worse", "better", "worse"]
 
 
+def test_the_tuned_grid_is_a_reference_of_its_own(tmp_path: Path) -> None:
+    """Its own middle network is the one used everywhere; the plain grid, told a third too much,
+    is a method like others against it."""
+    write(tmp_path, grid=lambda c: 1.3 * c, fixed_grid_tuned=0.0, yoto=0.05)
+    run, table = run_of(tmp_path), overall_of(tmp_path)
+    assert table.at["yoto", "share_tuned"] == pytest.approx(0.05)
+    assert table.at["yoto", "verdict_tuned"] == "equal"
+    assert table.at["yoto", "share_mean"] < 0.049  # it is nearer to the plain grid
+    assert table.at["fixed_grid", "share_tuned"] > 0
+    assert math.isnan(table.at["fixed_grid_tuned", "share_tuned"])
+    sheet = overall_sheet(run, compare.overall(run))
+    column = sheet.head.index("against the tuned grid (%)")
+    cells = {row[0]: row[column] for row in sheet.rows}
+    assert cells["YOTO"] == "5 [5, 5] equal"
+    assert cells["fixed grid tuned"] == "ref."
+    write(tmp_path / "plain", yoto=0.05)
+    alone = run_of(tmp_path / "plain")
+    assert "against the tuned grid (%)" not in overall_sheet(alone, compare.overall(alone)).head
+
+
 def test_means_leave_out_where_a_method_is_the_reference(tmp_path: Path) -> None:
     write_losses(tmp_path, ("fixed_grid", "single_model"), told(single_model=lambda c: 100.0))
     compared = compare.comparisons(run_of(tmp_path))

@@ -12,7 +12,7 @@ from bench.report.answers.verdict import MOST_SEEDS
 from bench.report.headings import gap_title, in_its_unit
 from bench.report.load import Run
 from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
-from bench.report.tables import methods_column, overall_verdict
+from bench.report.tables import against_tuned, methods_column, overall_verdict
 from bench.report.text import NOTHING, short
 
 HEADS = {"width": "width", "range": "range", "coefficients": "coefficients", "share": "length"}
@@ -43,6 +43,9 @@ def study_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
     def reference(row: Row) -> str:
         return "ref." if row["method"] == run.reference and not row["slope"] else ""
 
+    def slope(row: Row) -> str:
+        return NOTHING if row["slope"] else ""
+
     def verdict(row: Row) -> str:
         return NOTHING if row["slope"] or reference(row) else overall_verdict(row)
 
@@ -59,6 +62,7 @@ def study_sheet(run: Run, frame: pd.DataFrame) -> Sheet:
         *map(factor, moving),
         value("benefit lost (%)", "share_mean", 0, ends=shares[1:]).unless(reference),
         Column("verdict", verdict),
+        *([against_tuned(run).unless(slope)] if frame["share_tuned"].notna().any() else []),
         value(title, "gap", digits, sign=True, ends=("gap_low", "gap_high")).unless(reference),
         *([to_base.unless(base_itself)] if base else []),
         Column("parameters", lambda row: short(row["parameters"])),

@@ -20,7 +20,7 @@ from bench.report.answers.verdict import FAILS, MIXED, MOST_SEEDS, NO_BENEFIT, O
 from bench.report.headings import SIGN, gap_title, in_its_unit, setting_head, setting_labels
 from bench.report.load import Run
 from bench.report.sheet import Column, Row, Sheet, sheet_of, times, value
-from bench.report.text import NOTHING, measure_label, number, ratio
+from bench.report.text import NOTHING, estimate, measure_label, number, ratio
 
 DECIDED = ("better", "equal", "worse", "undecided", MIXED)
 
@@ -99,6 +99,8 @@ def overall_sheet(run: Run, frame: pd.DataFrame, *, narrow: bool = False) -> She
         value(worst, shares[3], 0, "lower").then(at("share_worst_setting")),
         Column("verdict", overall_verdict),
     ]
+    if not narrow and frame["share_tuned"].notna().any():
+        lost.append(against_tuned(run))
     bd_rate = value("BD-rate (%)", "bd_rate", 1, "lower", sign=True)
     flops, pays = times("FLOPs", "flops_ratio"), value("pays from", "break_even", 0, "lower")
     if narrow:
@@ -134,6 +136,20 @@ def overall_verdict(row: Row) -> str:
     if verdict in ORIENTATION.values():
         return "orientation"
     return _marked(verdict, row["stands"])
+
+
+def against_tuned(run: Run) -> Column:
+    """The share of the benefit lost with the tuned grid as the reference, and the verdict."""
+
+    def text(row: Row) -> str:
+        if row["method"] == run.tuned_reference:
+            return "ref."
+        part = ("share_tuned", "share_tuned_low", "share_tuned_high")
+        share, *ends = (100 * row[name] for name in part)
+        verdict = {"verdict": row["verdict_tuned"], "stands": row["stands_tuned"]}
+        return f"{estimate(share, ends, 0)} {overall_verdict(verdict)}"
+
+    return Column("against the tuned grid (%)", text)
 
 
 def knob_sheet(run: Run, frame: pd.DataFrame) -> Sheet:

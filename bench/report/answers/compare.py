@@ -54,6 +54,8 @@ OVERALL = [
     *("diagonal", "held_out", "overhead", "crossings"),
     *("flops_ratio", "examples_ratio", "seconds_ratio", "bytes_ratio"),
     *("against_warm", "against_peer", "break_even"),
+    *("share_tuned", "share_tuned_low", "share_tuned_high", "verdict_tuned", "doubt_tuned"),
+    "stands_tuned",
 ]
 
 
@@ -216,6 +218,8 @@ def overall(run: Run) -> pd.DataFrame:
         other method, the grid aside, whose loss is equal within the margin or better.
     break_even: the number of settings from which on its FLOPs are fewer than the grid's; NaN for
         never.
+    *_tuned: share, verdict, doubt and stands with the tuned grid as the reference, its own middle
+        network the one used everywhere; empty where there is none.
     """
     of_loss = run.records[run.records["measure"] == LOSS]
     pairs = paired(of_loss, of_loss[of_loss["method"] == run.reference])
@@ -225,6 +229,7 @@ def overall(run: Run) -> pd.DataFrame:
             "method": method,
             "status": _status(run, method),
             **judge(Yardstick.of(run), method),
+            **_against_tuned(run, method),
             **_loss_gap(run, method, pairs[pairs["method"] == method]),
             **steered[method],
             "overhead": overhead(run, method),
@@ -237,11 +242,25 @@ def overall(run: Run) -> pd.DataFrame:
     frame = _with_stands(pd.DataFrame(rows))
     frame["hours_needed"] = frame["seeds_more"] * frame["hours"]
     within = frame["verdict"].isin(["equal", "better"])
+    tuned = frame[["verdict_tuned", "doubt_tuned"]].set_axis(["verdict", "doubt"], axis=1)
+    frame["stands_tuned"] = _with_stands(tuned)["stands"]
     frame["against_peer"] = [
         row.flops / frame.loc[within & (frame["method"] != row.method), "flops"].min()
         for row in frame.itertuples()
     ]
     return frame[OVERALL]
+
+
+def _against_tuned(run: Run, method: str) -> dict[str, Any]:
+    """The columns `*_tuned` of `overall`."""
+    row = judge(Yardstick.tuned(run), method)
+    shares = {"share_tuned" + end: row["share" + end] for end in ("_low", "_high")}
+    return {
+        "share_tuned": row["share_mean"],
+        **shares,
+        "verdict_tuned": row["verdict"],
+        "doubt_tuned": row["doubt"],
+    }
 
 
 def _status(run: Run, method: str) -> str:

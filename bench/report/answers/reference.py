@@ -3,6 +3,7 @@ middle network everywhere.
 
     examine(run)                            per setting: does another network do better there?
     yard = Yardstick.of(run)                None where there is no grid
+    yard = Yardstick.tuned(run)             the tuned grid in its place; None where there is none
     yard.share("yoto", settings)            of the benefit lost, mean over settings
     yard.standing("yoto", setting)          that, the gap to the best of the grid, the verdict
 
@@ -80,10 +81,10 @@ class Yardstick:
     single: of the network for the middle of the range, used everywhere.
     """
 
-    def __init__(self, run: Run) -> None:
-        grid = run.records[run.records["method"] == run.reference]
+    def __init__(self, run: Run, reference: str) -> None:
+        grid = run.records[run.records["method"] == reference]
         grid = grid[grid["example"] != WHOLE]
-        self.run, self.percent = run, in_percent(run.measures[LOSS])
+        self.run, self.reference, self.percent = run, reference, in_percent(run.measures[LOSS])
         self.axes = (run.settings, sorted(grid["seed"].unique()), sorted(grid["example"].unique()))
         networks = self._reweighted(grid)
         places = np.arange(len(run.settings))
@@ -101,7 +102,13 @@ class Yardstick:
     @staticmethod
     @once
     def of(run: Run) -> Yardstick | None:
-        return Yardstick(run) if run.reference is not None else None
+        return Yardstick(run, run.reference) if run.reference is not None else None
+
+    @staticmethod
+    @once
+    def tuned(run: Run) -> Yardstick | None:
+        """The tuned grid as the reference, its own middle network the one used everywhere."""
+        return Yardstick(run, run.tuned_reference) if run.tuned_reference is not None else None
 
     def placed(self, records: pd.DataFrame, measure: str) -> Array:
         """One method's values of a measure where the grid's stand: (settings, seeds, examples)."""
@@ -165,7 +172,7 @@ class Yardstick:
         networks = self.run.measured.groupby(["method", "setting"])["cells"].agg(frozenset)
         same = set()
         for (method, setting), used in networks.items():
-            grid = networks.get((self.run.reference, setting))
+            grid = networks.get((self.reference, setting))
             if grid and frozenset().union(*grid) <= frozenset().union(*used):
                 place = self.run.settings.index(setting)
                 losses = self.losses(method)[place]
@@ -176,7 +183,7 @@ class Yardstick:
 
     def is_reference(self, method: str, setting: str) -> bool:
         """Whether the method uses the very network that the grid has for the setting."""
-        return method == self.run.reference or (method, setting) in self._same
+        return method == self.reference or (method, setting) in self._same
 
     def measured(self, method: str) -> list[str]:
         """The settings at which a method and the grid have pairs, in order."""

@@ -34,6 +34,8 @@ FACTORS = ("width", "range", "coefficients", "share")
 MOVING = ("range", "coefficients")  # factors with which the settings move
 STUDY = [
     *("method", *FACTORS, "status", "share_mean", "share_low", "share_high", "verdict", "stands"),
+    *("share_tuned", "share_tuned_low", "share_tuned_high", "verdict_tuned"),
+    "stands_tuned",
     *("seeds_needed", "gap", "gap_low", "gap_high", "base", "base_low", "base_high", "percent"),
     *("parameters", "kept_ratio", "flops_ratio", "step_ratio", "time_ratio", "seeds"),
 ]
@@ -112,7 +114,7 @@ def at_share(run: Run, share: float) -> Run:
 def study(run: Run) -> pd.DataFrame:
     """One row per method and point, in the order of display; empty where there is one point.
 
-    share_*, verdict, stands, seeds_needed, flops_ratio: as in `compare.overall`, against the grid
+    share_*, verdict*, stands, seeds_needed, flops_ratio: as in `compare.overall`, against the grid
         of the same point. gap, gap_low, gap_high: the mean loss gap to that grid.
     base, base_low, base_high: to the grid of the home run in its full length, at matching
         settings, seeds and examples, where it does not fail; 0 of that grid itself, NaN with other

@@ -40,7 +40,7 @@ def judge(yard: Yardstick | None, method: str) -> dict[str, Any]:
     share, settings, seeds, verdict = NO_PAIRS, [], 0, ""
     worst: tuple[float, str] = (math.nan, "")
     margin = yard.run.margin_share if yard else math.nan
-    if yard and method != yard.run.reference and yard.measured(method):
+    if yard and method != yard.reference and yard.measured(method):
         settings = [s for s in yard.counted(method) if s in yard.beneficial]
         share, seeds = yard.share(method, settings), yard.seeds(method)
         verdict = _verdict(yard, method, share, settings)
