@@ -1,0 +1,268 @@
+"""What of a results folder is committed as evidence, and the answer at the top of the README.
+
+    python -m benchmarks.evidence keep RESULTS PRESET results/reference/trained-cpu-NAME/TASK
+    python -m benchmarks.evidence answer results/reference/trained-cpu-NAME
+
+`keep` takes a minute or two: it writes the tables of the plain run that has this preset, the means
+over the examples of every measure of every network of its family, with cells and commit, and of the
+methods of the predeclared tests the loss of every example, rounded to six digits. `answer` makes
+`answer.csv`, `answer.md` and `answer.png` from these tables: a line a task, a claim a column.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
+
+from bench.report import build
+from bench.report.answers import lengths, studies
+from bench.report.answers.reference import Yardstick
+from bench.report.answers.stats import holm
+from bench.report.figures import saved
+from bench.report.figures.look import (
+    DOUBLE,
+    EDGE,
+    PALETTE,
+    STYLE,
+    gap_axis,
+    legend_above,
+    note,
+    plain_ticks,
+)
+from bench.report.load import Run, load_results
+from bench.report.text import estimate
+
+# Of a report's files: tables to read and to count from, the figures of studies.
+KEPT = re.compile(
+    r"(overall|reference|versus|claims|study|savings|quality)\.(csv|md)|comparisons\.md"
+    r"|slopes\.csv|(gap_\w+|scaling)\.png"
+)
+EMPTY = 150  # bytes: a table without rows
+KEY = ["method", "seed", "setting", "measure"]
+PAIRS = {  # the two predeclared tests: the network told its coefficients, against which grid
+    "published": ("yoto", ""),
+    "tuned": ("yoto_tuned", "_tuned"),
+}
+SHARES = {
+    "": ["share_mean", "share_low", "share_high"],
+    "_tuned": ["share_tuned", "share_tuned_low", "share_tuned_high"],
+}
+TASKS = ("quadratic", "quantiles", "digits", "registration")
+HEADS = {
+    "published": "as published, against the grid",
+    "tuned": "both tuned",
+    "small": "small networks lose",
+    "shrinks": "less with width, to none",
+    "cheaper": "cheaper at the same loss",
+    "covers": "covers the range",
+    "several": "several coefficients",
+}
+NOTE = [
+    "across: width of the model, × the plain one's",
+    "0: one network per setting, 100: the middle one everywhere",
+    "bands: 95 % intervals over seeds and examples; shaded: what counts as equal",
+]
+
+
+# What is committed ------------------------------------------------------------------------------
+
+
+def keep(results: Path, preset: str, folder: Path) -> None:
+    """The family of runs whose plain one has this preset, in a folder that is emptied before."""
+    homes = [run for run in load_results(results).runs if studies.home(run) is run]
+    (run,) = [run for run in homes if run.preset == preset]
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    with tempfile.TemporaryDirectory() as place:
+        build(results, out=Path(place), only={run.key})
+        for path in sorted((Path(place) / run.folder).iterdir()):
+            if KEPT.fullmatch(path.name) and path.stat().st_size > EMPTY:
+                (folder / path.name).write_bytes(path.read_bytes())
+    _write(pd.concat(map(_means, run.family or [run])), folder / "means.csv.xz", "%.7g")
+    _write(_losses(run), folder / "losses.csv.xz", "%.6g")
+    halved = [lengths.trained_out(each).assign(size=each.preset) for each in run.family or [run]]
+    pd.concat(halved).to_csv(folder / "trained_out.csv", index=False)
+
+
+def _write(frame: pd.DataFrame, path: Path, digits: str) -> None:
+    text = frame.to_csv(index=False, float_format=digits).encode()
+    path.write_bytes(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
+
+
+def _means(run: Run) -> pd.DataFrame:
+    """One row per network, setting and measure: the mean over so many examples, from which cells
+    of which commit. share: of the training's steps."""
+    parts = []
+    frames = ((run.measured, run.records), (run.lengths, run.length_records))
+    for measured, records in frames:
+        heads = measured.assign(
+            cells=[";".join(cells) for cells in measured["cells"]],
+            commit=[origin.get("commit", "") for origin in measured["provenance"]],
+        )[["entry", "share", "cells", "commit"]]
+        rows = records.merge(heads, on="entry")
+        grouped = rows.groupby([*KEY, "share", "cells", "commit"], sort=False)["value"]
+        parts.append(grouped.agg(mean="mean", examples="size").reset_index())
+    means = pd.concat(parts).sort_values(["share", *KEY], kind="stable")
+    means.insert(0, "size", run.preset)
+    return means[["size", "share", *KEY, "mean", "examples", "cells", "commit"]]
+
+
+def _losses(run: Run) -> pd.DataFrame:
+    """One row per method, seed and setting with the loss of every example: both grids, what each
+    grid's middle network loses there, and the networks under test."""
+    plain, tuned = Yardstick.of(run), Yardstick.tuned(run)
+    assert plain is not None
+    tables = {"fixed_grid": plain.trained, "fixed_grid middle": plain.single}
+    if tuned is not None:
+        tables |= {"fixed_grid_tuned": tuned.trained, "fixed_grid_tuned middle": tuned.single}
+    tables |= {name: plain.losses(name) for name, _ in PAIRS.values() if name in run.methods}
+    settings, seeds, examples = plain.axes
+    index = pd.MultiIndex.from_product([settings, seeds], names=["setting", "seed"])
+    frames = [
+        pd.DataFrame(values.reshape(len(index), len(examples)), index, examples).assign(method=name)
+        for name, values in tables.items()
+    ]
+    return pd.concat(frames).set_index("method", append=True).reset_index()
+
+
+# The answer -------------------------------------------------------------------------------------
+
+
+def answers(folder: Path) -> pd.DataFrame:
+    """One row per task and claim: its answer, the numbers, the seeds, the table it is from; of the
+    predeclared tests Holm's correction over all of them (`stands`)."""
+    rows = [row for task in TASKS if (folder / task).is_dir() for row in _rows(folder / task)]
+    frame = pd.DataFrame(rows)
+    told = frame["answer"].isin(["equal", "better", "worse"])
+    return frame.assign(stands=holm(frame["doubt"]) & told)
+
+
+def _rows(task: Path) -> Iterator[dict[str, Any]]:
+    overall = pd.read_csv(task / "overall.csv").set_index("method")
+    for claim, (method, against) in PAIRS.items():
+        row = overall.loc[method]
+        share = [100 * row[name] for name in SHARES[against]]
+        yield {
+            "task": task.name, "claim": claim, "answer": row[f"verdict{against}"],
+            "doubt": row[f"doubt{against}"], "seeds": row["seeds"],
+            "numbers": estimate(share[0], share[1:], 1) + " %", "table": "overall.md",
+        }  # fmt: skip
+    published = PAIRS["published"][0]
+    said = (
+        pd.read_csv(task / "claims.csv", keep_default_na=False).set_index("method").loc[published]
+    )
+    for row in said.to_dict("records"):
+        yield {
+            "task": task.name, "claim": row["claim"], "answer": row["answer"],
+            "numbers": (row["numbers"] or row["needs"]).removeprefix("'"), "table": "claims.md",
+        }  # fmt: skip
+    halved = pd.read_csv(task / "trained_out.csv")
+    halved = halved[(halved["size"] == "trained") & halved["trained_out"].notna()]
+    for method, rows in halved.groupby("method"):
+        out, of = int(rows["trained_out"].sum()), len(rows)
+        yield {
+            "task": task.name, "claim": f"trained out: {method}",
+            "answer": "yes" if out == of else "no", "numbers": f"{out} of {of} settings",
+            "table": "trained_out.csv",
+        }  # fmt: skip
+
+
+def table(frame: pd.DataFrame) -> str:
+    """A line a task, a claim a column, as the README has it: each cell a link to its table."""
+    lines = [["", *HEADS.values()], ["---"] * (1 + len(HEADS))]
+    for task, rows in frame.groupby("task", sort=False):
+        at = rows.set_index("claim", drop=False)
+        cells = [_cell(at.loc[claim]) if claim in at.index else "" for claim in HEADS]
+        lines.append([f"`{task}`", *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(row: pd.Series) -> str:
+    words = row["answer"]
+    if row["claim"] in PAIRS:
+        words += f" {row['numbers']}, n = {row['seeds']:.0f}" + ("" if row["stands"] else " °")
+    return f"[{words}]({row['task']}/{row['table']})"
+
+
+def figure(folder: Path) -> Figure:
+    """The share of the benefit lost against the width, a line a task, with 95 % bands: of the
+    network as published against the plain grid, and of the tuned one against the tuned grid."""
+    drawn = Figure(figsize=(DOUBLE, 2.6), layout="constrained")
+    panels = drawn.subplots(1, 2, sharey=True)
+    marks = [
+        EDGE | look
+        for look in ({"color": c, "marker": m} for c, m in zip(PALETTE, "sod^", strict=False))
+    ]
+    handles, reached = [], []
+    for task, mark in zip(TASKS, marks, strict=False):
+        if not (folder / task).is_dir():
+            continue
+        rows = _widths(folder / task)
+        for axes, (method, against) in zip(panels, PAIRS.values(), strict=True):
+            at = rows[rows["method"] == method].sort_values("width")
+            middle, low, high = (100 * at[name].astype(float) for name in SHARES[against])
+            axes.plot(at["width"], middle, **mark)
+            axes.fill_between(at["width"], low, high, color=mark["color"], alpha=0.2, linewidth=0)
+            reached += [*middle, *low, *high]
+        handles.append(Line2D([], [], **mark, label=task))
+    titles = ("as published, against the plain grid", "tuned, against the tuned grid")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_xscale("log", base=2)
+        axes.set_title(title, loc="left")
+        gap_axis(axes, reached, 10)
+        plain_ticks(axes.xaxis, FixedLocator([2.0**k for k in range(-4, 3)]))
+        sns.despine(ax=axes)
+    panels[0].set_ylabel("benefit lost (%)")
+    legend_above(drawn, handles)
+    note(drawn, NOTE, DOUBLE)
+    return drawn
+
+
+def _widths(task: Path) -> pd.DataFrame:
+    """The rows of a study at the plain task's other factors; a search that found no better grid
+    than the plain one leaves that as the tuned one."""
+    study = pd.read_csv(task / "study.csv")
+    plain = study[(study["width"] == 1) & (study["share"] == 1)]
+    usual = plain["range"].mode()[0] if plain["range"].nunique() > 1 else plain["range"].iloc[0]
+    at = study[(study["share"] == 1) & (study["coefficients"] == 1) & (study["range"] == usual)]
+    for tuned, untuned in zip(SHARES["_tuned"], SHARES[""], strict=True):
+        at = at.assign(**{tuned: at[tuned].fillna(at[untuned])})
+    return at
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    kept = commands.add_parser("keep")
+    kept.add_argument("results", type=Path)
+    kept.add_argument("preset")
+    kept.add_argument("folder", type=Path)
+    commands.add_parser("answer").add_argument("folder", type=Path)
+    given = parser.parse_args()
+    if given.command == "keep":
+        keep(given.results, given.preset, given.folder)
+        return
+    found = answers(given.folder)
+    found.to_csv(given.folder / "answer.csv", index=False)
+    (given.folder / "answer.md").write_text(table(found))
+    with style.context(["default", sns.axes_style("ticks"), STYLE]):
+        (given.folder / "answer.png").write_bytes(saved(figure(given.folder))["png"])
+
+
+if __name__ == "__main__":
+    main()
