@@ -99,7 +99,7 @@ def _claims(run: Run, method: str) -> dict[str, list[Part] | str]:
     return found | {
         "cheaper": _cheaper(run, method),
         "covers": [_covers(run, method), _between(run, method)],
-        "several": _several(run, method),
+        "several": _several_counts(run, method),
     }
 
 
@@ -265,6 +265,19 @@ def _between(run: Run, method: str) -> Part:
     words = f"between, {loss_words(run, value, (found.low, found.high))} over the neighbours'"
     part = beyond(found, margin, words, above=False)
     return part._replace(seeds=math.nan, why=part.why or "examples, not seeds, would decide")
+
+
+def _several_counts(run: Run, method: str) -> list[Part] | str:
+    """`_several` for every number of coefficients above one of a study, else of the run itself."""
+    line = next(iter(studies.lines(run, "coefficients")), [])
+    parts = []
+    for point in line:
+        found = _several(point.run, method) if method in point.run.methods else ""
+        if not isinstance(found, str):
+            parts += [
+                p._replace(words=f"{point.coefficients} coefficients, {p.words}") for p in found
+            ]
+    return parts or _several(run, method)
 
 
 def _several(run: Run, method: str) -> list[Part] | str:
