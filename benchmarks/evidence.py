@@ -164,6 +164,8 @@ def _rows(task: Path) -> Iterator[dict[str, Any]]:
     overall = pd.read_csv(task / "overall.csv").set_index("method")
     for claim, (method, against) in PAIRS.items():
         row = overall.loc[method]
+        if not isinstance(row[f"verdict{against}"], str):
+            continue  # not measured
         share = [100 * row[name] for name in SHARES[against]]
         yield {
             "task": task.name, "claim": claim, "answer": row[f"verdict{against}"],

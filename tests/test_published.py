@@ -1,4 +1,4 @@
-"""The README's table of published codecs follows from the committed curves."""
+"""The table of published codecs follows from the committed curves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from bench.report.answers.fronts import BD, bd_rate
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+EVIDENCE = (ROOT / "results" / "EVIDENCE.md").read_text("utf-8")
 CURVES = pd.read_csv(ROOT / "results" / "published" / "kodak.csv")
 ROWS = re.findall(
-    r"^\| ([\w-]+) \| (vbr|QVRF|QARV)[^|]* \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", README, re.M
+    r"^\| ([\w-]+) \| (vbr|QVRF|QARV)[^|]* \| (\S+) \| (\S+) \| (\S+) \| (\S+) \|$", EVIDENCE, re.M
 )
 
 
@@ -49,6 +49,6 @@ def test_the_sentence_counts_the_credible_ones_and_says_what_8_bits_cost() -> No
     assert sum(by <= 0 for by in over) == 4
     assert sum(0 < by < 1 for by in over) == 2
     for codec in ("hyperprior", "mean-scale"):
-        (written,) = re.findall(rf"\+(\S+) % \({codec};\s\+(\S+),\s\+(\S+), \+(\S+)\)", README)
+        (written,) = re.findall(rf"\+(\S+) % \({codec};\s\+(\S+),\s\+(\S+), \+(\S+)\)", EVIDENCE)
         found = against_its_grid(codec, "grid", "8 bits")
         assert [*map(float, written)] == pytest.approx([found.value, *found.thirds], abs=0.051)

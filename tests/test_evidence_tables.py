@@ -1,4 +1,4 @@
-"""The README's tables of methods say what the committed tables say."""
+"""The tables of methods say what the committed tables say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference"
-README = (ROOT / "README.md").read_text("utf-8")
+EVIDENCE = (ROOT / "results" / "EVIDENCE.md").read_text("utf-8")
 TRAINED = ("quadratic", "quantiles", "digits", "fairness", "registration")
 FOLDERS = {
     "compression": "small-cpu-*/compression-small-cpu",
@@ -27,7 +27,7 @@ def shares_and_costs() -> dict[str, dict[str, tuple[str, str, str]]]:
     "... `lever`" is a form of the method above.
     """
     found: dict[str, dict[str, tuple[str, str, str]]] = {}
-    for header, body in re.findall(r"^(\| .+ FLOPs.* \|)\n\|[-|]+\n((?:\|.+\n)+)", README, re.M):
+    for header, body in re.findall(r"^(\| .+ FLOPs.* \|)\n\|[-|]+\n((?:\|.+\n)+)", EVIDENCE, re.M):
         _, *tasks, heading = (cell.strip() for cell in header.split("|")[1:-1])
         if not set(tasks) <= set(FOLDERS):
             continue
