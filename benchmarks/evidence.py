@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import style
@@ -38,6 +39,7 @@ from bench.report.figures.look import (
     PALETTE,
     STYLE,
     gap_axis,
+    hollow,
     legend_above,
     note,
     plain_ticks,
@@ -73,6 +75,7 @@ NOTE = [
     "across: width of the model, × the plain one's",
     "0: one network per setting, 100: the middle one everywhere",
     "bands: 95 % intervals over seeds and examples; shaded: what counts as equal",
+    "hollow: the grid or the network is not trained out",
 ]
 
 
@@ -97,7 +100,12 @@ def keep(results: Path, preset: str, folder: Path) -> None:
                     _fewer_colours(folder / path.name)
     _write(pd.concat(map(_means, run.family or [run])), folder / "means.csv.xz", "%.7g")
     _write(_losses(run), folder / "losses.csv.xz", "%.6g")
-    halved = [lengths.trained_out(each).assign(size=each.preset) for each in run.family or [run]]
+    halved = [
+        lengths.trained_out(each).assign(
+            size=each.preset, width=each.study.width if each.study else 1.0
+        )
+        for each in run.family or [run]
+    ]
     pd.concat(halved).to_csv(folder / "trained_out.csv", index=False)
 
 
@@ -228,6 +236,9 @@ def figure(folder: Path) -> Figure:
             middle, low, high = (100 * at[name].astype(float) for name in SHARES[against])
             axes.plot(at["width"], middle, **mark)
             axes.fill_between(at["width"], low, high, color=mark["color"], alpha=0.2, linewidth=0)
+            over = [_trained_out(folder / task, width, method, against) for width in at["width"]]
+            still = ~np.array(over)
+            axes.plot(at["width"][still], middle[still], **hollow(mark | {"zorder": 5}))
             reached += [*middle, *low, *high]
         handles.append(Line2D([], [], **mark, label=task))
     titles = ("as published, against the plain grid", "tuned, against the tuned grid")
@@ -241,6 +252,15 @@ def figure(folder: Path) -> Figure:
     legend_above(drawn, handles)
     note(drawn, NOTE, DOUBLE)
     return drawn
+
+
+def _trained_out(task: Path, width: float, method: str, against: str) -> bool:
+    """Whether halving moves neither the network nor its grid at any setting that has a benefit."""
+    halved = pd.read_csv(task / "trained_out.csv")
+    grid = f"fixed_grid{against}"
+    grid = grid if grid in set(halved["method"]) else "fixed_grid"  # no better one was found
+    at = halved[(halved["width"] == width) & halved["method"].isin([method, grid])]
+    return bool((at["trained_out"].dropna() == 1).all())
 
 
 def _widths(task: Path) -> pd.DataFrame:
