@@ -75,7 +75,7 @@ NOTE = [
     "across: width of the model, × the plain one's",
     "0: one network per setting, 100: the middle one everywhere",
     "bands: 95 % intervals over seeds and examples; shaded: what counts as equal",
-    "hollow: the grid or the network is not trained out",
+    "hollow: not known to be trained out, the grid or the network",
 ]
 
 
@@ -171,9 +171,9 @@ def answers(folder: Path) -> pd.DataFrame:
 def _rows(task: Path) -> Iterator[dict[str, Any]]:
     overall = pd.read_csv(task / "overall.csv").set_index("method")
     for claim, (method, against) in PAIRS.items():
-        row = overall.loc[method]
-        if not isinstance(row[f"verdict{against}"], str):
+        if method not in overall.index or pd.isna(overall.at[method, f"verdict{against}"]):
             continue  # not measured
+        row = overall.loc[method]
         share = [100 * row[name] for name in SHARES[against]]
         yield {
             "task": task.name, "claim": claim, "answer": row[f"verdict{against}"],
@@ -237,7 +237,7 @@ def figure(folder: Path) -> Figure:
             axes.plot(at["width"], middle, **mark)
             axes.fill_between(at["width"], low, high, color=mark["color"], alpha=0.2, linewidth=0)
             over = [_trained_out(folder / task, width, method, against) for width in at["width"]]
-            still = ~np.array(over)
+            still = ~np.array(over, bool)
             axes.plot(at["width"][still], middle[still], **hollow(mark | {"zorder": 5}))
             reached += [*middle, *low, *high]
         handles.append(Line2D([], [], **mark, label=task))
@@ -260,7 +260,8 @@ def _trained_out(task: Path, width: float, method: str, against: str) -> bool:
     grid = f"fixed_grid{against}"
     grid = grid if grid in set(halved["method"]) else "fixed_grid"  # no better one was found
     at = halved[(halved["width"] == width) & halved["method"].isin([method, grid])]
-    return bool((at["trained_out"].dropna() == 1).all())
+    known = at["trained_out"].dropna()
+    return len(known) > 0 and bool(known.eq(1).all())
 
 
 def _widths(task: Path) -> pd.DataFrame:

@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from ideal import losing
 from scipy.stats import t as student
+from test_studies import write_study
+
+from benchmarks import evidence
 
 ROOT = Path(__file__).parent.parent
 (TRAINED,) = (ROOT / "results" / "reference").glob("trained-cpu-*")
@@ -123,3 +127,39 @@ def test_the_readme_has_the_table_and_links_that_lead_somewhere() -> None:
         links = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)|src="([^"]+)"', text)
         for link in filter(None, (one or other for one, other in links)):
             assert "://" in link or ((ROOT / page).parent / link).exists(), (page, link)
+
+
+# How it is made ---------------------------------------------------------------------------------
+
+
+def test_what_is_kept_of_a_results_folder_and_what_is_said_of_it(tmp_path: Path) -> None:
+    """Networks that lose known shares, at three widths; there is no tuned grid."""
+    write_study(tmp_path / "results", {0.5: losing(0.4), 1: losing(0.02), 2: losing(0.01)})
+    kept = tmp_path / "kept" / "quantiles"
+    evidence.keep(tmp_path / "results", "quick", kept)
+    names = {path.name for path in kept.iterdir()}
+    assert {"overall.csv", "study.md", "claims.md", "gap_width.png", "losses.csv.xz"} <= names
+    means = unpacked(kept / "means.csv.xz")
+    assert set(means["size"]) == {"quick", "quick[0.5x width]", "quick[2x width]"}
+    assert set(means["commit"].astype(str)) == {"0123456789ab"}
+    loss = unpacked(kept / "losses.csv.xz").set_index(["method", "setting"])
+    of = [loss.loc[name].to_numpy()[:, 1:] for name in ("yoto", "fixed_grid", "fixed_grid middle")]
+    by_setting = [values.reshape(5, 3, -1).mean((1, 2)) for values in of]
+    benefit = by_setting[2] - by_setting[1]
+    share = (by_setting[0] - by_setting[1])[benefit > 1e-6] / benefit[benefit > 1e-6]
+    assert share == pytest.approx(0.02, rel=1e-3)
+
+    frame = evidence.answers(kept.parent).set_index("claim")
+    assert list(frame["task"].unique()) == ["quantiles"]
+    assert frame.at["published", "answer"] == "equal"
+    assert frame.at["published", "numbers"] == "2.0 [2.0, 2.0] %"
+    assert frame.at["published", "stands"]
+    assert "tuned" not in frame.index
+    assert frame.at["small", "answer"] == frame.at["shrinks", "answer"] == "supported"
+    assert "[equal 2.0 [2.0, 2.0] %, n = 3](quantiles/overall.md)" in evidence.table(
+        frame.reset_index()
+    )
+    (axes, _) = evidence.figure(kept.parent).axes
+    assert axes.lines[0].get_xydata().tolist() == pytest.approx(
+        np.array([[0.5, 40], [1, 2], [2, 1]]), rel=1e-6
+    )
