@@ -167,6 +167,9 @@ def test_the_tuned_grid_is_a_reference_of_its_own(tmp_path: Path) -> None:
     cells = {row[0]: row[column] for row in sheet.rows}
     assert cells["YOTO"] == "5 [5, 5] equal"
     assert cells["fixed grid tuned"] == "ref."
+    write_losses(tmp_path / "only", ("fixed_grid_tuned", "yoto"), told(yoto=lambda c: 1.3 * c))
+    assert run_of(tmp_path / "only").reference == "fixed_grid_tuned"
+    assert run_of(tmp_path / "only").tuned_reference is None
     write(tmp_path / "plain", yoto=0.05)
     alone = run_of(tmp_path / "plain")
     assert "against the tuned grid (%)" not in overall_sheet(alone, compare.overall(alone)).head

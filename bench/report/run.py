@@ -95,8 +95,10 @@ class Run:
 
     @functools.cached_property
     def reference(self) -> str | None:
-        """The method that all are compared with: one network per setting, as it is by default."""
-        return next(filter(self._plain, self._of_role("reference")), None)
+        """The method that all are compared with: one network per setting, as it is by default, or
+        where that was not measured with levers of its own."""
+        grids = self._of_role("reference")
+        return next(iter([*filter(self._plain, grids), *grids]), None)
 
     @functools.cached_property
     def tuned_reference(self) -> str | None:
