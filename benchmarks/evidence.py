@@ -49,7 +49,7 @@ from bench.report.text import estimate
 
 # Of a report's files: tables to read and to count from, the figures of studies.
 KEPT = re.compile(
-    r"(overall|reference|versus|claims|study|savings|quality)\.(csv|md)|comparisons\.md"
+    r"(overall|reference|versus|claims|study|savings|quality)\.(csv|md)"
     r"|slopes\.csv|(gap_\w+|scaling)\.png"
 )
 KEY = ["method", "seed", "setting", "measure"]
