@@ -6,6 +6,7 @@ from __future__ import annotations
 import lzma
 import math
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,73 @@ def test_the_answer_counted_again(task: str, claim: str, method: str, grid: str)
         assert -10 < ends[0] < ends[1] < 10
     if row["answer"] == "worse":
         assert ends[0] > 10
+
+
+CODEC = ("loss", "distortion")
+
+
+def codecs() -> pd.DataFrame:
+    """The committed losses and distortions of codecs, straight from the archive's tables."""
+    (archive,) = (ROOT / "results" / "reference").glob("small-cpu-*/records.tar.xz")
+    with tarfile.open(archive) as tar:
+        names = [name for name in tar.getnames() if re.match(r"records/compression/.*csv$", name)]
+        frame = pd.concat(pd.read_csv(tar.extractfile(name)) for name in names)  # type: ignore[arg-type]
+    return frame[frame["measure"].isin(CODEC)]
+
+
+def test_compression_counted_again_from_its_records() -> None:
+    """A network's loss at another λ is its own and the difference of λ times its distortion."""
+    frame = codecs().assign(value=lambda rows: rows["value"].astype(float))
+    grid = frame[frame["method"] == "fixed_grid"]
+    places = sorted(grid["setting"].unique(), key=lambda setting: float(setting.split("=")[1]))
+    axes = [places, sorted(grid["seed"].unique()), sorted(grid["example"].unique())]
+
+    def of(method: str, measure: str) -> np.ndarray:
+        rows = frame[(frame["method"] == method) & (frame["measure"] == measure)]
+        values = rows.set_index(["setting", "seed", "example"])["value"]
+        found = values.reindex(pd.MultiIndex.from_product(axes)).to_numpy()
+        return found.reshape([len(axis) for axis in axes])
+
+    lambdas = np.array([float(setting.split("=")[1]) for setting in places])
+    middle = len(places) // 2
+    (table,) = (ROOT / "results" / "reference").glob("small-cpu-*/compression-small-cpu")
+    said = pd.read_csv(table / "overall.csv").set_index("method")
+    for grid_name, column in (("fixed_grid", "share_mean"), ("fixed_grid_tuned", "share_tuned")):
+        loss, distortion = (of(grid_name, measure) for measure in CODEC)
+        change = (lambdas - lambdas[middle])[:, None, None]
+        everywhere = loss[middle] + change * distortion[middle]
+        for method in ("yoto", "yoto_tuned", "vbr"):
+            share, _ = share_lost(of(method, "loss"), loss, everywhere)
+            assert share == pytest.approx(said.at[method, column], abs=1e-3)
+
+
+def number(value: float, ends: tuple[float, float] | None = None) -> str:
+    """As the README writes a share: `24 % [−22, 96]`."""
+    text = f"{100 * value:.0f} %"
+    text += f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if ends else ""
+    return text.replace("-", "−")
+
+
+def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
+    words = " ".join(README.split())
+    (small,) = (ROOT / "results" / "reference").glob("small-cpu-*")
+    for task, said in {
+        "compression": [("yoto", ""), ("yoto_tuned", "_tuned")],
+        "beta_vae_scenes": [("yoto", ""), ("yoto_tuned", "_tuned"), ("yoto_tuned", "")],
+        "style": [("yoto_tuned", "_tuned")],
+    }.items():
+        table = pd.read_csv(small / f"{task}-small-cpu" / "overall.csv").set_index("method")
+        for method, against in said:
+            row = table.loc[method]
+            names = ("share_tuned", "share_tuned") if against else ("share_mean", "share")
+            ends = row[f"{names[1]}_low"], row[f"{names[1]}_high"]
+            assert number(row[names[0]], ends) in words, (task, method, against)
+    study = pd.read_csv(TRAINED / "quadratic" / "study.csv")
+    narrow = study[(study["method"] == "yoto") & (study["width"] == 0.5) & (study["share"] == 1)]
+    assert f"loses {number(narrow['share_mean'].iloc[0])}" in words
+    for task in ("quantiles", "quadratic"):
+        costs = pd.read_csv(TRAINED / task / "overall.csv").set_index("method")["flops_ratio"]
+        assert f"{costs['warm_grid']:.2f}".removeprefix("0") in words
 
 
 @pytest.mark.parametrize("task", TASKS)
