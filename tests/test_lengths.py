@@ -136,6 +136,10 @@ def test_compute_for_the_same_loss(tmp_path: Path) -> None:
     shortened(tmp_path, "fixed_grid", 0.5, 1.1)
     (row,) = same_loss(run_of(tmp_path)).to_dict("records")
     assert row["grid_flops"] == pytest.approx(2e13 * 2 ** (2 / 3))
+    shortened(tmp_path, "yoto", 0.5, 1.2)  # what it comes to it has after half of its steps
+    (row,) = same_loss(run_of(tmp_path)).to_dict("records")
+    assert row["flops"] == pytest.approx(2e13)
+    assert row["ratio"] == pytest.approx(2 ** (2 / 3))
 
 
 def test_trained_out_is_a_quarter_of_a_tenth_of_the_benefit(tmp_path: Path) -> None:

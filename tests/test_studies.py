@@ -233,6 +233,10 @@ def test_with_lengths_the_cost_is_that_of_the_same_loss(tmp_path: Path) -> None:
             ratio = claims.same_loss_ratio(run, "yoto")
             assert ratio is not None
             assert 2**ratio.estimate == pytest.approx(2 ** (2 / 3) / 2)
+            shortened(root, "yoto", 0.5, 1.2)  # half of its own steps would have done
+            ratio = claims.same_loss_ratio(home_of(root), "yoto")
+            assert ratio is not None
+            assert 2**ratio.estimate == pytest.approx(2 ** (2 / 3))
     assert set(studies.study(run)["share"]) == {0.5, 1.0}
     row = studies.study(run).set_index(["method", "share"]).loc["fixed_grid", 0.5]
     assert (row["gap"], row["base"]) == (pytest.approx(0.0), pytest.approx(10.0))

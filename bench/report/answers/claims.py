@@ -30,7 +30,7 @@ import pandas as pd
 from bench.report.answers import stats, studies
 from bench.report.answers.compare import overall, quality_compute
 from bench.report.answers.knob import held_out, knob, reached
-from bench.report.answers.lengths import needed
+from bench.report.answers.lengths import least_compute, needed
 from bench.report.answers.reference import LOSS, Yardstick, loss_words, margin_of
 from bench.report.answers.verdict import MIXED, MOST_SEEDS, POWER
 from bench.report.load import Run
@@ -199,21 +199,25 @@ def _cheaper(run: Run, method: str) -> list[Part]:
 
 def same_loss_ratio(run: Run, method: str) -> stats.Interval | None:
     """log2 of what `lengths.same_loss` gives as a ratio, with Student's interval over the seeds,
-    each with its own curve; None where the grid has one length. A loss beyond an end of the curve
-    bounds the ratio: it counts where the bound says enough, and is NaN where it does not."""
+    each with its own curves; None where the grid has one length. A loss beyond an end of the grid's
+    curve bounds the ratio: it counts where the bound says enough, and is NaN where it does not."""
     line = next(iter(studies.lines(run, "share")), [])
     base = next((point for point in line if point.run is run), None)
     quality = quality_compute(run).set_index(["method", "share"])["flops"]
     if base is None or run.reference is None or not quality.gt(0).all():
         return None
     curves = [studies.gaps_by_seed(point, base, run.reference) for point in line]
-    levels = studies.gaps_by_seed(base, base, method)
-    costs = [float(quality.get((run.reference, point.share), math.nan)) for point in line]
-    own = float(quality.get((method, 1.0), math.nan))
-    values = []
-    for seed in sorted(set(levels).intersection(*curves)):
+    trained = [point for point in line if method in point.run.methods]
+    of_method = [studies.gaps_by_seed(point, base, method) for point in trained]
+    costs, own_costs = (
+        [float(quality.get((name, point.share), math.nan)) for point in points]
+        for name, points in ((run.reference, line), (method, trained))
+    )
+    levels, values = studies.gaps_by_seed(base, base, method), []
+    for seed in sorted(set(levels).intersection(*curves, *of_method)):
         curve = [(cost, at[seed]) for cost, at in zip(costs, curves, strict=True)]
-        enough = needed(curve, levels[seed])
+        own_curve = [(cost, at[seed]) for cost, at in zip(own_costs, of_method, strict=True)]
+        enough, own = needed(curve, levels[seed]), least_compute(own_curve, levels[seed])
         if math.isnan(enough):
             above = levels[seed] > curve[0][1]  # the shortest is better already
             enough = costs[0] if above else costs[-1]

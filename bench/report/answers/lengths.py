@@ -27,9 +27,10 @@ MOVED = 0.25  # of the margin: a training that moves the loss by less, when halv
 
 
 def same_loss(run: Run) -> pd.DataFrame:
-    """One row per method with a cost, the grid aside: the FLOPs it took, its loss gap, and the
-    FLOPs at which the grid's curve comes down to the same gap, with their ratio (above one, the
-    method is cheaper). NaN where the grid's curve does not come down to it.
+    """One row per method with a cost, the grid aside: its loss gap after the full training, the
+    FLOPs at which its own curve comes down to that gap, and those at which the grid's does, with
+    their ratio (above one, the method is cheaper). NaN where the grid's curve does not come down
+    to it.
 
     A gap is the mean over settings; `needed` says what is interpolated.
     """
@@ -38,7 +39,13 @@ def same_loss(run: Run) -> pd.DataFrame:
     curve = list(zip(grid["flops"], grid["loss_gap"], strict=True))
     full_length = quality[(quality["share"] == 1) & (quality["method"] != run.reference)]
     frame = full_length[["method", "flops", "loss_gap"]].reset_index(drop=True)
-    frame["grid_flops"] = [needed(curve, gap) for gap in frame["loss_gap"]]
+    own = {
+        method: list(zip(at["flops"], at["loss_gap"], strict=True))
+        for method, at in quality.sort_values("flops").groupby("method")
+    }
+    levels = list(zip(frame["method"], frame["loss_gap"], strict=True))
+    frame["flops"] = [least_compute(own[method], gap) for method, gap in levels]
+    frame["grid_flops"] = [needed(curve, gap) for _, gap in levels]
     return frame.assign(ratio=frame["grid_flops"] / frame["flops"])
 
 
@@ -51,6 +58,12 @@ def needed(curve: Sequence[tuple[float, float]], level: float) -> float:
             share = (y0 - level) / (y0 - y1) if y0 > y1 else 0.0
             return float(x0 * (x1 / x0) ** share)
     return math.nan
+
+
+def least_compute(curve: Sequence[tuple[float, float]], level: float) -> float:
+    """`needed` of the curve whose end the level is: the compute of its first point where that is
+    as low already, a bound from above."""
+    return float(curve[0][0]) if curve[0][1] <= level else needed(curve, level)
 
 
 def benefits(run: Run) -> pd.Series:

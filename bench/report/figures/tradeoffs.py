@@ -12,7 +12,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from bench.report.answers.costs import break_evens, costs_by_seed, step_words
-from bench.report.answers.lengths import needed
+from bench.report.answers.lengths import least_compute, needed
 from bench.report.answers.reference import LOSS, failing, margin_of
 from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.answers.verdict import FAILS
@@ -194,12 +194,13 @@ def _interpolated(curve: Points, parts: int = 48) -> Points:
 
 
 def _same_loss(run: Run, curves: dict[str, Points]) -> Points | None:
-    """From the compute of the method under test to what the reference needs for the same gap, at
+    """From the compute that the method under test needs for its gap to what the reference needs, at
     that gap: (2, 2). None where the reference's curve does not come down to it."""
     method = next((m for m in reversed(featured(run)) if m in curves), None)
     if method is None or run.reference not in curves:
         return None
-    cost, level = curves[method][-1, :2]
+    level = curves[method][-1, 1]
+    cost = least_compute(curves[method][:, :2].tolist(), level)
     enough = needed(curves[run.reference][:, :2].tolist(), level)
     return None if math.isnan(enough) else np.array([(cost, level), (enough, level)])
 
