@@ -160,12 +160,14 @@ def _losses(run: Run) -> pd.DataFrame:
 
 
 def answers(folder: Path) -> pd.DataFrame:
-    """One row per task and claim: its answer, the numbers, the seeds, the table it is from; of the
-    predeclared tests Holm's correction over all of them (`stands`)."""
+    """One row per task and claim: its answer, the numbers, the seeds, the table it is from.
+    stands: after Holm's correction, of the predeclared tests over all of them, of a claim over its
+    own table."""
     rows = [row for task in TASKS if (folder / task).is_dir() for row in _rows(folder / task)]
     frame = pd.DataFrame(rows)
     told = frame["answer"].isin(["equal", "better", "worse"])
-    return frame.assign(stands=holm(frame["doubt"]) & told)
+    stands = (holm(frame["doubt"]) & told) | frame["held"].eq(True)
+    return frame.drop(columns="held").assign(stands=stands)
 
 
 def _rows(task: Path) -> Iterator[dict[str, Any]]:
@@ -188,6 +190,7 @@ def _rows(task: Path) -> Iterator[dict[str, Any]]:
         yield {
             "task": task.name, "claim": row["claim"], "answer": row["answer"],
             "numbers": (row["numbers"] or row["needs"]).removeprefix("'"), "table": "claims.md",
+            "held": row["stands"],
         }  # fmt: skip
     halved = pd.read_csv(task / "trained_out.csv")
     halved = halved[(halved["size"] == "trained") & halved["trained_out"].notna()]
@@ -213,7 +216,9 @@ def table(frame: pd.DataFrame) -> str:
 def _cell(row: pd.Series) -> str:
     words = row["answer"]
     if row["claim"] in PAIRS:
-        words += f" {row['numbers']}, n = {row['seeds']:.0f}" + ("" if row["stands"] else " °")
+        words += f" {row['numbers']}, n = {row['seeds']:.0f}"
+    if not row["stands"] and row["answer"] not in ("undecided", "not asked"):
+        words += " °"
     return f"[{words}]({row['task']}/{row['table']})"
 
 
