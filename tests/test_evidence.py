@@ -159,6 +159,12 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     study = pd.read_csv(TRAINED / "quadratic" / "study.csv")
     narrow = study[(study["method"] == "yoto") & (study["width"] == 0.5) & (study["share"] == 1)]
     assert f"loses {number(narrow['share_mean'].iloc[0])}" in words
+    means = unpacked(TRAINED / "quantiles" / "means.csv.xz").query("share == 1")
+    plain = means[(means["size"] == "trained") & (means["measure"] == "quantile_error")]
+    error = plain.groupby(["seed", "method"])["mean"].mean().unstack()
+    shown = [f"{error[name].mean():.3f}".removeprefix("0") for name in ("yoto", "fixed_grid")]
+    assert f"({shown[0]} against {shown[1]})" in words
+    assert (error["yoto"] > error["fixed_grid"]).all()  # with every seed
     for task in ("quantiles", "quadratic"):
         costs = pd.read_csv(TRAINED / task / "overall.csv").set_index("method")["flops_ratio"]
         assert f"{costs['warm_grid']:.2f}".removeprefix("0") in words
@@ -224,9 +230,9 @@ def test_what_is_kept_of_a_results_folder_and_what_is_said_of_it(tmp_path: Path)
     assert frame.at["published", "stands"]
     assert "tuned" not in frame.index
     assert frame.at["small", "answer"] == frame.at["shrinks", "answer"] == "supported"
-    assert "[equal 2.0 [2.0, 2.0] %, n = 3](quantiles/overall.md)" in evidence.table(
-        frame.reset_index()
-    )
+    shown = evidence.table(frame.reset_index())
+    assert "[equal 2.0 [2.0, 2.0] %; loss " in shown
+    assert "; n = 3](quantiles/overall.md)" in shown
     (axes, _) = evidence.figure(kept.parent).axes
     assert axes.lines[0].get_xydata().tolist() == pytest.approx(
         np.array([[0.5, 40], [1, 2], [2, 1]]), rel=1e-6

@@ -173,3 +173,4 @@ def test_trained_out_is_a_quarter_of_a_tenth_of_the_benefit(tmp_path: Path) -> N
         assert row["limit"] == pytest.approx(MOVED * run.margin_share * gained[setting])
         assert row["trained_out"] == float(0.01 * mean[setting] < gained[setting] / 40)
     assert set(found["trained_out"].dropna()) == {0.0, 1.0}
+    assert found["shown"].dropna().equals(found["trained_out"].dropna())  # seeds do not differ

@@ -23,10 +23,9 @@ __all__ = ["undrawn"]
 LOST = {1: 0.1, 2: 0.3, 4: 0.5}  # of the benefit, by the number of coefficients
 
 
-def write_counts(root: Path, *, timed: bool = True, mixed: bool = False) -> None:
+def write_counts(root: Path, *, timed: bool = True) -> None:
     """So many codecs side by side, so that the best answer to a coefficient is that to it alone;
-    yoto has 300,000 parameters more and takes half a step more for each. mixed: with a setting that
-    moves them all."""
+    yoto has 300,000 parameters more and takes half a step more for each."""
 
     def values(method: str, setting: Any, hard: float, noise: Noise) -> dict[str, float]:
         told = (10.0,) * len(setting) if method == "single_model" else setting
@@ -49,7 +48,6 @@ def write_counts(root: Path, *, timed: bool = True, mixed: bool = False) -> None
     for count in LOST:
         middle = (10.0,) * count
         alone = [(*middle[:k], c, *middle[k + 1 :]) for k in range(count) for c in (1.0, 100.0)]
-        alone += [(100.0,) * count] * mixed
         names, size = [f"d{k}" for k in range(count)], f"quick[{count} coefficients]"
         preset = size if count > 1 else "quick"
         write_results(
@@ -90,13 +88,12 @@ def test_what_scales_with_the_number_of_coefficients(tmp_path: Path) -> None:
 
 def test_several_coefficients_are_asked_at_every_number_of_them(tmp_path: Path) -> None:
     """The plain run moves one."""
-    write_counts(tmp_path, mixed=True)
+    write_counts(tmp_path)
     row = claims.claims(home_of(tmp_path)).set_index("claim").loc["several"]
     assert row["answer"] == "refuted"
     lost = [(count, 100 * lost) for count, lost in LOST.items() if count > 1]
     assert row["numbers"] == "; ".join(
-        f"{count} coefficients, over 1 mixed settings: {share:.0f} % [{share:.0f}, {share:.0f}] of "
-        "the benefit lost, worse"
+        f"{count} coefficients: {share:.0f} % [{share:.0f}, {share:.0f}] of the benefit lost, worse"
         for count, share in lost
     )
 

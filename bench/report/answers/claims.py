@@ -272,15 +272,11 @@ def _between(run: Run, method: str) -> Part:
 
 
 def _several_counts(run: Run, method: str) -> list[Part] | str:
-    """`_several` for every number of coefficients above one of a study, else of the run itself."""
+    """The verdict at every number of coefficients above one of a study, over all of its settings;
+    else `_several` of the run itself."""
     line = next(iter(studies.lines(run, "coefficients")), [])
-    parts = []
-    for point in line:
-        found = _several(point.run, method) if method in point.run.methods else ""
-        if not isinstance(found, str):
-            parts += [
-                p._replace(words=f"{point.coefficients} coefficients, {p.words}") for p in found
-            ]
+    more = [p for p in line if p.coefficients > 1 and method in p.run.methods]
+    parts = [_quality(p.run, method, f"{p.coefficients} coefficients") for p in more]
     return parts or _several(run, method)
 
 

@@ -84,7 +84,7 @@ def trained_out(run: Run) -> pd.DataFrame:
     moved, low, high: the loss after half of the steps minus the full training's, paired by seed and
     example, with its 95 % interval, in the loss's own unit. limit: what counts as none.
     trained_out: 1.0 or 0.0; NaN where there is no benefit to be a share of (the middle setting,
-    and settings whose reference fails).
+    and settings whose reference fails). shown: the whole interval lies within the limit, too.
     """
     halves = run.lengths[run.lengths["share"] == 0.5]
     part = run.length_records[run.length_records["entry"].isin(halves["entry"])]
@@ -102,6 +102,7 @@ def trained_out(run: Run) -> pd.DataFrame:
         limit = limit if limit > 0 else math.nan
         known = math.isfinite(limit) and math.isfinite(moved.estimate)
         over = float(abs(moved.estimate) < limit) if known else math.nan
-        rows.append((*where, moved.estimate, moved.low, moved.high, limit, over))
-    columns = ["method", "setting", "moved", "low", "high", "limit", "trained_out"]
+        shown = float(max(-moved.low, moved.high) < limit) if known else math.nan
+        rows.append((*where, moved.estimate, moved.low, moved.high, limit, over, shown))
+    columns = ["method", "setting", "moved", "low", "high", "limit", "trained_out", "shown"]
     return pd.DataFrame(rows, columns=columns)
