@@ -159,6 +159,7 @@ def test_the_tuned_grid_is_a_reference_of_its_own(tmp_path: Path) -> None:
     run, table = run_of(tmp_path), overall_of(tmp_path)
     assert table.at["yoto", "share_tuned"] == pytest.approx(0.05)
     assert table.at["yoto", "verdict_tuned"] == "equal"
+    assert table.at["yoto", "loss_gap_tuned"] > table.at["yoto", "loss_gap_mean"]
     assert table.at["yoto", "share_mean"] < 0.049  # it is nearer to the plain grid
     assert table.at["fixed_grid", "share_tuned"] > 0
     assert math.isnan(table.at["fixed_grid_tuned", "share_tuned"])

@@ -55,7 +55,7 @@ OVERALL = [
     *("flops_ratio", "examples_ratio", "seconds_ratio", "bytes_ratio"),
     *("against_warm", "against_peer", "break_even"),
     *("share_tuned", "share_tuned_low", "share_tuned_high", "verdict_tuned", "doubt_tuned"),
-    "stands_tuned",
+    *("stands_tuned", "loss_gap_tuned", "loss_gap_tuned_low", "loss_gap_tuned_high"),
 ]
 
 
@@ -218,8 +218,8 @@ def overall(run: Run) -> pd.DataFrame:
         other method, the grid aside, whose loss is equal within the margin or better.
     break_even: the number of settings from which on its FLOPs are fewer than the grid's; NaN for
         never.
-    *_tuned: share, verdict, doubt and stands with the tuned grid as the reference, its own middle
-        network the one used everywhere; empty where there is none.
+    *_tuned: share, verdict, doubt, stands and loss gap with the tuned grid as the reference, its
+        own middle network the one used everywhere; empty where there is none.
     """
     of_loss = run.records[run.records["measure"] == LOSS]
     pairs = paired(of_loss, of_loss[of_loss["method"] == run.reference])
@@ -229,7 +229,7 @@ def overall(run: Run) -> pd.DataFrame:
             "method": method,
             "status": _status(run, method),
             **judge(Yardstick.of(run), method),
-            **_against_tuned(run, method),
+            **_against_tuned(run, method, of_loss),
             **_loss_gap(run, method, pairs[pairs["method"] == method]),
             **steered[method],
             "overhead": overhead(run, method),
@@ -251,15 +251,18 @@ def overall(run: Run) -> pd.DataFrame:
     return frame[OVERALL]
 
 
-def _against_tuned(run: Run, method: str) -> dict[str, Any]:
+def _against_tuned(run: Run, method: str, of_loss: pd.DataFrame) -> dict[str, Any]:
     """The columns `*_tuned` of `overall`."""
-    row = judge(Yardstick.tuned(run), method)
-    shares = {"share_tuned" + end: row["share" + end] for end in ("_low", "_high")}
+    yard, percent = Yardstick.tuned(run), in_percent(run.measures[LOSS])
+    row, names = judge(yard, method), of_loss["method"]
+    pairs = paired(of_loss[names == method], of_loss[names == run.tuned_reference])
+    pairs = pairs[pairs["setting"].isin(yard.counted(method) if yard else [])]
+    shares = {f"share_tuned{end}": row[f"share{end}"] for end in ("_low", "_high")}
     return {
         "share_tuned": row["share_mean"],
         **shares,
-        "verdict_tuned": row["verdict"],
-        "doubt_tuned": row["doubt"],
+        **{f"{name}_tuned": row[name] for name in ("verdict", "doubt")},
+        **mean_gap(pairs, percent).columns("loss_gap_tuned", "loss_gap_tuned_"),
     }
 
 
