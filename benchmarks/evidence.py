@@ -141,13 +141,15 @@ def _means(run: Run) -> pd.DataFrame:
 
 
 def _losses(run: Run) -> pd.DataFrame:
-    """One row per method, seed and setting with the loss of every example: both grids, what each
-    grid's middle network loses there, and the networks under test."""
+    """One row per method, seed and setting with the loss of every example: of both grids their own
+    networks, the harder of these and the best of the grid ("hard"), which is what others are
+    measured by, and their middle network; and the networks under test."""
     plain, tuned = Yardstick.of(run), Yardstick.tuned(run)
     assert plain is not None
-    tables = {"fixed_grid": plain.trained, "fixed_grid middle": plain.single}
-    if tuned is not None:
-        tables |= {"fixed_grid_tuned": tuned.trained, "fixed_grid_tuned middle": tuned.single}
+    tables: dict[str, np.ndarray] = {}
+    for yard in filter(None, (plain, tuned)):
+        parts = {"": yard.trained, " hard": yard.hard, " middle": yard.single}
+        tables |= {f"{yard.reference}{part}": values for part, values in parts.items()}
     tables |= {name: plain.losses(name) for name, _ in PAIRS.values() if name in run.methods}
     settings, seeds, examples = plain.axes
     index = pd.MultiIndex.from_product([settings, seeds], names=["setting", "seed"])
