@@ -169,7 +169,7 @@ def test_a_report_judges_a_look_at_its_own_level(tmp_path: Path) -> None:
     before = overall_of(tmp_path)
     planned(tmp_path, 12, before=3)
     run = run_of(tmp_path)
-    share, tail = Yardstick(run).share("yoto", settings), spending.tails(12)[6]
+    share, tail = Yardstick(run, "fixed_grid").share("yoto", settings), spending.tails(12)[6]
     parts = [(single.of_seeds, 5), (single.of_examples, 2)]
     half = math.sqrt(sum(part * scipy.stats.t.isf(tail, degrees) ** 2 for part, degrees in parts))
     assert [share.low, share.high] == pytest.approx([share.estimate - half, share.estimate + half])
