@@ -77,8 +77,6 @@ NOTE = [
     "0: one network per setting, 100: the middle one everywhere",
     "bands: 95 % intervals over seeds and examples; shaded: what counts as equal",
     "hollow: not known to be trained out, the grid or the network",
-    "left out: widths at which the grid fails (digits at 4)",
-    "of quadratic the tuned grid is the plain one: its search found none better",
 ]
 
 
@@ -248,11 +246,18 @@ def figure(folder: Path) -> Figure:
         EDGE | look
         for look in ({"color": c, "marker": m} for c, m in zip(PALETTE, "sod^", strict=False))
     ]
-    handles, reached = [], []
+    handles, reached, remarks = [], [], list(NOTE)
     for task, mark in zip(TASKS, marks, strict=False):
         if not (folder / task).is_dir():
             continue
         rows = _widths(folder / task)
+        if silent := _silent(rows):
+            rows = rows[~rows["width"].isin(silent)]
+            where = ", ".join(f"{width:g}" for width in silent)
+            remarks.append(f"left out: {task} at {where}, where the grid fails")
+        if _untuned(rows):
+            rows = rows.assign(**{t: rows[p] for p, t in zip(*SHARES.values(), strict=True)})
+            remarks.append(f"the tuned grid of {task} is the plain one")
         for axes, (method, against) in zip(panels, PAIRS.values(), strict=True):
             at = rows[rows["method"] == method].sort_values("width")
             middle, low, high = (100 * at[name].astype(float) for name in SHARES[against])
@@ -272,7 +277,7 @@ def figure(folder: Path) -> Figure:
         sns.despine(ax=axes)
     panels[0].set_ylabel("benefit lost (%)")
     legend_above(drawn, handles)
-    note(drawn, NOTE, DOUBLE)
+    note(drawn, remarks, DOUBLE)
     return drawn
 
 
@@ -287,17 +292,23 @@ def _trained_out(task: Path, width: float, method: str, against: str) -> bool:
 
 
 def _widths(task: Path) -> pd.DataFrame:
-    """The rows of a study at the plain task's other factors; a search that found no better grid
-    than the plain one leaves that as the tuned one."""
+    """The rows of a study at the plain task's other factors, the most frequent range among them."""
     study = pd.read_csv(task / "study.csv")
-    plain = study[(study["width"] == 1) & (study["share"] == 1)]
-    usual = plain["range"].mode()[0] if plain["range"].nunique() > 1 else plain["range"].iloc[0]
-    at = study[(study["share"] == 1) & (study["coefficients"] == 1) & (study["range"] == usual)]
-    silent = at.loc[at["verdict"].astype(str).str.startswith("no verdict"), "width"]
-    at = at[~at["width"].isin(silent)]
-    for tuned, untuned in zip(SHARES["_tuned"], SHARES[""], strict=True):
-        at = at.assign(**{tuned: at[tuned].fillna(at[untuned])})
-    return at
+    usual = study["range"].mode()[0]
+    return study[(study["share"] == 1) & (study["coefficients"] == 1) & (study["range"] == usual)]
+
+
+def _untuned(at: pd.DataFrame) -> bool:
+    """Whether a search found no better grid than the plain one: wherever it was measured, the tuned
+    grid gives every method the same share."""
+    known = at[at["share_tuned"].notna() & at["share_mean"].notna()]
+    return len(known) > 0 and np.allclose(known["share_tuned"], known["share_mean"])
+
+
+def _silent(at: pd.DataFrame) -> list[float]:
+    """The widths at which the grid fails, so that no verdict is given."""
+    silent = at["verdict"].astype(str).str.startswith("no verdict")
+    return sorted(at.loc[silent, "width"].unique())
 
 
 def main() -> None:

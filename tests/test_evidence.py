@@ -190,6 +190,15 @@ def test_means_are_those_of_the_losses_and_name_their_cells(task: str) -> None:
             assert row.mean() == pytest.approx(plain[key], rel=1e-5)
 
 
+def test_trained_out_is_asked_of_the_estimate_and_shown_by_the_interval() -> None:
+    tables = [pd.read_csv(TRAINED / task / "trained_out.csv") for task in TASKS]
+    rows = pd.concat(tables).dropna(subset="trained_out")
+    inside = np.maximum(-rows["low"], rows["high"]) < rows["limit"]
+    assert rows["trained_out"].eq(1).equals(rows["moved"].abs() < rows["limit"])
+    assert rows["shown"].eq(1).equals(inside)
+    assert (rows["trained_out"].eq(1) & ~inside).any()  # the two differ
+
+
 def test_no_seed_was_used_before() -> None:
     for task in TASKS:
         assert unpacked(TRAINED / task / "losses.csv.xz")["seed"].min() >= 10

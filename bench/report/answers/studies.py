@@ -34,8 +34,7 @@ FACTORS = ("width", "range", "coefficients", "share")
 MOVING = ("range", "coefficients")  # factors with which the settings move
 STUDY = [
     *("method", *FACTORS, "status", "share_mean", "share_low", "share_high", "verdict", "stands"),
-    *("share_tuned", "share_tuned_low", "share_tuned_high", "verdict_tuned"),
-    "stands_tuned",
+    *("share_tuned", "share_tuned_low", "share_tuned_high", "verdict_tuned", "stands_tuned"),
     *("seeds_needed", "gap", "gap_low", "gap_high", "base", "base_low", "base_high", "percent"),
     *("parameters", "kept_ratio", "flops_ratio", "step_ratio", "time_ratio", "seeds"),
 ]
