@@ -28,6 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 from PIL import Image
 
+from bench.registry import task_class
 from bench.report import build
 from bench.report.answers import lengths, studies
 from bench.report.answers.reference import Yardstick
@@ -185,7 +186,7 @@ def _rows(task: Path) -> Iterator[dict[str, Any]]:
             "task": task.name, "claim": claim, "answer": row[f"verdict{against}"],
             "doubt": row[f"doubt{against}"], "seeds": row["seeds"],
             "numbers": estimate(share[0], share[1:], 1) + " %",
-            "loss": _loss_gap(row, against), "table": "overall.md",
+            "loss": _loss_gap(task.name, row, against), "table": "overall.md",
         }  # fmt: skip
     published = PAIRS["published"][0]
     said = (
@@ -208,14 +209,15 @@ def _rows(task: Path) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def _loss_gap(row: pd.Series, against: str) -> str:
+def _loss_gap(task: str, row: pd.Series, against: str) -> str:
     """Mean over settings, to the same grid: in per cent, or in the loss's unit."""
     names = ("loss_gap_mean", "loss_gap_low", "loss_gap_high")
     if against:
         names = ("loss_gap_tuned", "loss_gap_tuned_low", "loss_gap_tuned_high")
     gap, *ends = (row[name] for name in names)
-    digits, unit = (1, " %") if row["percent"] else (2, " nats")
-    return estimate(gap, ends, digits, sign=True) + unit
+    loss = task_class(task).loss
+    digits, unit = (1, "%") if row["percent"] else (loss.digits, loss.unit)
+    return f"{estimate(gap, ends, digits, sign=True)} {unit}"
 
 
 def table(frame: pd.DataFrame) -> str:

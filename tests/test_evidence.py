@@ -3,6 +3,7 @@ by other means than the report: a mean, an interval of Student's t over seeds an
 
 from __future__ import annotations
 
+import itertools
 import lzma
 import math
 import re
@@ -175,6 +176,62 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     for task in ("quantiles", "quadratic"):
         costs = pd.read_csv(TRAINED / task / "overall.csv").set_index("method")["flops_ratio"]
         assert f"{costs['warm_grid']:.2f}".removeprefix("0") in words
+
+
+def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
+    """To the method's final loss: what the grid's trainings of several lengths cost, over what the
+    method's do, each at its first length that is enough (a line in the logarithm of the compute
+    between two), and Student's interval of its logarithm over seeds. A curve that starts as low
+    costs its first length."""
+    means = unpacked(TRAINED / task / "means.csv.xz").query("size == 'trained'")
+    means = means[(means["measure"] == "loss") & means["method"].isin(["fixed_grid", method])]
+    quality = pd.read_csv(TRAINED / task / "quality.csv").set_index(["method", "share"])
+    full = means[(means["method"] == "fixed_grid") & (means["share"] == 1)]
+    grid = full.set_index(["seed", "setting"])["mean"].rename("grid")
+    rows = means.join(grid, on=["seed", "setting"])
+    scale = rows["grid"].abs() if quality["percent"].all() else 1.0
+    gaps = ((rows["mean"] - rows["grid"]) / scale).groupby(
+        [rows["method"], rows["seed"], rows["share"]]
+    )
+    curves = gaps.mean().unstack("share")
+
+    def enough(name: str, seed: int, level: float) -> float:
+        curve = curves.loc[(name, seed)].dropna()
+        costs = np.log2([quality.at[(name, share), "flops"] for share in curve.index])
+        at = list(zip(costs, curve, strict=True))
+        if at[0][1] <= level:
+            return at[0][0]
+        for (x, high), (x1, low) in itertools.pairwise(at):
+            if high >= level >= low:
+                return x + (x1 - x) * (high - level) / (high - low)
+        return at[-1][0]  # never, and more than this
+
+    ratios = []
+    for seed in full["seed"].unique():
+        level = curves.at[(method, seed), 1.0]
+        ratios.append(enough("fixed_grid", seed, level) - enough(method, seed, level))
+    half = student.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / math.sqrt(len(ratios))
+    middle = float(np.mean(ratios))
+    return 2 ** (middle - half), 2**middle, 2 ** (middle + half)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", ["yoto", "yoto_tuned"])
+def test_compute_at_the_same_loss_counted_again(task: str, method: str) -> None:
+    claims = pd.read_csv(TRAINED / task / "claims.csv").set_index(["method", "claim"])
+    said = re.findall(r"([\d.]+)×", claims.at[(method, "cheaper"), "numbers"])
+    low, middle, high = compute_ratio(task, method)
+    assert [float(part) for part in said] == pytest.approx([middle, low, high], rel=0.05)
+
+
+def test_the_compute_ratios_of_the_readme() -> None:
+    words = " ".join(README.split())
+    for task, method in (("digits", "yoto"), ("quantiles", "yoto"), ("quantiles", "yoto_tuned")):
+        low, middle, high = compute_ratio(task, method)
+        ends = f"{middle:.1f} times [{low:.1f}, {high:.1f}]"
+        assert ends in words, (task, method)
+    middle = compute_ratio("quadratic", "yoto")[1]
+    assert f"at most {middle:.2f} times".replace("0.", ".") in words
 
 
 @pytest.mark.parametrize("task", TASKS)
