@@ -31,7 +31,7 @@ from PIL import Image
 from bench.registry import task_class
 from bench.report import build
 from bench.report.answers import lengths, studies
-from bench.report.answers.reference import Yardstick
+from bench.report.answers.reference import LOSS, Yardstick
 from bench.report.answers.stats import holm
 from bench.report.figures import saved
 from bench.report.figures.look import (
@@ -47,6 +47,7 @@ from bench.report.figures.look import (
 )
 from bench.report.load import Run, load_results
 from bench.report.text import estimate
+from bench.task import Measure
 
 # Of a report's files: tables to read and to count from, the figures of studies.
 KEPT = re.compile(
@@ -215,7 +216,7 @@ def _loss_gap(task: str, row: pd.Series, against: str) -> str:
     if against:
         names = ("loss_gap_tuned", "loss_gap_tuned_low", "loss_gap_tuned_high")
     gap, *ends = (row[name] for name in names)
-    loss = task_class(task).loss
+    loss: Measure = getattr(task_class(task), LOSS)
     digits, unit = (1, "%") if row["percent"] else (loss.digits, loss.unit)
     return f"{estimate(gap, ends, digits, sign=True)} {unit}"
 
