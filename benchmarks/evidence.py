@@ -3,10 +3,11 @@
     python -m benchmarks.evidence keep RESULTS PRESET results/reference/trained-cpu-NAME/TASK
     python -m benchmarks.evidence answer results/reference/trained-cpu-NAME
 
-`keep` takes a minute or two: it writes the tables of the plain run that has this preset, the means
-over the examples of every measure of every network of its family, with cells and commit, and of the
-methods of the predeclared tests the loss of every example, rounded to six digits. `answer` makes
-`answer.csv`, `answer.md` and `answer.png` from these tables: a line a task, a claim a column.
+`keep` takes a minute or two: it writes the tables of the plain run that has this preset and the means
+over the examples of every measure of every network of its family, with cells and commit. Where TASK
+is one of the predeclared tests, it adds the loss of every example of the methods compared there,
+rounded to six digits. `answer` makes `answer.csv`, `answer.md` and `answer.png` from these tables: a
+line a task, a claim a column.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from bench.task import Measure
 # Of a report's files: tables to read and to count from, the figures of studies.
 KEPT = re.compile(
     r"(overall|reference|versus|claims|study|savings|quality)\.(csv|md)"
-    r"|slopes\.csv|(gap_\w+|scaling)\.png"
+    r"|slopes\.csv|(gap_width|gap_range|scaling)\.png"
 )
 KEY = ["method", "seed", "setting", "measure"]
 PAIRS = {  # the two predeclared tests: the network told its coefficients, against which grid
@@ -102,7 +103,8 @@ def keep(results: Path, preset: str, folder: Path) -> None:
                 if path.suffix == ".png":
                     _fewer_colours(folder / path.name)
     _write(pd.concat(map(_means, run.family or [run])), folder / "means.csv.xz", "%.7g")
-    _write(_losses(run), folder / "losses.csv.xz", "%.6g")
+    if folder.name in TASKS:
+        _write(_losses(run), folder / "losses.csv.xz", "%.6g")
     halved = [
         lengths.trained_out(each).assign(
             size=each.preset, width=each.study.width if each.study else 1.0

@@ -91,7 +91,8 @@ def test_the_answer_counted_again(task: str, claim: str, method: str, grid: str)
     said = re.fullmatch(r"(\S+) \[(\S+), (\S+)\] %", row["numbers"])
     assert said is not None
     share, low, high = (float(part.replace("−", "-")) for part in said.groups())
-    assert share == pytest.approx(100 * middle, abs=0.1)
+    rounded = 0.1 if "." in said[1] else 0.5
+    assert share == pytest.approx(100 * middle, abs=rounded)
     assert high - low == pytest.approx(200 * half, rel=0.4, abs=0.15)
     ends = 100 * (middle - half), 100 * (middle + half)
     if row["answer"] == "equal":
@@ -182,7 +183,7 @@ def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
     """To the method's final loss: what the grid's trainings of several lengths cost, over what the
     method's do, each at its first length that is enough (a line in the logarithm of the compute
     between two), and Student's interval of its logarithm over seeds. A curve that starts as low
-    costs its first length."""
+    costs at most its first length: a bound, which says nothing (NaN) where that is dearer."""
     means = unpacked(TRAINED / task / "means.csv.xz").query("size == 'trained'")
     means = means[(means["measure"] == "loss") & means["method"].isin(["fixed_grid", method])]
     quality = pd.read_csv(TRAINED / task / "quality.csv").set_index(["method", "share"])
@@ -209,7 +210,9 @@ def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
     ratios = []
     for seed in full["seed"].unique():
         level = curves.at[(method, seed), 1.0]
-        ratios.append(enough("fixed_grid", seed, level) - enough(method, seed, level))
+        ratio = enough("fixed_grid", seed, level) - enough(method, seed, level)
+        bound = curves.loc[("fixed_grid", seed)].dropna().iloc[0] < level
+        ratios.append(math.nan if bound and ratio > 0 else ratio)
     half = student.ppf(0.975, len(ratios) - 1) * np.std(ratios, ddof=1) / math.sqrt(len(ratios))
     middle = float(np.mean(ratios))
     return 2 ** (middle - half), 2**middle, 2 ** (middle + half)
@@ -218,9 +221,13 @@ def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", ["yoto", "yoto_tuned"])
 def test_compute_at_the_same_loss_counted_again(task: str, method: str) -> None:
-    claims = pd.read_csv(TRAINED / task / "claims.csv").set_index(["method", "claim"])
+    claims = pd.read_csv(TRAINED / task / "claims.csv", keep_default_na=False)
+    claims = claims.set_index(["method", "claim"])
     said = re.findall(r"([\d.]+)×", claims.at[(method, "cheaper"), "numbers"])
     low, middle, high = compute_ratio(task, method)
+    if not said:  # "the grid's lengths do not reach its loss"
+        assert math.isnan(middle)
+        return
     assert [float(part) for part in said] == pytest.approx([middle, low, high], rel=0.05)
 
 
