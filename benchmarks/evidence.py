@@ -5,9 +5,9 @@
 
 `keep` takes a minute or two: it writes the tables of the plain run that has this preset and the
 means over the examples of every measure of every network of its family, with cells and commit.
-Where TASK is one of the predeclared tests, it adds the loss of every example of the methods compared
-there, rounded to six digits. `answer` makes `answer.csv`, `answer.md` and `answer.png` from these
-tables: a line a task, a claim a column.
+Where TASK is one of the predeclared tests, it adds the loss of every example of the methods
+compared there, rounded to six digits. `answer` makes `answer.csv`, `answer.md` and `answer.png`
+from these tables: a line a task, a claim a column.
 """
 
 from __future__ import annotations
@@ -111,8 +111,7 @@ def keep(results: Path, preset: str, folder: Path) -> None:
         )
         for each in run.family or [run]
     ]
-    if len(asked := pd.concat(halved)):
-        asked.to_csv(folder / "trained_out.csv", index=False)
+    pd.concat(halved).to_csv(folder / "trained_out.csv", index=False)
 
 
 def _write(frame: pd.DataFrame, path: Path, digits: str) -> None:
