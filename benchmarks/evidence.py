@@ -268,6 +268,8 @@ def figure(folder: Path) -> Figure:
             middle, low, high = (100 * at[name].astype(float) for name in SHARES[against])
             axes.plot(at["width"], middle, **mark)
             axes.fill_between(at["width"], low, high, color=mark["color"], alpha=0.2, linewidth=0)
+            if middle.notna().sum() == 1:  # a band of no width
+                axes.vlines(at["width"], low, high, color=mark["color"], alpha=0.3, linewidth=4)
             over = [_trained_out(folder / task, width, method, against) for width in at["width"]]
             still = ~np.array(over, bool)
             axes.plot(at["width"][still], middle[still], **hollow(mark | {"zorder": 5}))

@@ -166,6 +166,9 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     study = pd.read_csv(TRAINED / "digits" / "study.csv").query("method == 'yoto'")
     for row in study[(study["share"] == 1) & (study["width"] <= 1)].itertuples():
         assert number(row.share_mean, (row.share_low, row.share_high)) in words
+    wide = pd.read_csv(TRAINED / "registration" / "study.csv").query("method == 'yoto'")
+    for row in wide[wide["share"] == 1].itertuples():
+        assert number(row.share_mean, (row.share_low, row.share_high)) in words
     longer = study[study["width"] == 0.25].sort_values("share")["share_mean"]
     assert "[{:.0f}, {:.0f} and {:.0f} %]".format(*(100 * longer)) in words
     means = unpacked(TRAINED / "quantiles" / "means.csv.xz").query("share == 1")
@@ -233,7 +236,12 @@ def test_compute_at_the_same_loss_counted_again(task: str, method: str) -> None:
 
 def test_the_compute_ratios_of_the_readme() -> None:
     words = " ".join(README.split())
-    for task, method in (("digits", "yoto"), ("quantiles", "yoto"), ("quantiles", "yoto_tuned")):
+    for task, method in (
+        ("digits", "yoto"),
+        ("quantiles", "yoto"),
+        ("quantiles", "yoto_tuned"),
+        ("registration", "yoto_tuned"),
+    ):
         low, middle, high = compute_ratio(task, method)
         ends = f"{middle:.1f} times [{low:.1f}, {high:.1f}]"
         assert ends in words, (task, method)
