@@ -258,7 +258,7 @@ def figure(folder: Path) -> Figure:
         rows = _widths(folder / task)
         if silent := _silent(rows):
             rows = rows[~rows["width"].isin(silent)]
-            where = ", ".join(f"{width:g}" for width in silent)
+            where = ", ".join(f"{width:g}×" for width in silent)
             remarks.append(f"left out: {task} at {where}, where the grid fails")
         if _untuned(rows):
             rows = rows.assign(**{t: rows[p] for p, t in zip(*SHARES.values(), strict=True)})
