@@ -183,6 +183,11 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     shown = [f"{error[name].mean():.3f}".removeprefix("0") for name in ("yoto", "fixed_grid")]
     assert f"({shown[0]} against {shown[1]})" in words
     assert (error["yoto"] > error["fixed_grid"]).all()  # with every seed
+    warm = (
+        pd.read_csv(TRAINED / "registration" / "overall.csv").set_index("method").loc["warm_grid"]
+    )
+    ends = warm["share_low"], warm["share_high"]
+    assert f"`registration` ({number(warm['share_mean'], ends)})" in words
     for task in ("quantiles", "quadratic"):
         costs = pd.read_csv(TRAINED / task / "overall.csv").set_index("method")["flops_ratio"]
         assert f"{costs['warm_grid']:.2f}".removeprefix("0") in words
