@@ -169,7 +169,7 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     wide = pd.read_csv(TRAINED / "registration" / "study.csv").query("method == 'yoto'")
     for row in wide[wide["share"] == 1].itertuples():
         assert number(row.share_mean, (row.share_low, row.share_high)) in words
-    for longer_run in ("digits-32000", "registration-16000"):
+    for longer_run in ("digits-32000", "quadratic-12000", "registration-16000"):
         rows = pd.read_csv(TRAINED / longer_run / "study.csv").query(
             "method == 'yoto' and share == 1"
         )
