@@ -5,9 +5,9 @@
 
 `keep` takes a minute or two: it writes the tables of the plain run that has this preset and the
 means over the examples of every measure of every network of its family, with cells and commit.
-Where TASK is one of the predeclared tests, it adds the loss of every example of the methods
-compared there, rounded to six digits. `answer` makes `answer.csv`, `answer.md` and `answer.png`
-from these tables: a line a task, a claim a column.
+Where TASK is one of the predeclared tests, it adds the figures, and the loss of every example of
+the methods compared there, rounded to six digits. `answer` makes `answer.csv`, `answer.md` and
+`answer.png` from these tables: a line a task, a claim a column.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def keep(results: Path, preset: str, folder: Path) -> None:
     """The family of runs whose plain one has this preset, in a folder that is emptied before."""
     homes = [run for run in load_results(results).runs if studies.home(run) is run]
     (run,) = [run for run in homes if run.preset == preset]
+    primary = folder.name in TASKS
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -98,12 +99,13 @@ def keep(results: Path, preset: str, folder: Path) -> None:
         for path in sorted((Path(place) / run.folder).iterdir()):
             content = path.read_bytes()
             empty = path.suffix == ".csv" and content.count(b"\n") < 2
-            if KEPT.fullmatch(path.name) and not empty:
+            shown = primary or path.suffix != ".png"
+            if KEPT.fullmatch(path.name) and shown and not empty:
                 (folder / path.name).write_bytes(content)
                 if path.suffix == ".png":
                     _fewer_colours(folder / path.name)
     _write(pd.concat(map(_means, run.family or [run])), folder / "means.csv.xz", "%.7g")
-    if folder.name in TASKS:
+    if primary:
         _write(_losses(run), folder / "losses.csv.xz", "%.6g")
     halved = [
         lengths.trained_out(each).assign(

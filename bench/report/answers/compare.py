@@ -222,14 +222,17 @@ def overall(run: Run) -> pd.DataFrame:
         own middle network the one used everywhere; empty where there is none.
     """
     of_loss = run.records[run.records["measure"] == LOSS]
-    pairs = paired(of_loss, of_loss[of_loss["method"] == run.reference])
+    pairs, tuned_pairs = (
+        paired(of_loss, of_loss[of_loss["method"] == grid])
+        for grid in (run.reference, run.tuned_reference)
+    )
     steered, costs = fronts_and_knobs(run), _costs(run)
     rows = [
         {
             "method": method,
             "status": _status(run, method),
             **judge(Yardstick.of(run), method),
-            **_against_tuned(run, method, of_loss),
+            **_against_tuned(run, method, tuned_pairs[tuned_pairs["method"] == method]),
             **_loss_gap(run, method, pairs[pairs["method"] == method]),
             **steered[method],
             "overhead": overhead(run, method),
@@ -251,11 +254,10 @@ def overall(run: Run) -> pd.DataFrame:
     return frame[OVERALL]
 
 
-def _against_tuned(run: Run, method: str, of_loss: pd.DataFrame) -> dict[str, Any]:
+def _against_tuned(run: Run, method: str, pairs: pd.DataFrame) -> dict[str, Any]:
     """The columns `*_tuned` of `overall`."""
     yard, percent = Yardstick.tuned(run), in_percent(run.measures[LOSS])
-    row, names = judge(yard, method), of_loss["method"]
-    pairs = paired(of_loss[names == method], of_loss[names == run.tuned_reference])
+    row = judge(yard, method)
     pairs = pairs[pairs["setting"].isin(yard.counted(method) if yard else [])]
     shares = {f"share_tuned{end}": row[f"share{end}"] for end in ("_low", "_high")}
     return {
