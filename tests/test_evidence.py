@@ -183,14 +183,68 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     shown = [f"{error[name].mean():.3f}".removeprefix("0") for name in ("yoto", "fixed_grid")]
     assert f"({shown[0]} against {shown[1]})" in words
     assert (error["yoto"] > error["fixed_grid"]).all()  # with every seed
-    warm = (
-        pd.read_csv(TRAINED / "registration" / "overall.csv").set_index("method").loc["warm_grid"]
-    )
-    ends = warm["share_low"], warm["share_high"]
-    assert f"`registration` ({number(warm['share_mean'], ends)})" in words
     for task in ("quantiles", "quadratic"):
         costs = pd.read_csv(TRAINED / task / "overall.csv").set_index("method")["flops_ratio"]
         assert f"{costs['warm_grid']:.2f}".removeprefix("0") in words
+
+
+NUMBER = r"[−+-]?(?:\d+(?:\.\d+)?|\.\d+)"
+INTERVAL = re.compile(rf"({NUMBER})([^\[\d]{{0,30}})\[({NUMBER})×?, ({NUMBER})×?\]")
+ESTIMATES = [("share_mean", "share_low", "share_high"), ("moved", "low", "high")]
+ESTIMATES += [(name, "low", "high") for name in ("difference", "lost", "loss_gap")]
+ESTIMATES += [
+    (value.removesuffix("_mean"), f"{value}_low", f"{value}_high")
+    for value in ("share_tuned", "loss_gap_tuned", "gap", "base")
+]
+ESTIMATES += [("loss_gap_mean", "loss_gap_low", "loss_gap_high")]
+
+
+def estimates(folder: Path) -> np.ndarray:
+    """(estimates, 3): every mean of a folder's tables with the ends of its interval."""
+    found = [np.zeros((0, 3))]
+    for path in folder.glob("*.csv"):
+        frame = pd.read_csv(path)
+        columns = [list(names) for names in ESTIMATES if set(names) <= set(frame)]
+        found += [frame[names].to_numpy(float) for names in columns]
+        words = "\n".join(frame["numbers"].dropna()) if "numbers" in frame else ""
+        found += [np.array([written(match)]) for match in INTERVAL.finditer(words)]
+    return np.vstack(found)
+
+
+def written(match: re.Match[str]) -> list[float]:
+    return [float(match[part].replace("−", "-")) for part in (1, 3, 4)]
+
+
+def section(page: str, heading: str) -> str:
+    text = (ROOT / page).read_text("utf-8")
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [
+        ("README.md", "One network, or one per setting?"),
+        ("results/EVIDENCE.md", "Said beforehand"),
+        ("results/ADVICE.md", ""),
+    ],
+)
+def test_every_interval_stands_in_a_table_that_its_paragraph_links(page: str, heading: str) -> None:
+    """Rounded as it is written, in units or per cent; a difference may be told the other way."""
+    wrong = []
+    for block in re.split(r"\n(?=- |\n|\|)", section(page, heading)):
+        links = re.findall(r"\]\(([^)#]+)", block)
+        paths = [((ROOT / page).parent / link).resolve() for link in links]
+        folders = {path if path.is_dir() else path.parent for path in paths}
+        table = np.vstack([np.zeros((0, 3)), *map(estimates, folders - {ROOT, ROOT / "results"})])
+        known = np.vstack([scale * table for scale in (1, 100)])
+        known = np.vstack([known, -known[:, [0, 2, 1]]])
+        words = re.sub(r"\]\([^)]*\)", "", " ".join(block.split()))
+        for match in INTERVAL.finditer(words):
+            digits = [len(match[part].partition(".")[2]) for part in (1, 3, 4)]
+            near = np.abs(known - written(match)) < 0.51 * 0.1 ** np.array(digits)
+            if not near.all(1).any():
+                wrong.append(words[max(0, match.start() - 40) : match.end()])
+    assert not wrong
 
 
 def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
