@@ -129,8 +129,11 @@ def _fewer_colours(path: Path) -> None:
 
 def _means(run: Run) -> pd.DataFrame:
     """One row per network, setting and measure: the mean over so many examples, from which cells
-    of which commit. share: of the training's steps."""
-    parts = []
+    of which commit. share: of the training's steps. Known curves, as JPEG's, have no seed and no
+    cells."""
+    points = run.context.groupby(["method", "setting", "measure"], sort=False)["value"]
+    known = points.agg(mean="mean", examples="size").reset_index()
+    parts = [known.assign(share=1.0, cells="", commit="")]
     frames = ((run.measured, run.records), (run.lengths, run.length_records))
     for measured, records in frames:
         heads = measured.assign(
@@ -140,7 +143,8 @@ def _means(run: Run) -> pd.DataFrame:
         rows = records.merge(heads, on="entry")
         grouped = rows.groupby([*KEY, "share", "cells", "commit"], sort=False)["value"]
         parts.append(grouped.agg(mean="mean", examples="size").reset_index())
-    means = pd.concat(parts).sort_values(["share", *KEY], kind="stable")
+    means = pd.concat([part for part in parts if len(part)])
+    means = means.sort_values(["share", *KEY], kind="stable").astype({"seed": "Int64"})
     means.insert(0, "size", run.preset)
     return means[["size", "share", *KEY, "mean", "examples", "cells", "commit"]]
 
