@@ -188,9 +188,9 @@ def tuning(entries: pd.DataFrame) -> dict[str, float]:
 def tuned_alone(run: Run) -> list[str]:
     """The methods whose levers were searched for where no grid's were: like is not compared with
     like."""
-    if run.tuned_reference is not None:
-        return []
-    return [method for method in run.methods if tuning(_entries(run, method))["variants"] > 0]
+    tuned = [method for method in run.methods if tuning(_entries(run, method))["variants"] > 0]
+    fair = run.tuned_reference is not None or run.reference in tuned
+    return [] if fair else tuned
 
 
 BREAK_EVENS = ["crossing", "low", "high", "settings", "earliest", "latest", "settings_tuned"]
