@@ -4,10 +4,10 @@
     python -m benchmarks.evidence answer results/reference/trained-cpu-NAME
 
 `keep` takes a minute or two: it writes the tables of the plain run that has this preset and the
-means over the examples of every measure of every network of its family, with cells and commit.
-Where TASK is one of the predeclared tests, it adds the figures, and the loss of every example of
-the methods compared there, rounded to six digits. `answer` makes `answer.csv`, `answer.md` and
-`answer.png` from these tables: a line a task, a claim a column.
+means over the examples of every measure of every network of its family, with cells and commit,
+and of a codec the curve. Where TASK is one of the predeclared tests, it adds the figures, and the
+loss of every example of the methods compared there, rounded to six digits. `answer` makes
+`answer.csv`, `answer.md` and `answer.png` from these tables: a line a task, a claim a column.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ from bench.report.load import Run, load_results
 from bench.report.text import estimate
 from bench.task import Measure
 
-# Of a report's files: tables to read and to count from, the figures of studies.
+# Of a report's files: tables to read and to count from; of the predeclared tests the figures, too.
 KEPT = re.compile(
     r"(overall|reference|versus|claims|study|savings|quality)\.(csv|md)"
-    r"|slopes\.csv|(gap_width|gap_range|scaling)\.png"
+    r"|slopes\.csv|front_bpp_psnr\.png"
 )
+STUDIED = re.compile(r"(gap_width|gap_range|scaling)\.png")
 KEY = ["method", "seed", "setting", "measure"]
 PAIRS = {  # the two predeclared tests: the network told its coefficients, against which grid
     "published": ("yoto", ""),
@@ -99,8 +100,8 @@ def keep(results: Path, preset: str, folder: Path) -> None:
         for path in sorted((Path(place) / run.folder).iterdir()):
             content = path.read_bytes()
             empty = path.suffix == ".csv" and content.count(b"\n") < 2
-            shown = primary or path.suffix != ".png"
-            if KEPT.fullmatch(path.name) and shown and not empty:
+            kept = KEPT.fullmatch(path.name) or (primary and STUDIED.fullmatch(path.name))
+            if kept and not empty:
                 (folder / path.name).write_bytes(content)
                 if path.suffix == ".png":
                     _fewer_colours(folder / path.name)

@@ -138,6 +138,26 @@ def test_compression_counted_again_from_its_records() -> None:
             assert share == pytest.approx(said.at[method, column], abs=1e-3)
 
 
+def longer_codecs() -> dict[str, pd.DataFrame]:
+    """By method, JPEG among them: a row a setting, the mean over Kodak of every measure."""
+    means = unpacked(TRAINED / "compression-32000" / "means.csv.xz")
+    tables = means.pivot(index=["method", "setting"], columns="measure", values="mean")
+    by_rate = tables.sort_values("bpp")
+    return {name.split()[0]: part.droplevel(0) for name, part in by_rate.groupby(level=0)}
+
+
+def test_the_longer_codec_counted_again() -> None:
+    tables = longer_codecs()
+    grid, middle = (tables[name]["loss"] for name in ("fixed_grid_tuned", "single_model"))
+    benefit = (middle - grid)[lambda rows: rows / grid > 1e-3]
+    said = pd.read_csv(TRAINED / "compression-32000" / "overall.csv").set_index("method")
+    for method in ("yoto", "yoto_tuned", "step_scaling"):
+        gap = tables[method]["loss"] - grid
+        assert (gap / benefit).mean() == pytest.approx(said.at[method, "share_mean"], abs=1e-3)
+        percent = 100 * (gap / grid).mean()
+        assert percent == pytest.approx(said.at[method, "loss_gap_mean"], abs=0.02)
+
+
 def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
     """To the method's final loss: what the grid's trainings of several lengths cost, over what the
     method's do, each at its first length that is enough (a line in the logarithm of the compute

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_evidence import ROOT, TRAINED, compute_ratio, unpacked
+from test_evidence import ROOT, TRAINED, compute_ratio, longer_codecs, unpacked
 
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -92,6 +92,21 @@ def written(match: re.Match[str]) -> list[float]:
 def section(page: str, heading: str) -> str:
     text = (ROOT / page).read_text("utf-8")
     return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
+
+
+def test_what_jpeg_takes_at_the_same_psnr() -> None:
+    """Its rate in the logarithm, on a line between two of its qualities."""
+    tables = longer_codecs()
+    jpeg = tables["JPEG"]
+    words = " ".join((ROOT / "results" / "EVIDENCE.md").read_text("utf-8").split())
+    for method in ("fixed_grid_tuned", "yoto_tuned", "yoto"):
+        codec = tables[method]
+        rate = np.exp(np.interp(codec["psnr"], jpeg["psnr"], np.log(jpeg["bpp"])))
+        fewer = [f"{100 * part:.0f}" for part in 1 - codec["bpp"] / rate]
+        if method == "yoto":
+            assert fewer.pop() == "-4"
+            assert "and at the largest λ 4 % more" in words
+        assert f"{', '.join(fewer[:-1])} and {fewer[-1]} %" in words
 
 
 @pytest.mark.parametrize(
