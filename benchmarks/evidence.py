@@ -258,7 +258,7 @@ def figure(folder: Path) -> Figure:
         EDGE | look
         for look in ({"color": c, "marker": m} for c, m in zip(PALETTE, "sod^", strict=False))
     ]
-    handles, reached, remarks = [], [], list(NOTE)
+    handles, reached, remarks, left_out = [], [], list(NOTE), []
     for task, mark in zip(TASKS, marks, strict=False):
         if not (folder / task).is_dir():
             continue
@@ -266,7 +266,7 @@ def figure(folder: Path) -> Figure:
         if silent := _silent(rows):
             rows = rows[~rows["width"].isin(silent)]
             where = ", ".join(f"{width:g}×" for width in silent)
-            remarks.append(f"left out: {task} at {where}, where the grid fails")
+            left_out.append(f"{task} at {where}")
         if _untuned(rows):
             rows = rows.assign(**{t: rows[p] for p, t in zip(*SHARES.values(), strict=True)})
             remarks.append(f"the tuned grid of {task} is the plain one")
@@ -291,6 +291,8 @@ def figure(folder: Path) -> Figure:
         sns.despine(ax=axes)
     panels[0].set_ylabel("benefit lost (%)")
     legend_above(drawn, handles)
+    if left_out:
+        remarks.append(f"without a verdict and left out: {', '.join(left_out)}")
     note(drawn, remarks, DOUBLE)
     return drawn
 
@@ -320,7 +322,7 @@ def _untuned(at: pd.DataFrame) -> bool:
 
 
 def _silent(at: pd.DataFrame) -> list[float]:
-    """The widths at which the grid fails, so that no verdict is given."""
+    """The widths at which no verdict is given, since the grid fails or is worth nothing."""
     silent = at["verdict"].astype(str).str.startswith("no verdict")
     return sorted(at.loc[silent, "width"].unique())
 
