@@ -70,13 +70,10 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
 
 NUMBER = r"[−+-]?(?:\d+(?:\.\d+)?|\.\d+)"
 INTERVAL = re.compile(rf"({NUMBER})([^\[\d]{{0,30}})\[({NUMBER})×?, ({NUMBER})×?\]")
-ESTIMATES = [("share_mean", "share_low", "share_high"), ("moved", "low", "high")]
-ESTIMATES += [(name, "low", "high") for name in ("difference", "lost", "loss_gap")]
-ESTIMATES += [
-    (value.removesuffix("_mean"), f"{value}_low", f"{value}_high")
-    for value in ("share_tuned", "loss_gap_tuned", "gap", "base")
-]
-ESTIMATES += [("loss_gap_mean", "loss_gap_low", "loss_gap_high")]
+NAMED = ("share_tuned", "loss_gap_tuned", "gap", "base")
+ESTIMATES = [(name, "low", "high") for name in ("moved", "difference", "lost", "loss_gap")]
+ESTIMATES += [(name, f"{name}_low", f"{name}_high") for name in NAMED]
+ESTIMATES += [(f"{name}_mean", f"{name}_low", f"{name}_high") for name in ("share", "loss_gap")]
 
 
 def estimates(folder: Path) -> np.ndarray:
