@@ -76,6 +76,7 @@ HEADS = {
     "covers": "the knob covers the range",
     "several": "holds for several coefficients",
 }
+SIDES = ("left", "right")
 NOTE = [
     "across: width of the model, × the plain one's",
     "0: one network per setting, 100: the middle one everywhere",
@@ -253,25 +254,27 @@ def figure(folder: Path) -> Figure:
     """The share of the benefit lost against the width, a line a task, with 95 % bands: of the
     network as published against the plain grid, and of the tuned one against the tuned grid."""
     drawn = Figure(figsize=(DOUBLE, 2.6), layout="constrained")
-    panels = drawn.subplots(1, 2, sharey=True)
+    panels = drawn.subplots(1, 2, sharex=True, sharey=True)
     marks = [
         EDGE | look
         for look in ({"color": c, "marker": m} for c, m in zip(PALETTE, "sod^", strict=False))
     ]
-    handles, reached, remarks, left_out = [], [], list(NOTE), []
+    handles, reached, remarks = [], [], list(NOTE)
+    silent: dict[str, list[str]] = {name: [] for name in PAIRS}
     for task, mark in zip(TASKS, marks, strict=False):
         if not (folder / task).is_dir():
             continue
         rows = _widths(folder / task)
-        if silent := _silent(rows):
-            rows = rows[~rows["width"].isin(silent)]
-            where = ", ".join(f"{width:g}×" for width in silent)
-            left_out.append(f"{task} at {where}")
         if _untuned(rows):
-            rows = rows.assign(**{t: rows[p] for p, t in zip(*SHARES.values(), strict=True)})
+            names = [(p, t) for p, t in zip(*SHARES.values(), strict=True)]
+            names += [("verdict", "verdict_tuned")]
+            rows = rows.assign(**{tuned: rows[plain] for plain, tuned in names})
             remarks.append(f"the tuned grid of {task} is the plain one")
-        for axes, (method, against) in zip(panels, PAIRS.values(), strict=True):
+        for axes, (claim, (method, against)) in zip(panels, PAIRS.items(), strict=True):
             at = rows[rows["method"] == method].sort_values("width")
+            none = at[f"verdict{against}"].astype(str).str.startswith("no verdict")
+            silent[claim] += [f"{task} at {width:g}×" for width in at.loc[none, "width"]]
+            at = at[~none]
             middle, low, high = (100 * at[name].astype(float) for name in SHARES[against])
             axes.plot(at["width"], middle, **mark)
             axes.fill_between(at["width"], low, high, color=mark["color"], alpha=0.2, linewidth=0)
@@ -291,8 +294,13 @@ def figure(folder: Path) -> Figure:
         sns.despine(ax=axes)
     panels[0].set_ylabel("benefit lost (%)")
     legend_above(drawn, handles)
-    if left_out:
-        remarks.append(f"without a verdict and left out: {', '.join(left_out)}")
+    sides = [
+        f"{', '.join(names)} ({side})"
+        for side, names in zip(SIDES, silent.values(), strict=True)
+        if names
+    ]
+    if sides:
+        remarks.append(f"without a verdict and left out: {'; '.join(sides)}")
     note(drawn, remarks, DOUBLE)
     return drawn
 
@@ -319,12 +327,6 @@ def _untuned(at: pd.DataFrame) -> bool:
     grid gives every method the same share."""
     known = at[at["share_tuned"].notna() & at["share_mean"].notna()]
     return len(known) > 0 and np.allclose(known["share_tuned"], known["share_mean"])
-
-
-def _silent(at: pd.DataFrame) -> list[float]:
-    """The widths at which no verdict is given, since the grid fails or is worth nothing."""
-    silent = at["verdict"].astype(str).str.startswith("no verdict")
-    return sorted(at.loc[silent, "width"].unique())
 
 
 def main() -> None:

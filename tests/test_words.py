@@ -37,8 +37,8 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     study = pd.read_csv(TRAINED / "quadratic" / "study.csv")
     narrow = study[(study["method"] == "yoto") & (study["width"] == 0.5) & (study["share"] == 1)]
     assert f"loses {number(narrow['share_mean'].iloc[0])}" in words
-    study = pd.read_csv(TRAINED / "digits" / "study.csv").query("method == 'yoto'")
-    for row in study[(study["share"] == 1) & (study["width"] <= 1)].itertuples():
+    digits = pd.read_csv(TRAINED / "digits" / "study.csv").query("method == 'yoto'")
+    for row in digits[(digits["share"] == 1) & (digits["width"] <= 1)].itertuples():
         assert number(row.share_mean, (row.share_low, row.share_high)) in words
     wide = pd.read_csv(TRAINED / "registration" / "study.csv").query("method == 'yoto'")
     for row in wide[wide["share"] == 1].dropna(subset="share_mean").itertuples():
@@ -49,13 +49,30 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     worse = rows["trained[2x width]"] / rows["trained"]
     assert f"{(worse > 1).sum()} of the grid's {len(worse)} networks" in words
     assert f"up to {worse.max():.1f} times" in words
+    tuned = means[(means["method"] == "fixed_grid_tuned") & (means["measure"] == "loss")]
+    rows = tuned.pivot(index=["seed", "setting"], columns="size", values="mean")
+    worse = 100 * (rows["trained[2x width]"] / rows["trained"] - 1)
+    ends = worse[worse > 0].sort_values()
+    assert (len(worse), len(ends)) == (25, 3)
+    assert f"of whose 25 three do so, by {ends.iloc[0]:.0f} to {ends.iloc[-1]:.0f} %" in words
+    for task, widths in {"registration": (0.5, 1, 2), "digits": (4,)}.items():
+        study = pd.read_csv(TRAINED / task / "study.csv").query("method == 'yoto_tuned'")
+        at = study[study["share"] == 1].set_index("width")
+        for width in widths:
+            low, high = at.loc[width, ["share_tuned_low", "share_tuned_high"]]
+            assert number(at.at[width, "share_tuned"], (low, high)) in words
+    wide = unpacked(TRAINED / "digits" / "means.csv.xz").query("share == 1 and measure == 'loss'")
+    wide = wide[wide["size"] == "trained[4x width]"].groupby(["setting", "method"])["mean"].mean()
+    gap = wide.unstack()["yoto_tuned"] - wide.unstack()["fixed_grid_tuned"]
+    assert (gap < 0).sum() == 3
+    assert "+{:.2f} and +{:.2f} nats at the others".format(*gap[gap > 0].sort_values()) in words
     for longer_run in ("digits-32000", "quadratic-12000", "registration-16000"):
         rows = pd.read_csv(TRAINED / longer_run / "study.csv").query(
             "method == 'yoto' and share == 1"
         )
         row = rows.loc[rows["share_mean"].idxmax()]
         assert number(row["share_mean"], (row["share_low"], row["share_high"])) in words
-    longer = study[study["width"] == 0.25].sort_values("share")["share_mean"]
+    longer = digits[digits["width"] == 0.25].sort_values("share")["share_mean"]
     assert "[{:.0f}, {:.0f} and {:.0f} %]".format(*(100 * longer)) in words
     means = unpacked(TRAINED / "quantiles" / "means.csv.xz").query("share == 1")
     plain = means[(means["size"] == "trained") & (means["measure"] == "quantile_error")]
