@@ -61,9 +61,15 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
         for width in widths:
             low, high = at.loc[width, ["share_tuned_low", "share_tuned_high"]]
             assert number(at.at[width, "share_tuned"], (low, high)) in words
-    wide = unpacked(TRAINED / "digits" / "means.csv.xz").query("share == 1 and measure == 'loss'")
-    wide = wide[wide["size"] == "trained[4x width]"].groupby(["setting", "method"])["mean"].mean()
-    gap = wide.unstack()["yoto_tuned"] - wide.unstack()["fixed_grid_tuned"]
+    means = unpacked(TRAINED / "digits" / "means.csv.xz").query("share == 1 and measure == 'loss'")
+    means = means.groupby(["size", "setting", "method"])["mean"].mean().unstack()
+    last = means.xs("kl=2", level="setting")
+    lost = (last["yoto"] - last["fixed_grid"]) / (last["single_model"] - last["fixed_grid"])
+    sizes = [f"trained[{width}x width]" for width in (0.0625, 0.25, 4)]
+    shown = [f"{100 * lost[size]:.0f}" for size in (*sizes[:2], "trained", sizes[2])]
+    assert "the share is {}, {}, {} and {} %".format(*shown).replace("-", "−") in words
+    wide = means.loc[sizes[2]]
+    gap = wide["yoto_tuned"] - wide["fixed_grid_tuned"]
     assert (gap < 0).sum() == 3
     assert "+{:.2f} and +{:.2f} nats at the others".format(*gap[gap > 0].sort_values()) in words
     for longer_run in ("digits-32000", "quadratic-12000", "registration-16000"):
