@@ -115,7 +115,8 @@ def keep(results: Path, preset: str, folder: Path) -> None:
         )
         for each in run.family or [run]
     ]
-    pd.concat(halved).to_csv(folder / "trained_out.csv", index=False)
+    if len(moved := pd.concat(halved)):
+        moved.to_csv(folder / "trained_out.csv", index=False)
 
 
 def _write(frame: pd.DataFrame, path: Path, digits: str) -> None:

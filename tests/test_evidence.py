@@ -23,7 +23,7 @@ from benchmarks import evidence
 
 ROOT = Path(__file__).parent.parent
 (TRAINED,) = (ROOT / "results" / "reference").glob("trained-cpu-*")
-MOST = 6 * 2**20  # bytes of all committed evidence
+MOST = 6_000_000  # bytes of all committed evidence
 TASKS = sorted(path.parent.name for path in TRAINED.glob("*/losses.csv.xz"))
 PRIMARY = [
     (task, claim, method, grid)
