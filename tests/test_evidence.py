@@ -23,6 +23,9 @@ from benchmarks import evidence
 
 ROOT = Path(__file__).parent.parent
 (TRAINED,) = (ROOT / "results" / "reference").glob("trained-cpu-*")
+SCENES = {  # size and folder
+    "trained": "beta_vae_scenes",
+}
 MOST = 6_000_000  # bytes of all committed evidence
 TASKS = sorted(path.parent.name for path in TRAINED.glob("*/losses.csv.xz"))
 PRIMARY = [
@@ -156,6 +159,35 @@ def test_the_longer_codec_counted_again() -> None:
         assert (gap / benefit).mean() == pytest.approx(said.at[method, "share_mean"], abs=1e-3)
         percent = 100 * (gap / grid).mean()
         assert percent == pytest.approx(said.at[method, "loss_gap_mean"], abs=0.02)
+
+
+def scenes(size: str = "trained") -> dict[str, pd.DataFrame]:
+    """By method the terms and the loss at full length, a row a seed and β."""
+    (path,) = TRAINED.glob(f"{SCENES[size]}/means.csv.xz")
+    means = unpacked(path).query("share == 1").query("size == @size")
+    table = means.pivot(index=["method", "seed", "setting"], columns="measure", values="mean")
+    beta = table.index.get_level_values("setting").str.extract(r"kl=([\d.]+)")[0].astype(float)
+    table = table.assign(beta=beta.to_numpy()).droplevel("setting").set_index("beta", append=True)
+    return {name: part.droplevel(0) for name, part in table.groupby(level=0)}
+
+
+@pytest.mark.parametrize("size", SCENES)
+def test_scenes_counted_again(size: str) -> None:
+    """The middle network's loss elsewhere from its own two terms; β = 1 is its own setting."""
+    methods = scenes(size)
+    study = pd.read_csv(TRAINED / SCENES[size] / "study.csv").query("share == 1")
+    said = study[study["width"] == (2 if "2x" in size else 1)].set_index("method")
+    grids = {"fixed_grid": "share_mean", "fixed_grid_tuned": "share_tuned"}
+    for name, column in grids.items():
+        grid = methods[name]
+        middle = grid.xs(1.0, level="beta").reindex(grid.index, level="seed")
+        beta = grid.index.get_level_values("beta")
+        benefit = beta * middle["kl"] + middle["reconstruction"] - grid["loss"]
+        benefit = benefit.groupby("beta").mean().drop(1.0)
+        for method in ("yoto", "yoto_tuned"):
+            gap = (methods[method]["loss"] - grid["loss"]).groupby("beta").mean()
+            share = (gap / benefit).dropna().mean()
+            assert share == pytest.approx(said.at[method, column], abs=1e-3), (name, method)
 
 
 def compute_ratio(task: str, method: str) -> tuple[float, float, float]:
