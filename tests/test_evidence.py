@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 (TRAINED,) = (ROOT / "results" / "reference").glob("trained-cpu-*")
 SCENES = {  # size and folder
     "trained": "beta_vae_scenes",
+    "trained[training.steps=41600]": "beta_vae_scenes-41600",
 }
 MOST = 6_000_000  # bytes of all committed evidence
 TASKS = sorted(path.parent.name for path in TRAINED.glob("*/losses.csv.xz"))
@@ -175,8 +176,10 @@ def scenes(size: str = "trained") -> dict[str, pd.DataFrame]:
 def test_scenes_counted_again(size: str) -> None:
     """The middle network's loss elsewhere from its own two terms; β = 1 is its own setting."""
     methods = scenes(size)
-    study = pd.read_csv(TRAINED / SCENES[size] / "study.csv").query("share == 1")
-    said = study[study["width"] == (2 if "2x" in size else 1)].set_index("method")
+    said = pd.read_csv(TRAINED / SCENES[size] / "overall.csv")
+    if "width" in size:
+        said = pd.read_csv(TRAINED / SCENES[size] / "study.csv").query("width == 2")
+    said = said.set_index("method")
     grids = {"fixed_grid": "share_mean", "fixed_grid_tuned": "share_tuned"}
     for name, column in grids.items():
         grid = methods[name]
