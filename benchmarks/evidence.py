@@ -76,7 +76,6 @@ HEADS = {
     "covers": "the knob covers the range",
     "several": "holds for several coefficients",
 }
-SIDES = ("left", "right")
 NOTE = [
     "across: width of the model, × the plain one's",
     "0: one network per setting, 100: the middle one everywhere",
@@ -268,9 +267,8 @@ def figure(folder: Path) -> Figure:
             continue
         rows = _widths(folder / task)
         if _untuned(rows):
-            names = [(p, t) for p, t in zip(*SHARES.values(), strict=True)]
-            names += [("verdict", "verdict_tuned")]
-            rows = rows.assign(**{tuned: rows[plain] for plain, tuned in names})
+            pairs = [("verdict", "verdict_tuned"), *zip(*SHARES.values(), strict=True)]
+            rows = rows.assign(**{tuned: rows[plain] for plain, tuned in pairs})
             remarks.append(f"the tuned grid of {task} is the plain one")
         for axes, (claim, (method, against)) in zip(panels, PAIRS.items(), strict=True):
             at = rows[rows["method"] == method].sort_values("width")
@@ -297,9 +295,9 @@ def figure(folder: Path) -> Figure:
     panels[0].set_ylabel("benefit lost (%)")
     legend_above(drawn, handles)
     sides = [
-        f"{', '.join(names)} ({side})"
-        for side, names in zip(SIDES, silent.values(), strict=True)
-        if names
+        f"{', '.join(places)} ({side})"
+        for side, places in zip(("left", "right"), silent.values(), strict=True)
+        if places
     ]
     if sides:
         remarks.append(f"without a verdict and left out: {'; '.join(sides)}")

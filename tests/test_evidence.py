@@ -162,7 +162,7 @@ def test_the_longer_codec_counted_again() -> None:
         assert percent == pytest.approx(said.at[method, "loss_gap_mean"], abs=0.02)
 
 
-def scenes(size: str = "trained") -> dict[str, pd.DataFrame]:
+def scenes(size: str) -> dict[str, pd.DataFrame]:
     """By method the terms and the loss at full length, a row a seed and β."""
     (path,) = TRAINED.glob(f"{SCENES[size]}/means.csv.xz")
     means = unpacked(path).query("share == 1").query("size == @size")
