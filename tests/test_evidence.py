@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 (TRAINED,) = (ROOT / "results" / "reference").glob("trained-cpu-*")
 SCENES = {  # size and folder
     "trained": "beta_vae_scenes",
+    "trained[2x width]": "beta_vae_scenes",
     "trained[training.steps=41600]": "beta_vae_scenes-41600",
 }
 MOST = 6_000_000  # bytes of all committed evidence

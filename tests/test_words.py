@@ -58,7 +58,11 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
     ends = worse[worse > 0].sort_values()
     assert (len(worse), len(ends)) == (25, 3)
     assert f"of whose 25 three do so, by {ends.iloc[0]:.0f} to {ends.iloc[-1]:.0f} %" in words
-    for task, widths in {"registration": (0.5, 1, 2), "digits": (4,)}.items():
+    for task, widths in {
+        "registration": (0.5, 1, 2),
+        "digits": (4,),
+        "beta_vae_scenes": (2,),
+    }.items():
         study = pd.read_csv(TRAINED / task / "study.csv").query("method == 'yoto_tuned'")
         at = study[study["share"] == 1].set_index("width")
         for width in widths:
