@@ -165,8 +165,8 @@ def test_the_longer_codec_counted_again() -> None:
 
 def scenes(size: str) -> dict[str, pd.DataFrame]:
     """By method the terms and the loss at full length, a row a seed and β."""
-    (path,) = TRAINED.glob(f"{SCENES[size]}/means.csv.xz")
-    means = unpacked(path).query("share == 1").query("size == @size")
+    means = unpacked(TRAINED / SCENES[size] / "means.csv.xz")
+    means = means.query("share == 1 and size == @size")
     table = means.pivot(index=["method", "seed", "setting"], columns="measure", values="mean")
     beta = table.index.get_level_values("setting").str.extract(r"kl=([\d.]+)")[0].astype(float)
     table = table.assign(beta=beta.to_numpy()).droplevel("setting").set_index("beta", append=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from test_evidence import ROOT, TRAINED, compute_ratio, longer_codecs, unpacked
 
 README = (ROOT / "README.md").read_text("utf-8")
+WORDS = " ".join(README.split())
 
 
 def number(value: float, ends: tuple[float, float] | None = None) -> str:
@@ -20,8 +22,7 @@ def number(value: float, ends: tuple[float, float] | None = None) -> str:
     return text.replace("-", "−")
 
 
-def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
-    words = " ".join(README.split())
+def test_the_shares_of_tasks_that_are_not_trained_out() -> None:
     (small,) = (ROOT / "results" / "reference").glob("small-cpu-*")
     for folder, said in {
         small / "compression-small-cpu": [("yoto", ""), ("yoto_tuned", "_tuned")],
@@ -36,28 +37,13 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
             row = table.loc[method]
             names = ("share_tuned", "share_tuned") if against else ("share_mean", "share")
             ends = row[f"{names[1]}_low"], row[f"{names[1]}_high"]
-            assert number(row[names[0]], ends) in words, (folder.name, method, against)
+            assert number(row[names[0]], ends) in WORDS, (folder.name, method, against)
+
+
+def test_the_shares_by_width_and_length() -> None:
     study = pd.read_csv(TRAINED / "quadratic" / "study.csv")
     narrow = study[(study["method"] == "yoto") & (study["width"] == 0.5) & (study["share"] == 1)]
-    assert f"loses {number(narrow['share_mean'].iloc[0])}" in words
-    digits = pd.read_csv(TRAINED / "digits" / "study.csv").query("method == 'yoto'")
-    for row in digits[(digits["share"] == 1) & (digits["width"] <= 1)].itertuples():
-        assert number(row.share_mean, (row.share_low, row.share_high)) in words
-    wide = pd.read_csv(TRAINED / "registration" / "study.csv").query("method == 'yoto'")
-    for row in wide[wide["share"] == 1].dropna(subset="share_mean").itertuples():
-        assert number(row.share_mean, (row.share_low, row.share_high)) in words
-    means = unpacked(TRAINED / "registration" / "means.csv.xz").query("share == 1")
-    rows = means[(means["method"] == "fixed_grid") & (means["measure"] == "loss")]
-    rows = rows.pivot(index=["seed", "setting"], columns="size", values="mean")
-    worse = rows["trained[2x width]"] / rows["trained"]
-    assert f"{(worse > 1).sum()} of the grid's {len(worse)} networks" in words
-    assert f"up to {worse.max():.1f} times" in words
-    tuned = means[(means["method"] == "fixed_grid_tuned") & (means["measure"] == "loss")]
-    rows = tuned.pivot(index=["seed", "setting"], columns="size", values="mean")
-    worse = 100 * (rows["trained[2x width]"] / rows["trained"] - 1)
-    ends = worse[worse > 0].sort_values()
-    assert (len(worse), len(ends)) == (25, 3)
-    assert f"of whose 25 three do so, by {ends.iloc[0]:.0f} to {ends.iloc[-1]:.0f} %" in words
+    assert f"loses {number(narrow['share_mean'].iloc[0])}" in WORDS
     for task, widths in {
         "registration": (0.5, 1, 2),
         "digits": (4,),
@@ -67,35 +53,62 @@ def test_the_numbers_of_the_readmes_paragraphs_are_in_the_tables() -> None:
         at = study[study["share"] == 1].set_index("width")
         for width in widths:
             low, high = at.loc[width, ["share_tuned_low", "share_tuned_high"]]
-            assert number(at.at[width, "share_tuned"], (low, high)) in words
+            assert number(at.at[width, "share_tuned"], (low, high)) in WORDS
+    for longer_run in ("digits-32000", "quadratic-12000", "registration-16000"):
+        rows = pd.read_csv(TRAINED / longer_run / "study.csv").query(
+            "method == 'yoto' and share == 1"
+        )
+        row = rows.loc[rows["share_mean"].idxmax()]
+        assert number(row["share_mean"], (row["share_low"], row["share_high"])) in WORDS
+
+
+def test_the_numbers_of_digits() -> None:
+    digits = pd.read_csv(TRAINED / "digits" / "study.csv").query("method == 'yoto'")
+    for row in digits[(digits["share"] == 1) & (digits["width"] <= 1)].itertuples():
+        assert number(row.share_mean, (row.share_low, row.share_high)) in WORDS
+    longer = digits[digits["width"] == 0.25].sort_values("share")["share_mean"]
+    assert "[{:.0f}, {:.0f} and {:.0f} %]".format(*(100 * longer)) in WORDS
     means = unpacked(TRAINED / "digits" / "means.csv.xz").query("share == 1 and measure == 'loss'")
     means = means.groupby(["size", "setting", "method"])["mean"].mean().unstack()
     last = means.xs("kl=2", level="setting")
     lost = (last["yoto"] - last["fixed_grid"]) / (last["single_model"] - last["fixed_grid"])
     sizes = [f"trained[{width}x width]" for width in (0.0625, 0.25, 4)]
     shown = [f"{100 * lost[size]:.0f}" for size in (*sizes[:2], "trained", sizes[2])]
-    assert "the share is {}, {}, {} and {} %".format(*shown).replace("-", "−") in words
+    assert "the share is {}, {}, {} and {} %".format(*shown).replace("-", "−") in WORDS
     wide = means.loc[sizes[2]]
     gap = wide["yoto_tuned"] - wide["fixed_grid_tuned"]
     assert (gap < 0).sum() == 3
-    assert "+{:.2f} and +{:.2f} nats at the others".format(*gap[gap > 0].sort_values()) in words
-    for longer_run in ("digits-32000", "quadratic-12000", "registration-16000"):
-        rows = pd.read_csv(TRAINED / longer_run / "study.csv").query(
-            "method == 'yoto' and share == 1"
-        )
-        row = rows.loc[rows["share_mean"].idxmax()]
-        assert number(row["share_mean"], (row["share_low"], row["share_high"])) in words
-    longer = digits[digits["width"] == 0.25].sort_values("share")["share_mean"]
-    assert "[{:.0f}, {:.0f} and {:.0f} %]".format(*(100 * longer)) in words
+    assert "+{:.2f} and +{:.2f} nats at the others".format(*gap[gap > 0].sort_values()) in WORDS
+
+
+def test_the_numbers_of_registration() -> None:
+    wide = pd.read_csv(TRAINED / "registration" / "study.csv").query("method == 'yoto'")
+    for row in wide[wide["share"] == 1].dropna(subset="share_mean").itertuples():
+        assert number(row.share_mean, (row.share_low, row.share_high)) in WORDS
+    means = unpacked(TRAINED / "registration" / "means.csv.xz").query("share == 1")
+    rows = means[(means["method"] == "fixed_grid") & (means["measure"] == "loss")]
+    rows = rows.pivot(index=["seed", "setting"], columns="size", values="mean")
+    worse = rows["trained[2x width]"] / rows["trained"]
+    assert f"{(worse > 1).sum()} of the grid's {len(worse)} networks" in WORDS
+    assert f"up to {worse.max():.1f} times" in WORDS
+    tuned = means[(means["method"] == "fixed_grid_tuned") & (means["measure"] == "loss")]
+    rows = tuned.pivot(index=["seed", "setting"], columns="size", values="mean")
+    worse = 100 * (rows["trained[2x width]"] / rows["trained"] - 1)
+    ends = worse[worse > 0].sort_values()
+    assert (len(worse), len(ends)) == (25, 3)
+    assert f"of whose 25 three do so, by {ends.iloc[0]:.0f} to {ends.iloc[-1]:.0f} %" in WORDS
+
+
+def test_the_numbers_of_quantiles_and_the_cost_of_a_warm_grid() -> None:
     means = unpacked(TRAINED / "quantiles" / "means.csv.xz").query("share == 1")
     plain = means[(means["size"] == "trained") & (means["measure"] == "quantile_error")]
     error = plain.groupby(["seed", "method"])["mean"].mean().unstack()
     shown = [f"{error[name].mean():.3f}".removeprefix("0") for name in ("yoto", "fixed_grid")]
-    assert f"({shown[0]} against {shown[1]})" in words
+    assert f"({shown[0]} against {shown[1]})" in WORDS
     assert (error["yoto"] > error["fixed_grid"]).all()  # with every seed
     for task in ("quantiles", "quadratic"):
         costs = pd.read_csv(TRAINED / task / "overall.csv").set_index("method")["flops_ratio"]
-        assert f"{costs['warm_grid']:.2f}".removeprefix("0") in words
+        assert f"{costs['warm_grid']:.2f}".removeprefix("0") in WORDS
 
 
 NUMBER = r"[−+-]?(?:\d+(?:\.\d+)?|\.\d+)"
@@ -142,7 +155,7 @@ def test_what_jpeg_takes_at_the_same_psnr() -> None:
         assert f"{', '.join(fewer[:-1])} and {fewer[-1]} %" in words
 
 
-@pytest.mark.parametrize(
+SECTIONS = pytest.mark.parametrize(
     ("page", "heading"),
     [
         ("README.md", "One network, or one per setting?"),
@@ -152,32 +165,71 @@ def test_what_jpeg_takes_at_the_same_psnr() -> None:
         ("results/ADVICE.md", ""),
     ],
 )
-def test_every_interval_stands_in_a_table_that_its_paragraph_links(page: str, heading: str) -> None:
-    """Rounded as it is written, in units or per cent; a difference may be told the other way.
-    A paragraph that links no table speaks of those that its section links."""
-    wrong = []
-    whole = section(page, heading)
 
-    def tables(text: str) -> list[np.ndarray]:
+
+def paragraphs(page: str, heading: str) -> Iterator[tuple[set[Path], str]]:
+    """Each with the folders of the tables that it links, or else its section, and without the
+    addresses. README's table is that of answer.md, which another test says."""
+
+    def folders(text: str) -> set[Path]:
         links = re.findall(r"\]\((?:results/)?(reference/[^)#]+)", text)
         paths = {ROOT / "results" / link for link in links}
-        return [*map(estimates, {path if path.is_dir() else path.parent for path in paths})]
+        return {path if path.is_dir() else path.parent for path in paths}
 
+    whole = section(page, heading)
     for block in re.split(r"\n(?=- |\n|\|)", whole):
-        table = np.vstack(tables(block) or tables(whole))
+        words = re.sub(r"\]\([^)]*\)", "", " ".join(block.split()))
+        if not (page == "README.md" and words.startswith("|")):
+            yield folders(block) or folders(whole), words
+
+
+def same(table: np.ndarray, match: re.Match[str]) -> np.ndarray:
+    """(estimates,): whether that is what is written, as it is rounded there."""
+    digits = [len(match[part].partition(".")[2]) for part in (1, 3, 4)]
+    return (np.abs(table - written(match)) < 0.51 * 0.1 ** np.array(digits)).all(1)
+
+
+@SECTIONS
+def test_every_interval_stands_in_a_table_that_its_paragraph_links(page: str, heading: str) -> None:
+    """In units or per cent; a difference may be told the other way."""
+    wrong = []
+    for folders, words in paragraphs(page, heading):
+        table = np.vstack([*map(estimates, folders)])
         known = np.vstack([scale * table for scale in (1, 100)])
         known = np.vstack([known, -known[:, [0, 2, 1]]])
-        words = re.sub(r"\]\([^)]*\)", "", " ".join(block.split()))
-        for match in INTERVAL.finditer(words):
-            digits = [len(match[part].partition(".")[2]) for part in (1, 3, 4)]
-            near = np.abs(known - written(match)) < 0.51 * 0.1 ** np.array(digits)
-            if not near.all(1).any():
-                wrong.append(words[max(0, match.start() - 40) : match.end()])
+        missing = (m for m in INTERVAL.finditer(words) if not same(known, m).any())
+        wrong += [words[max(0, match.start() - 40) : match.end()] for match in missing]
     assert not wrong
 
 
+def verdicts(folder: Path) -> pd.DataFrame:
+    """Of a folder's tables the shares in per cent, and whether a verdict on them does not stand."""
+    parts = []
+    for path in folder.glob("*.csv"):
+        frame = pd.read_csv(path)
+        for of, mean in (("", "_mean"), ("_tuned", "")):
+            names = [f"share{of}{mean}", f"share{of}_low", f"share{of}_high"]
+            if {f"stands{of}", *names} <= set(frame):
+                told = frame[f"verdict{of}"].isin(["equal", "better", "worse"])
+                falls = told & ~frame[f"stands{of}"].eq(True)
+                parts.append((100 * frame[names].set_axis(list("abc"), axis=1)).assign(falls=falls))
+    return pd.concat(parts) if parts else pd.DataFrame(columns=[*"abc", "falls"])
+
+
+@SECTIONS
+def test_a_verdict_that_does_not_survive_the_correction_is_marked(page: str, heading: str) -> None:
+    """Within a word of its interval, wherever every share that it may be has none that stands."""
+    unmarked = []
+    for folders, words in paragraphs(page, heading):
+        table = pd.concat([*map(verdicts, sorted(folders))])
+        for match in INTERVAL.finditer(words):
+            falls = table["falls"][same(table[list("abc")].to_numpy(float), match)]
+            if len(falls) and falls.all() and "°" not in words[match.end() :][:12]:
+                unmarked.append(words[max(0, match.start() - 40) : match.end()])
+    assert not unmarked
+
+
 def test_the_compute_ratios_of_the_readme() -> None:
-    words = " ".join(README.split())
     for task, method in (
         ("digits", "yoto"),
         ("quantiles", "yoto"),
@@ -186,9 +238,9 @@ def test_the_compute_ratios_of_the_readme() -> None:
     ):
         low, middle, high = compute_ratio(task, method)
         ends = f"{middle:.1f} times [{low:.1f}, {high:.1f}]"
-        assert ends in words, (task, method)
+        assert ends in WORDS, (task, method)
     middle = compute_ratio("quadratic", "yoto")[1]
-    assert f"at most {middle:.2f} times".replace("0.", ".") in words
+    assert f"at most {middle:.2f} times".replace("0.", ".") in WORDS
 
 
 def test_the_readme_has_the_table_and_links_that_lead_somewhere() -> None:
