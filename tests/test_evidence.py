@@ -312,3 +312,15 @@ def test_what_is_kept_of_a_results_folder_and_what_is_said_of_it(tmp_path: Path)
     assert axes.lines[0].get_xydata().tolist() == pytest.approx(
         np.array([[0.5, 40], [1, 2], [2, 1]]), rel=1e-6
     )
+
+
+def test_a_width_is_left_out_where_that_panels_own_grid_gives_no_verdict() -> None:
+    panels = evidence.figure(TRAINED).axes
+    for axes, (method, against) in zip(panels, evidence.PAIRS.values(), strict=True):
+        drawn = [list(line.get_xdata()) for line in axes.lines]
+        for task in ("digits", "registration"):
+            study = pd.read_csv(TRAINED / task / "study.csv").query("share == 1")
+            rows = study[study["method"] == method].sort_values("width")
+            told = ~rows[f"verdict{against}"].str.startswith("no verdict")
+            assert list(rows["width"][told]) in drawn
+            assert told.all() == (against == "_tuned")
