@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bench.identity import identifying, plain
 from bench.plugins import loading
+from bench.showing import Showing
 from bench.space import Setting, Space
 
 # Fields marked so are where things lie on this machine; their content enters ids by its digest.
@@ -302,6 +303,10 @@ class Task(ABC):
         """Points of known curves for one test example, drawn behind the methods' own:
         (curve, setting, measures), as ("JPEG", "quality=50", {"bpp": 0.8, "psnr": 32.0})."""
         return []
+
+    def showing(self) -> Showing:
+        """What `demo` shows of one example; see `bench/showing.py`."""
+        return Showing(self)
 
     def fields(self) -> dict[str, Any]:
         """The plain fields that are part of the experiment (locations are not)."""

@@ -26,8 +26,8 @@ ROOMS = {
     ),
     "idea": (
         "bench",
-        "cost modulation balance conditioners scaled weights checkpoint task method levers train "
-        "fixed_grid registry faithful yoto",
+        "showing cost modulation balance conditioners scaled weights checkpoint task method levers "
+        "train fixed_grid registry faithful yoto",
     ),
     "plug-ins: asking": ("bench.plugins", "contract"),
     "tasks": ("bench.tasks", "*"),

@@ -17,6 +17,7 @@ zero: compare such losses by their differences in nats, never in per cent.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,9 +34,11 @@ from bench import (
     PictureError,
     Preset,
     Setting,
+    Showing,
     Space,
     Task,
     Training,
+    fitting,
     location,
 )
 from bench.levers import found
@@ -168,6 +171,9 @@ class BetaVae(Task):
         out = model.decode(codes)
         return (out[:, :3] + 1).div(2).clamp(0, 1) if self.layout.gaussian else out.sigmoid()
 
+    def showing(self) -> Reconstructed:
+        return Reconstructed(self)
+
     def noise(self, count: int, seed: int) -> Tensor:
         return torch.randn(
             count, self.layout.latents, generator=torch.Generator().manual_seed(seed)
@@ -218,6 +224,29 @@ class BetaVae(Task):
             "paper-2x": wide(2),
             "paper-4x": wide(4),
         }
+
+
+class Reconstructed(Showing):
+    """One picture, its reconstruction from the mean code, and the code itself."""
+
+    takes = "a picture, whose middle square is made as small as the pictures trained on"
+
+    def received(self, picture: Tensor) -> Tensor:
+        ((_, first),) = itertools.islice(self.task.data("test").examples(), 1)
+        return fitting(picture, first.shape[-1])[None]
+
+    def original(self, batch: Tensor) -> Tensor:
+        return batch[0]
+
+    def picture(self, model: nn.Module, batch: Tensor) -> Tensor:
+        code = self.latents(model, batch)
+        return self.decoded(model, code)
+
+    def latents(self, model: Any, batch: Tensor) -> Tensor:
+        return model.encode(2 * batch - 1 if self.task.layout.gaussian else batch)[0][0]
+
+    def decoded(self, model: nn.Module, latents: Tensor) -> Tensor:
+        return self.task.decoded(model, latents[None])[0]
 
 
 def halving(steps: int, batch: int, lr: float, *milestones: float) -> Training:

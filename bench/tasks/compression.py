@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench import BEFORE, Axis, Measure, Pictures, Preset, Space, Training
+from bench import BEFORE, Axis, Measure, Pictures, Preset, Showing, Space, Training
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.perceptual import lpips, lpips_missing
@@ -254,6 +254,18 @@ class Compression(OnPhotographs):
         padded = pad(batch, model.downsampling_factor)
         decoded = model(padded)["x_hat"][0, :, : batch.shape[-2], : batch.shape[-1]]
         return measures.to_8bit(decoded)
+
+    def showing(self) -> Coded:
+        return Coded(self)
+
+
+class Coded(Showing):
+    """Pictures of any size, as they are."""
+
+    takes = "a picture of any size"
+
+    def received(self, picture: Tensor) -> Tensor:
+        return picture[None]
 
 
 def scan_bytes(jpeg: bytes) -> int:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench import Axis, Examples, Measure, Preset, Space, Task, Training
+from bench import Axis, Examples, Measure, Preset, Showing, Space, Task, Training, fitting
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.downloads import ARTEFACTS, get
@@ -122,6 +122,30 @@ class Digits(Task):
         pictures = torch.cat([batch, model.uncode(codes).sigmoid()]).unflatten(1, (SIDE, SIDE))
         row = torch.cat([*pictures], 1).expand(3, -1, -1)
         return row.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+    def showing(self) -> Digit:
+        return Digit(self)
+
+
+class Digit(Showing):
+    """One digit, its reconstruction from the mean code, and the code itself."""
+
+    takes = "a white digit on black, which is made 8 x 8 pixels of grey"
+
+    def received(self, picture: Tensor) -> Tensor:
+        return (GREY * fitting(picture, SIDE).mean(0)).round().flatten()[None] / GREY
+
+    def original(self, batch: Tensor) -> Tensor:
+        return batch[0].unflatten(0, (SIDE, SIDE)).expand(3, -1, -1)
+
+    def picture(self, model: nn.Module, batch: Tensor) -> Tensor:
+        return self.decoded(model, self.latents(model, batch))
+
+    def latents(self, model: Any, batch: Tensor) -> Tensor:
+        return model.encode(batch)[0][0]
+
+    def decoded(self, model: Any, latents: Tensor) -> Tensor:
+        return self.original(model.uncode(latents[None]).sigmoid())
 
 
 def noise(count: int, seed: int) -> Tensor:
