@@ -65,6 +65,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
     from bench.files import read_ordinary
     from bench.fixed_grid import FixedGrid
     from bench.identity import ADDED, content_id, file_digest
+    from bench.live.networks import load
     from bench.method import Cell, Fixed, Levers, Method, Tuning
     from bench.modulation import (
         BEFORE,

@@ -12,7 +12,7 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -44,32 +44,41 @@ TiffImagePlugin.OPEN_INFO.setdefault(
 )
 
 
-def read_picture(path: Path) -> np.ndarray | str:
-    """One file as (3, H, W) uint8, or the reason why not."""
-    size = path.stat().st_size
+def read_picture(file: Path | bytes, most: int = 0) -> np.ndarray | str:
+    """One file, or what is in it, as (3, H, W) uint8, or the reason why not.
+
+    most: pixels, where fewer are taken than Pillow does; looked at before anything is decoded.
+    """
+    size = len(file) if isinstance(file, bytes) else file.stat().st_size
     try:
         try:
-            return _pixels(path, size)
+            return _pixels(file, size, most)
         except BOMBS:
             raise
         except Exception:  # perhaps only of what is no pixel
-            bare = _without_metadata(path)
+            bare = _without_metadata(file)
             if bare is None:
                 raise
-            return _pixels(io.BytesIO(bare), size)
+            return _pixels(bare, size, most)
     except BOMBS:
         return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: shrink it or cut it up"
     except Image.UnidentifiedImageError:
-        return "it is no JPEG, PNG, TIFF or WebP picture" if path.stat().st_size else "it is empty"
+        return "it is no JPEG, PNG, TIFF or WebP picture" if size else "it is empty"
     except Exception as error:  # Pillow's readers raise nearly everything on damaged files
         return printable(error) or type(error).__name__
 
 
-def _pixels(source: Path | io.BytesIO, size: int) -> np.ndarray | str:
+def _stream(file: Path | bytes) -> BinaryIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb")
+
+
+def _pixels(file: Path | bytes, size: int, most: int) -> np.ndarray | str:
     """A file of `size` bytes as (3, H, W) uint8, or why it is not decoded; raises nearly
     everything."""
-    with Image.open(source, formats=FORMATS) as opened:
+    with _stream(file) as source, Image.open(source, formats=FORMATS) as opened:
         pixels = opened.width * opened.height
+        if most and pixels > most:
+            return f"it has {pixels:,} pixels, and more than {most:,} are not taken: shrink it"
         if pixels > max(FREE, MOST_PER_BYTE * size):
             return f"it claims {pixels:,} pixels in {size:,} bytes: save it anew"
         tiles = getattr(opened, "tile", None) or [("", None, 0, "")]
@@ -86,7 +95,7 @@ def _pixels(source: Path | io.BytesIO, size: int) -> np.ndarray | str:
         clear = opened.info.get("transparency")
         if opened.format == "PNG" and clear is not None:
             if values == "RGB;16B":
-                picture = _clear_in_16_bits(opened, source, clear)
+                picture = _clear_in_16_bits(opened, file, clear)
             else:
                 opened.info["transparency"] = _clear_in_8_bits(clear, values)
         shown = _rgb(picture, opened)
@@ -113,10 +122,10 @@ def _clear_in_8_bits(clear: Any, stored: str) -> Any:
     return tuple(value & 255 for value in clear) if stored == "RGB" else clear
 
 
-def _clear_in_16_bits(opened: Image.Image, source: Path | io.BytesIO, clear: Any) -> Image.Image:
+def _clear_in_16_bits(opened: Image.Image, file: Path | bytes, clear: Any) -> Image.Image:
     """16-bit colour with its transparent colour: RGBA of the upper bytes. Pillow decodes these
     alone; the lower ones come by reading the values the other way round."""
-    with Image.open(source, formats=FORMATS) as again:
+    with _stream(file) as source, Image.open(source, formats=FORMATS) as again:
         _read_as(again, "RGB;16L")
         again.load()
         low = np.asarray(again).astype(np.int64)
@@ -126,11 +135,11 @@ def _clear_in_16_bits(opened: Image.Image, source: Path | io.BytesIO, clear: Any
     return shown
 
 
-def _without_metadata(path: Path) -> bytes | None:
+def _without_metadata(picture: Path | bytes) -> bytes | None:
     """The chunks of a PNG file that say what its pixels are, and its orientation if that is
     whole; None for another file, or one with nothing to leave out."""
     kept, left = [PNG], False
-    with open(path, "rb") as file:
+    with _stream(picture) as file:
         if file.read(len(PNG)) != PNG:
             return None
         while len(head := file.read(8)) == 8:

@@ -125,19 +125,7 @@ class Store:
 
     def network(self, cell: Cell) -> Network:
         """A finished cell's network on the CPU, in evaluation mode. Raises Damaged."""
-        folder = self.folder(cell)
-        path = folder / layout.WEIGHTS
-        way_out = f"delete the folder {folder} and run again to train this cell anew"
-        done = self.result(cell)
-        if done is None or not path.exists():
-            raise Damaged(f"{path} is missing: {way_out}")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != done.model_sha256:
-            raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
-        try:
-            return unpacked(cell, data)
-        except (SafetensorError, RuntimeError) as error:
-            raise Damaged(f"{path} does not fit its configuration: {way_out}") from error
+        return stored_network(cell, self.folder(cell), self.result(cell))
 
     def forget(self, cells: Iterable[Cell]) -> None:
         """Delete cells with all that belongs to them (`run --again`)."""
@@ -182,6 +170,21 @@ class Store:
             head.picture_sha256 = hashlib.sha256(picture).hexdigest()
         head.provenance, head.time = Provenance(**provenance()), time.time()
         write_atomic(path, text(head))
+
+
+def stored_network(cell: Cell, folder: Path, done: Done | None) -> Network:
+    """The network of a finished cell that lies in `folder`; see `Store.network`."""
+    path = folder / layout.WEIGHTS
+    way_out = f"delete the folder {folder} and run again to train this cell anew"
+    if done is None or not path.exists():
+        raise Damaged(f"{path} is missing: {way_out}")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != done.model_sha256:
+        raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
+    try:
+        return unpacked(cell, data)
+    except (SafetensorError, RuntimeError) as error:
+        raise Damaged(f"{path} does not fit its configuration: {way_out}") from error
 
 
 def _ended(cell: Cell, preset: str, status: Literal["done", "diverged"], ledger: Ledger) -> Done:
@@ -246,8 +249,9 @@ def cell_config(cell: Cell, preset: str) -> CellConfig:
     )
 
 
-def cell_from(config: CellConfig) -> Cell:
-    """The inverse of `cell_config`. ValueError where code or data changed since."""
+def cell_from(config: CellConfig, checked: bool = True) -> Cell:
+    """The inverse of `cell_config`. ValueError where code or data changed since, unless it is not
+    to be `checked`, as where a trained network is looked at and its training data is elsewhere."""
     task, method = config.task.revive(Task), config.method.revive(Method)
     parts = [(config.id, config.seed, config.trained_for, task, method)]
     for part in config.before:
@@ -257,7 +261,7 @@ def cell_from(config: CellConfig) -> Cell:
     cell: Cell | None = None
     for identifier, seed, trained_for, task, method in reversed(parts):
         cell = Cell(task=task, method=method, seed=seed, trained_for=trained_for, after=cell)
-        if cell.id != identifier:
+        if checked and cell.id != identifier:
             raise ValueError(
                 f"cell {identifier} cannot be made again: its task, method or training data "
                 f"changed since (they now give {cell.id}); plan it anew with `run`"

@@ -1,0 +1,282 @@
+"""The trained networks of a results folder, and those that ship with the suite (`zoo/`).
+
+    from bench import load
+    network = load("compression/yoto_tuned")    of the zoo; load("toy/yoto", "results") of a folder
+    codec = network.at(0.018)                   a plain CompressAI model for λ = 0.018
+
+What is trained is told from the configurations that runs leave behind. Training data need not be
+where it was: weights are checked by their hashes, and nothing is planned anew.
+
+Nothing in a folder is run but what ships with the suite: a task or method in a Python file of
+somebody's is loaded where the caller names its task, as in `demo DIR mytask`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from bench.conditioners import Network
+from bench.files import expanded, files_in, printable
+from bench.method import Cell, Method
+from bench.plugins.fields import bracketed
+from bench.plugins.names import near
+from bench.registry import TASKS, describe
+from bench.run import layout
+from bench.run.plan import Experiment, experiment_from
+from bench.run.schema import CellConfig, Done, Plugin, RunConfig, read
+from bench.run.store import cell_from, stored_network
+from bench.space import Setting
+from bench.task import Task
+
+ZOO = Path(__file__).resolve().parent.parent.parent / "zoo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A finished network: where it lies and what `done.json` says of it."""
+
+    folder: Path
+    done: Done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A method's trained networks for one seed, as many as it needs for every setting."""
+
+    task: Task
+    method: Method
+    label: str  # as tables call it
+    cells: tuple[Cell, ...]
+    stored: tuple[Stored, ...]  # of each cell
+
+    @property
+    def bytes(self) -> int:
+        """Of all its networks' files."""
+        return sum((each.folder / layout.WEIGHTS).stat().st_size for each in self.stored)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What its networks were trained for; none where they were told theirs."""
+        return tuple(cell.trained_for[0] for cell in self.cells if cell.trained_for)
+
+    def nearest(self, setting: Setting) -> Setting:
+        """The setting of its networks that lies nearest, for a method that has one for each."""
+        return min(self.settings, key=lambda each: self.task.space.distance(each, setting))
+
+    def network(self, cell: Cell) -> Network:
+        """A new copy of one network on the CPU, in evaluation mode. Raises Damaged."""
+        place = self.cells.index(cell)
+        return stored_network(cell, self.stored[place].folder, self.stored[place].done)
+
+    def used(self, setting: Setting) -> list[Cell]:
+        """The cells whose networks answer at a setting."""
+        return self.method.cells_at(self.task, self.cells, setting)
+
+    def at(self, *values: float, **named: float) -> nn.Module:
+        """The plain model for one value per coefficient, in the order of the task's axes or by
+        name (those left out are at the middle of their range), on the CPU, in evaluation mode.
+
+        Raises ValueError for a number of values that the task does not have, Damaged for weights
+        that are not those that were stored.
+        """
+        setting = setting_of(self.task, values, named)
+        cells = self.used(setting)
+        model = self.method.at(self.task, cells, [self.network(c) for c in cells], setting).eval()
+        self.task.ready(model)
+        return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """A task at one size with the methods that were trained on it, for one seed."""
+
+    task: Task
+    preset: str
+    seed: int
+    settings: tuple[Setting, ...]
+    methods: dict[str, Entry]
+    root: Path
+
+    @property
+    def reference(self) -> Entry | None:
+        """The grid of fixed networks: the tuned one where the networks told theirs are, too."""
+        grids = [each for each in self.methods.values() if each.method.role == "reference"]
+        grids.sort(key=lambda each: not each.method.tuned)
+        return grids[0] if grids else None
+
+
+def load(name: str, root: str | Path = ZOO, seed: int | None = None) -> Entry:
+    """The networks of "TASK/METHOD" in a results folder, or of those that ship with the suite.
+
+    Of several sizes of a task the first. Raises ValueError that says what there is.
+    """
+    task, _, label = name.partition("/")
+    exhibits = catalogue(Path(root), task, seed)
+    with_it = [each for each in exhibits if label in each.methods]
+    if not with_it:
+        known = {label: None for each in exhibits for label in each.methods}
+        raise near(label, known, f"trained method of the task {task!r}")
+    return with_it[0].methods[label]
+
+
+def setting_of(task: Task, values: Sequence[float], named: dict[str, float]) -> Setting:
+    """One value per coefficient; see `Entry.at`."""
+    names = task.space.names
+    for name in named:
+        if name not in names:
+            raise near(name, dict.fromkeys(names), f"coefficient of the task {task.name!r}")
+    if named:
+        (middle,) = task.space.grid(1)
+        values = tuple(named.get(n, value) for n, value in zip(names, middle, strict=True))
+    if len(values) != len(names):
+        raise ValueError(
+            f"{task.name} has {len(names)} coefficients ({', '.join(names)}): give a value for "
+            f"each in this order, or some by name, as {names[0]}={task.space.grid(1)[0][0]:g}"
+        )
+    if not all(value > 0 for value in values):
+        raise ValueError(f"coefficients are above 0, not {', '.join(f'{v:g}' for v in values)}")
+    return tuple(float(value) for value in values)
+
+
+def catalogue(root: Path, task: str = "", seed: int | None = None) -> list[Exhibit]:
+    """What was trained in a results folder, a task and size each; of `task` alone where it is
+    named, by its name or file, for the given seed or the first that is finished.
+
+    What cannot be shown is left out with a warning that says why. ValueError where nothing is
+    left, or where there is no such folder.
+    """
+    if not (root / "runs").is_dir():
+        raise ValueError(
+            f"there are no trained networks in {root}: name a results folder, or `run` first"
+        )
+    stored = _finished(root, task)
+    exhibits: dict[str, Exhibit] = {}
+    for planned in _experiments(root, task):
+        shown = _exhibit(root, planned, stored, seed)
+        if shown is not None:
+            key = json.dumps([describe(shown.task), shown.preset, shown.seed, shown.settings])
+            exhibits.setdefault(key, shown).methods.update(shown.methods)
+    if not exhibits:
+        of = f" of {task!r}" if task else ""
+        raise ValueError(
+            f"no network{of} in {root} is finished: `python run_bench.py status {root}` shows what "
+            "there is"
+        )
+    return list(exhibits.values())
+
+
+# What a folder holds -----------------------------------------------------------------------------
+
+
+def _asked(task: str, plugin: Plugin) -> bool:
+    """Whether a stored task is the one that was asked for, by its name or its file; any for ""."""
+    place, _, _ = plugin.target.rpartition(":")
+    word = bracketed(task)[0] if task else ""
+    if not place.endswith(".py"):
+        return not word or plugin.target == TASKS.get(word)
+    file, _, _ = word.rpartition(":") if not word.endswith(".py") else (word, "", "")
+    if file:
+        return Path(expanded(file)).resolve() == Path(place).resolve()
+    return not word or Path(place).stem == word
+
+
+def _files(*plugins: Plugin | None) -> list[str]:
+    """The Python files that these would run."""
+    places = [each.target.rpartition(":")[0] for each in plugins if each is not None]
+    return [place for place in places if place.endswith(".py")]
+
+
+def _experiments(root: Path, task: str) -> Iterator[Experiment]:
+    """What runs in a folder compared, of the task that is asked for; see `catalogue`."""
+    for path in files_in(root, layout.CONFIGS):
+        for config in read(path, RunConfig).experiments:
+            if not _asked(task, config.task):
+                continue
+            files = _files(config.task, *config.methods.values())
+            if files and not task:
+                name = Path(files[0]).stem
+                warnings.warn(
+                    f"{printable(files[0])} is no part of the suite and is not run: name the task "
+                    f"where you trust the file, as in `{root} {printable(name)}`",
+                    stacklevel=3,
+                )
+                continue
+            try:
+                yield experiment_from(config)
+            except (ValueError, OSError) as error:
+                where = printable(f"{config.task.target} in {root}")
+                warnings.warn(f"{where} is left out: {printable(error)}", stacklevel=3)
+
+
+def _finished(root: Path, task: str) -> dict[str, Stored]:
+    """Every finished network of the task that is asked for, by what it is (`_key`)."""
+    stored = {}
+    for path in files_in(root, layout.FINISHED):
+        try:
+            done = read(path, Done)
+            config = read(path.with_name(layout.CONFIG), CellConfig)
+            parts = [(config.task, config.method), *((e.task, e.method) for e in config.before)]
+            if done.status != "done" or not _asked(task, config.task):
+                continue
+            if not task and _files(*itertools.chain(*parts)):
+                continue
+            stored[_key(cell_from(config, checked=False))] = Stored(folder=path.parent, done=done)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{path.parent} is left out: {printable(error)}", stacklevel=3)
+    return stored
+
+
+def _key(cell: Cell) -> str:
+    """What a cell is, without the content of its training data, which may not be here."""
+    parts = [
+        [describe(each.task), describe(each.method), each.seed, each.trained_for]
+        for each in cell.chain
+    ]
+    return json.dumps(parts, sort_keys=True)
+
+
+def _exhibit(
+    root: Path, planned: Experiment, stored: dict[str, Stored], seed: int | None
+) -> Exhibit | None:
+    """What of an experiment is finished, for the first seed that has something."""
+    task = _with_data_here(planned.task)
+    for each in planned.seeds if seed is None else [seed]:
+        methods = {}
+        for label, method in planned.methods.items():
+            cells = method.plan(planned.task, planned.settings, each)
+            there = {cell: stored[key] for cell in cells if (key := _key(cell)) in stored}
+            if there and (len(there) == len(cells) or method.role == "reference"):
+                methods[label] = Entry(
+                    task=task,
+                    method=method,
+                    label=label,
+                    cells=tuple(there),
+                    stored=tuple(there.values()),
+                )
+        if methods:
+            constants = next(iter(methods.values())).stored[0].done.ledger.constants or {}
+            task.showing().recall(constants)
+            return Exhibit(
+                task=task, preset=planned.preset, seed=each, settings=planned.settings,
+                methods=methods, root=root,
+            )  # fmt: skip
+    return None
+
+
+def _with_data_here(task: Task) -> Task:
+    """The task without what lies at places that this machine does not have: its own test examples
+    and weights then stand for them."""
+    gone = {
+        name: ""
+        for name, place in task.locations().items()
+        if place and "://" not in place and not Path(place).exists()
+    }
+    return dataclasses.replace(task, **gone) if gone else task  # type: ignore[type-var]
