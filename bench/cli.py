@@ -135,7 +135,33 @@ TIME: tuple[Option, ...] = (
 MERGE: tuple[Option, ...] = (("folders", "results folders", {"nargs": "+", **DIR}), OUT, CACHE)
 NEW: tuple[Option, ...] = (("file", "such as mytask.py", FILE),)
 FETCH: tuple[Option, ...] = (("names", "artefacts (all)", MANY | {"metavar": "NAME"}), CACHE)
+DEMO: tuple[Option, ...] = (
+    ("folder", "a results folder (results, and the networks that ship)", MAY | DIR),
+    ("task", "one task alone, by name, or by your own file.py, which is then run", MAY),
+    ("--seed", "of the networks (the first that is finished)", {"type": int, "metavar": "N"}),
+    (
+        "--side",
+        "longer side of the largest picture answered for whole (768)",
+        {"type": int, "default": 768, "metavar": "PIXELS"},
+    ),
+    ("--host", "address to serve on (this machine alone)", {"default": "127.0.0.1"}),
+    ("--port", "port (any that is free)", {"type": int, "default": 0}),
+    (
+        "--no-browser",
+        "print the address and open nothing",
+        {"action": "store_false", "dest": "open"},
+    ),
+    DEVICE,
+    CACHE,
+)
 CELL: tuple[Option, ...] = (("id", "the beginning of a cell's id", {}), OUT, DEVICE, CACHE)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from bench.live import command
+
+    return command.demo(options)
+
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], tuple[Option, ...]]] = {
     "run": ("train what is missing, measure, and write the report", commands.run, RUN),
@@ -155,6 +181,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], tuple[Option
     "time": ("the harness against a bare loop, conditioned against fixed", commands.timed, TIME),
     "new": ("write a new task file to start from", commands.new, NEW),
     "fetch": ("download weights and pictures beforehand", commands.fetch, FETCH),
+    "demo": ("a page of sliders on what trained networks make of your picture", _demo, DEMO),
     "cell": ("train one planned cell (see run --dry)", commands.cell, CELL),
 }
 LOCATED = (

@@ -40,6 +40,10 @@ class Showing:
         """The example itself as a picture, (3, H, W) in [0, 1]."""
         return self.task.original(batch)
 
+    def described(self, batch: Any) -> str:
+        """The example in words, where it is no picture; "" says nothing."""
+        return ""
+
     def picture(self, model: nn.Module, batch: Any) -> Tensor | None:
         """What a plain model makes of the example, (3, H, W) in [0, 1]: one pass, and no coding."""
         return self.task.sample(model, batch)
@@ -51,6 +55,10 @@ class Showing:
             **self.task.measure_at(model, batch, setting),
         }
         return {name: value.item() for name, value in values.items()}
+
+    def also(self, setting: Setting) -> str:
+        """How else a setting is written, as a quantile's level for its coefficient; "" for none."""
+        return ""
 
     def latents(self, model: nn.Module, batch: Any) -> Tensor | None:
         """The example's code, (L,), where a model has one that can be moved by hand."""

@@ -18,7 +18,19 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
-from bench import Axis, Examples, Measure, Preset, Setting, Space, Task, Training, location, option
+from bench import (
+    Axis,
+    Examples,
+    Measure,
+    Preset,
+    Setting,
+    Showing,
+    Space,
+    Task,
+    Training,
+    location,
+    option,
+)
 from bench.levers import found
 from bench.tasks.quantiles_data import INPUTS, csv_rows, synthetic_rows, true_quantile
 
@@ -141,3 +153,20 @@ class Quantiles(Task):
             true = true_quantile(batch[:, :-1], level)
             values["quantile_error"] = (at["prediction"] - true).abs()
         return values
+
+    def showing(self) -> Forecast:
+        return Forecast(self)
+
+
+class Forecast(Showing):
+    """A row and its target; the slider is the level τ."""
+
+    def described(self, batch: Tensor) -> str:
+        *inputs, target = batch[0].tolist()
+        listed = ", ".join(f"{value:.2f}" for value in inputs[:8])
+        more = f", and {len(inputs) - 8} more" if len(inputs) > 8 else ""
+        return f"x = ({listed}{more}), y = {target:.2f}"
+
+    def also(self, setting: Setting) -> str:
+        (coefficient,) = setting
+        return f"τ = {coefficient / (1 + coefficient):.3g}"
