@@ -44,7 +44,7 @@ def demo(options: Namespace) -> int:
 def exhibited(folder: str | None, task: str | None, seed: int | None) -> list[Exhibit]:
     """The trained networks of a results folder; where none is named, of `results` and of those
     that ship with the suite. A task alone may be named, too. ValueError where there are none."""
-    from bench.registry import TASKS
+    from bench.registry import DEFAULT_TASKS, TASKS
 
     if folder and not task and not Path(folder).is_dir() and (folder in TASKS or ".py" in folder):
         folder, task = None, folder
@@ -64,4 +64,5 @@ def exhibited(folder: str | None, task: str | None, seed: int | None) -> list[Ex
             or f"there are no trained networks in {USUAL}, and {ZOO} is missing: `run` first, or "
             "name a results folder"
         )
-    return exhibits
+    known = {name: place for place, name in enumerate(dict.fromkeys((*DEFAULT_TASKS, *TASKS)))}
+    return sorted(exhibits, key=lambda each: known.get(each.task.name, -1))

@@ -8,6 +8,7 @@ const REST = 180; // ms without a movement after which the whole answer is asked
 const BEYOND = 0.25; // of a slider's length, on either side of the range
 const FILM = { frames: 25, perSecond: 10 };
 const NARROW = 1.01; // a range that is hardly one gets no slider
+const CLOSE = 0.18; // of a slider's length: labels nearer to one another overlap
 const CURVE = 9; // points of a curve between a slider's ends
 
 const find = (selector, within = document) => within.querySelector(selector);
@@ -107,7 +108,7 @@ function show(reply, milliseconds) {
   const size = own.width ? ` at ${own.width} × ${own.height}` : "";
   const parts = [];
   if (reply.rest && own.measuring !== undefined) {
-    parts.push(`Whole picture${size}, measured in ${took(own.measuring)}`);
+    parts.push(`${own.picture ? `Whole picture${size}, measured` : "Measured"} in ${took(own.measuring)}`);
   } else {
     parts.push(`Answered in ${Math.round(milliseconds)} ms${size}`);
   }
@@ -166,7 +167,7 @@ function numbers({ own, beside }) {
   element.basis.textContent = state.latents !== null
     ? "A code moved by hand has no numbers."
     : beside && rows.length
-      ? `This one example. Both at ${settingText(state.setting)}: the loss of a network trained for another setting is what its terms weigh here.`
+      ? `This one example; both losses weighted at ${settingText(state.setting)}.`
       : rows.length ? "This one example." : "";
 }
 
@@ -200,10 +201,16 @@ function sliders() {
     range.style.left = across(0);
     range.style.right = across(0);
     const places = new Set([axis.low, axis.high, ...fixed.map((setting) => setting[i])]);
-    for (const tick of [...places].sort((a, b) => a - b)) {
+    const sorted = [...places].sort((a, b) => a - b);
+    let labelled = -1;
+    for (const tick of sorted) {
       const compared = fixed.some((setting) => setting[i] === tick);
       const mark = make("span", [make("span", shown(tick))], `tick ${compared ? "compared" : "between"}`);
-      mark.style.left = across(placeOf(axis, tick));
+      const where = placeOf(axis, tick);
+      const end = tick === axis.low || tick === axis.high;
+      if (end || (where - labelled > CLOSE && 1 - where > CLOSE)) labelled = where;
+      else mark.classList.add("unlabelled");
+      mark.style.left = across(where);
       ticks.append(mark);
     }
     input.setAttribute("aria-label", axis.name === axis.symbol ? axis.name : `${axis.symbol}, ${axis.name}`);
@@ -298,6 +305,8 @@ async function take(input, note = "") {
     if (!(error instanceof Superseded)) return fail(error);
   }
   if (!state.original) element.wipe.hidden = true;
+  element.film.hidden = !state.original;
+  find(state.original ? ".panel" : ".view").append(element.chart);
   choicesBeside();
   const example = state.examples?.[Number(input.split(":")[1])];
   element.row.hidden = !example?.text;
