@@ -26,7 +26,7 @@ import msgspec
 from bench.files import files_in, leading_out, printable, read_ordinary, write_atomic
 from bench.run import layout, lease
 from bench.run.looks import Looks
-from bench.run.schema import CellConfig, Damaged, Done, Head, Kind, LogLine, read
+from bench.run.schema import CellConfig, Damaged, Done, Head, Kind, LogLine, RunConfig, read
 
 MOST = 1e12  # seconds or steps; what says more is not believed
 LOG_BYTES = 64 * 2**20  # a line a hundredth of a run, or every hundred steps
@@ -133,7 +133,7 @@ def clean(root: Path) -> tuple[int, int]:
 
 def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
     """Copy the finished cells and whole records of `sources` into `out`; how many of each. What
-    was planned to be looked at goes with them.
+    was asked for, and planned to be looked at, goes with them.
 
     Nothing is copied before everything was compared. Conflict, naming the first of them, where two
     folders have the same cell with other weights, the same measurement with other numbers, or
@@ -165,6 +165,11 @@ def merge(sources: Sequence[Path], out: Path) -> tuple[int, int]:
         if last != out / place:
             _copy(last, out / place)
             copied[Path(place).parts[0]] += 1
+    for root in sources:
+        for asked in files_in(root, layout.CONFIGS):
+            target = out / asked.relative_to(root)
+            if not target.exists() and _sound(asked, RunConfig) is not None:
+                write_atomic(target, asked.read_bytes())
     return copied["runs"], copied["records"]
 
 
