@@ -58,8 +58,8 @@ class Browser:
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()) from None
 
-    def open(self, path: Path, width: int = 1280, **media: str) -> None:
-        """The file, in a window of that width, with everything that happened before forgotten."""
+    def open(self, path: Path | str, width: int = 1280, **media: str) -> None:
+        """The file or address, in a window of that width, with everything before forgotten."""
         self.tools("Emulation.setDeviceMetricsOverride", width=width, height=900,
                    deviceScaleFactor=1, mobile=width < 500)  # fmt: skip
         features = [{"name": name.replace("_", "-"), "value": v} for name, v in media.items()]
@@ -67,7 +67,7 @@ class Browser:
         self.call("/url", {"url": "about:blank"})
         self.log("browser")
         self.log("performance")
-        self.call("/url", {"url": path.as_uri()})
+        self.call("/url", {"url": path if isinstance(path, str) else path.as_uri()})
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.call("/execute/sync", {"script": script, "args": list(arguments)})

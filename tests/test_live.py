@@ -226,7 +226,7 @@ def test_an_answer_is_what_the_task_makes_and_measures(shipped: Answers) -> None
     assert (upload["width"], upload["height"], upload["taken"]) == (128, 96, [128, 96])
     question = asked(shipped, "compression", 0.03, input=upload["input"], rest=True)
     reply = shipped.answer(question, never)
-    picture = torch.from_numpy(np.asarray(Image.open(io.BytesIO(data)))).permute(2, 0, 1) / 255
+    picture = torch.from_numpy(np.array(Image.open(io.BytesIO(data)))).permute(2, 0, 1) / 255
     for side, entry, at in (
         ("own", room.exhibit.methods["yoto_tuned"], (0.03,)),
         ("beside", room.exhibit.methods["fixed_grid_tuned"], (0.018,)),

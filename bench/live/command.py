@@ -48,11 +48,11 @@ def exhibited(folder: str | None, task: str | None, seed: int | None) -> list[Ex
 
     if folder and not task and not Path(folder).is_dir() and (folder in TASKS or ".py" in folder):
         folder, task = None, folder
-    if folder:
-        return catalogue(Path(folder), task or "", seed)
     exhibits: list[Exhibit] = []
     reasons = []
-    for root in (USUAL, ZOO):
+    if folder:
+        exhibits = catalogue(Path(folder), task or "", seed)
+    for root in () if folder else (USUAL, ZOO):
         if (root / "runs").is_dir():
             try:
                 exhibits += catalogue(root, task or "", seed)

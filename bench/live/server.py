@@ -52,7 +52,7 @@ PATIENCE = 120  # seconds that a question may wait for its answer, and 30 a conn
 
 
 class Busy(Exception):
-    """Too many ask."""
+    """Too many ask, or nobody answers any more; the message says which."""
 
 
 class Queue:
@@ -72,9 +72,11 @@ class Queue:
         where as many tabs wait as may."""
         future: Future = Future()
         with self._changed:
+            if self._ended:
+                raise Busy("the server was stopped: start it again and reload")
             older = self._waiting.pop(tab, None)
             if older is None and len(self._waiting) >= TABS:
-                raise Busy
+                raise Busy("too many pages ask at once: close some, or try again")
             self._waiting[tab] = future, work
             self._changed.notify()
         if older is not None:
@@ -244,8 +246,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._say(409, "superseded")
         except Refused as error:
             return self._say(422, str(error))
-        except Busy:
-            return self._say(503, "too many pages ask at once: close some, or try again")
+        except Busy as error:
+            return self._say(503, str(error))
         except TimeoutError:
             return self._say(504, "no answer in two minutes: try a smaller picture")
         except Exception as error:
