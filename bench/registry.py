@@ -133,10 +133,12 @@ def sized(text: str, name: str, locations: Mapping[str, str] | None = None) -> t
     task = dataclasses.replace(chosen.task, **placed)
     task, fields = changed(task, inside)
     fields = {key: value for key, value in placed.items() if key not in has} | fields
-    places = {key: _absolute(place) for key, place in task.locations().items() if place}
+    lists = {each.name for each in dataclasses.fields(task) if each.metadata.get("several")}
+    absolute = {key: _absolute_list if key in lists else _absolute for key in has}
+    places = {key: absolute[key](place) for key, place in task.locations().items() if place}
     task = dataclasses.replace(task, **places)
     # A location's last part says enough: the rest is this machine's.
-    fields = {key: Path(value).name if key in has else value for key, value in fields.items()}
+    fields = {key: _last(value) if key in has else value for key, value in fields.items()}
     size = f"{name}[{shown(dict(sorted(fields.items())))}]" if fields else name
     return dataclasses.replace(chosen, task=task), size
 
@@ -146,6 +148,19 @@ def _absolute(place: Any) -> Any:
     if not isinstance(place, str) or "://" in place:
         return place
     return str(Path(expanded(place)).absolute())
+
+
+def _absolute_list(places: str) -> str:
+    """The same for each entry of a list that is there; other words are names."""
+    if Path(expanded(places)).exists():  # one, whose name may hold what stands between entries
+        return str(_absolute(places))
+    entries = [entry.strip() for entry in places.split(";")]
+    known = (_absolute(each) if Path(expanded(each)).exists() else each for each in entries if each)
+    return ";".join(known)
+
+
+def _last(places: str) -> str:
+    return ";".join(Path(place).name for place in places.split(";"))
 
 
 def ships(kind: type) -> bool:

@@ -28,10 +28,12 @@ from bench.space import Setting, Space
 LOCATION = {"location": True}
 
 
-def location(line: str) -> Any:
+def location(line: str, *, several: bool = False) -> Any:
     """A field that says where something lies on this machine ("" for nowhere): a path, or an
-    address. The command line has a flag of its name, and `line` is its help."""
-    return dataclasses.field(default="", metadata={**LOCATION, "line": line})
+    address. The command line has a flag of its name, and `line` is its help. `several`: it may be a
+    list, with `;` between its entries, of which those that are no path stay as they are, as the
+    name of an artefact."""
+    return dataclasses.field(default="", metadata={**LOCATION, "line": line, "several": several})
 
 
 def option(line: str) -> Any:

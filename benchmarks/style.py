@@ -38,7 +38,9 @@ from bench.pictures.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method
 from bench.run.runner import choose_device
 from bench.run.timing import alternate, show, wait
-from bench.tasks.style import CONTENT_LAYERS, PAINTING, STYLE_LAYERS, Style
+from bench.tasks.paintings import file_of
+from bench.tasks.style import Style
+from bench.tasks.style_terms import CONTENT_LAYERS, STYLE_LAYERS
 from bench.train import fit
 from benchmarks import rows
 from benchmarks.evaluation import begin_worker
@@ -121,7 +123,7 @@ def published(task: Style, cell: Cell, device: torch.device, batches: Iterable[T
     model = build(cell).model.to(device)
     adam = torch.optim.Adam(model.parameters(), 1e-3)
     vgg = slices(device)
-    painting = Files([Path(task.style) if task.style else downloads.get(PAINTING)], task.crop)[0]
+    painting = Files([file_of(entry) for entry in task.shown.values()], task.crop)[0]
     count, content_sum, style_sum = task.training.batch, 0.0, 0.0
     grams = [gram(seen) for seen in vgg(painting.repeat(count, 1, 1, 1).to(device))]
     model.train()
@@ -226,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
         content_layer=options.content_layer or task.content_layer,
         train_data=options.train_data or task.train_data,
     )
+    if task.several:
+        parser.error("the published loop has one painting: use --task style with none or one")
     device, spawn = choose_device(options.device), get_context("spawn")
     with ProcessPoolExecutor(1, spawn, begin_worker, (torch.get_num_threads(),)) as by:
         made = measure(task, device, options.rounds, by)

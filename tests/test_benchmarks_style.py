@@ -11,8 +11,9 @@ from torch import nn
 
 from bench.cost import count_flops
 from bench.run.schema import Ended
-from bench.tasks import style as task_style
-from bench.tasks.style import STYLE_LAYERS, Style
+from bench.tasks import style_terms as task_style
+from bench.tasks.style import Style
+from bench.tasks.style_terms import STYLE_LAYERS
 from benchmarks import packing, roofline, rows, style
 
 CPU = torch.device("cpu")

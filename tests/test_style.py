@@ -26,9 +26,10 @@ from bench.pictures.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method
 from bench.run.plan import experiment
 from bench.run.runner import Run
-from bench.tasks import style
+from bench.tasks import style, style_terms
 from bench.tasks.painter import Painter
-from bench.tasks.style import STYLE_LAYERS, STYLE_TERMS, Style
+from bench.tasks.style import Style
+from bench.tasks.style_terms import STYLE_LAYERS, STYLE_TERMS
 
 CPU = torch.device("cpu")
 SMOKE = Style.presets()["smoke"].task
@@ -55,7 +56,7 @@ def by_torchvision(x: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_raw_terms_by_torchvision_and_einsum() -> None:
     picture = F.avg_pool2d(crops(), SMOKE.shrink)
     output = (picture.flip(-1) * 0.8 + 0.1).clone()
-    raw = style.raw_terms(SMOKE, output, picture)
+    raw = style_terms.raw_terms(SMOKE, output, picture)
     seen, wanted = by_torchvision(output), by_torchvision(picture)
     content = ((seen["relu3_3"] - wanted["relu3_3"]) ** 2).mean((1, 2, 3))
     torch.testing.assert_close(raw["content"], content, rtol=1e-4, atol=1e-4)
@@ -85,7 +86,7 @@ def test_an_empty_picture_scores_one_and_the_painting_no_style() -> None:
     def empty(x: torch.Tensor) -> torch.Tensor:
         return x.mean((2, 3), keepdim=True).expand_as(x)
 
-    batch = SMOKE.data("train").batch(style.NORMALISED_ON, torch.Generator().manual_seed(0))
+    batch = SMOKE.data("train").batch(style_terms.NORMALISED_ON, torch.Generator().manual_seed(0))
     with torch.no_grad():
         terms = SMOKE.losses(empty, batch)  # type: ignore[arg-type]
         for name in ("content", *STYLE_TERMS):
@@ -94,9 +95,9 @@ def test_an_empty_picture_scores_one_and_the_painting_no_style() -> None:
         unchanged = SMOKE.losses(nn.Identity(), batch)
         assert unchanged["content"].max() == 0
 
-        (_, painting) = next(style.Pictures([downloads.get(style.PAINTING)]).examples())
-        square = style.middle(style.shorter(painting, SMOKE.style_size), SMOKE.crop)
-        own = SMOKE.normalised(style.raw_terms(SMOKE, square, square))
+        (_, painting) = next(style_terms.Pictures([downloads.get(style.PAINTING)]).examples())
+        square = style_terms.middle(style_terms.shorter(painting, SMOKE.style_size), SMOKE.crop)
+        own = SMOKE.normalised(style_terms.raw_terms(SMOKE, square, square))
     assert max(own[name].item() for name in STYLE_TERMS) < 1e-6
 
 
@@ -106,7 +107,7 @@ def test_normalisers_are_the_cells_constants_whatever_the_training() -> None:
     assert set(SMOKE.constants()) == set(SMOKE.space.names)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    style.normalisers.cache_clear()
+    style_terms.normalisers.cache_clear()
     SMOKE.constants()
     assert torch.equal(torch.get_rng_state(), before)  # the training's noise is not touched
 
@@ -202,7 +203,7 @@ def test_without_weights_nothing_is_trained(
     def nothing(name: str) -> Path:
         raise Unavailable(f"{name} cannot be had")
 
-    for cached in (style.vgg, style.painting_grams, style.normalisers):
+    for cached in (style_terms.vgg, style_terms.painting_grams, style_terms.normalisers):
         cached.cache_clear()
     monkeypatch.setattr("bench.pictures.perceptual.get", nothing)
     run = Run(tmp_path, [experiment("style", "smoke", ["yoto"])], CPU)

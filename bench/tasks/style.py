@@ -3,6 +3,7 @@
     python run_bench.py run style                             minutes on two CPU cores
     python run_bench.py run style --style painting.jpg        another painting
     python run_bench.py run style --settings 15 --train-data DIR --test-data DIR
+    python run_bench.py run style --paintings "a.jpg;b.jpg"   one network for several, or a folder
 
 A feed-forward network in the manner of Johnson et al. (ECCV 2016) turns a photograph into a
 painting. It is trained with five terms on VGG-16's features: the distance of one layer's features
@@ -12,14 +13,16 @@ Each term has a coefficient of its own, and total variation a fixed weight.
 Raw terms of different layers differ by orders of magnitude, so each is divided by a number
 measured before any training (`normalisers`) and shared by all methods: a term of one is what an
 empty picture scores that shows nothing but the photograph's mean colour. An untouched photograph
-has no content term and style terms above one, since it has more contrast than a painting.
+has no content term and style terms above one, since it has more contrast than a painting. With
+several paintings each has normalisers of its own, so that none owns the gradient; every example of
+a training batch is of one of them, drawn uniformly, and compared with that one's Gram matrices.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -29,17 +32,27 @@ from torch.nn import functional as F
 from bench import Axis, Measure, Pictures, Preset, Setting, Space, Training, location
 from bench.levers import found
 from bench.pictures import downloads, measures
-from bench.pictures.perceptual import VGGFeatures, lpips, lpips_missing
+from bench.pictures.perceptual import lpips, lpips_missing
 from bench.tasks.painter import Painter
+from bench.tasks.paintings import Batch, Commissioned, Shown, digests, listed, parts
 from bench.tasks.photographs import OnPhotographs
+from bench.tasks.style_terms import (
+    CONTENT_LAYERS,
+    STYLE_LAYERS,
+    STYLE_TERMS,
+    column,
+    middle,
+    normalisers,
+    raw_terms,
+    shorter,
+    variation,
+)
 
-STYLE_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
-CONTENT_LAYERS = ("relu2_2", "relu3_3")
-STYLE_TERMS = tuple(f"style_{layer}" for layer in STYLE_LAYERS)
 PAINTING = "wheat-field-with-cypresses"
+FOUR = (PAINTING, "landscapes-with-poems", "circus-sideshow", "fourteen-auspicious-dreams")
 # Axes by how far they move a picture: LPIPS between low and high, in trials, 0.38 to 0.04.
 SWEPT = ("content", "style_relu3_3", "style_relu4_3", "style_relu2_2", "style_relu1_2")
-NORMALISED_ON = 16  # training crops that the normalisers are measured on
+LABELS = {"content": "content", "style": "style", "lpips": "LPIPS"}  # of each painting, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +78,9 @@ class Style(OnPhotographs):
         matrices of few places are larger than those of many, and a small picture cannot match a
         large one (an empty one comes nearer).
     low, high: the range of every coefficient; nothing is published, these are chosen.
+    paintings: picture files or names of artefacts with `;` between them, or a folder: one network
+        for all of them, with a scale and a shift per painting behind each norm; "" for `style`
+        alone, and one is as if `style` named it.
     """
 
     name: ClassVar[str] = "style"
@@ -101,6 +117,9 @@ class Style(OnPhotographs):
     high: float = 10.0
     training: Training
     style: str = location("painting (Wheat Field with Cypresses)")
+    paintings: str = location(
+        "several paintings, 'a.jpg;b.jpg' or a folder, instead of --style", several=True
+    )
     vgg_weights: str = location("VGG-16 weights: torchvision's .pth, or .safetensors (fetched)")
 
     def __post_init__(self) -> None:
@@ -114,6 +133,25 @@ class Style(OnPhotographs):
                 f"style_size {self.style_size} needs to be {self.crop}, the crop, or more: the "
                 "style is a square of the painting as large as the training pictures"
             )
+        if self.style and self.paintings:
+            raise ValueError("--style and --paintings both say what to paint like: give one")
+        if not self.several:
+            return
+        if not self.instance_norm:
+            raise ValueError(
+                f"{len(self.several)} paintings are told apart by the norms: use "
+                "instance_norm=true, or one painting"
+            )
+        # A raw term's mean over paintings of other sizes says nothing; each is in `constants`.
+        kept = {name: each for name, each in self.measures.items() if not name.endswith("_raw")}
+        own = {
+            f"{name} {painting}": replace(
+                kept[name], label=f"{LABELS[name]}, {painting}", margin="", worst=None
+            )
+            for painting in self.several
+            for name in LABELS
+        }
+        object.__setattr__(self, "measures", kept | own)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -146,6 +184,9 @@ class Style(OnPhotographs):
             some: dict[str, Any] = {"settings": settings, "seeds": tuple(range(seeds))}
             return Preset(task=task, line=line, **some, **more)
 
+        # Four times as long as small-cpu, so that each painting is seen as often.
+        four = replace(quick, paintings=";".join(FOUR)).lasting(8)
+
         return {
             "smoke": size(
                 smoke, 2, 1, "seconds, for tests", methods={"yoto": wide, "yoto_tuned": wide}
@@ -154,11 +195,29 @@ class Style(OnPhotographs):
             "small-cpu": size(
                 quick.lasting(2), 5, 3, reduced, methods=short | found(cls.name), wants=wants
             ),
+            "four-paintings": size(
+                four,
+                5,
+                1,
+                "four paintings in one network: hours on two CPU cores",
+                methods=short,
+                wants=wants,
+            ),
             "small": size(small, 11, 1, "half an hour on one GPU", methods=methods, wants=wants),
             "paper": size(
                 paper, 15, 3, chosen, lengths=(0.25, 0.5, 1.0), methods=methods, wants=wants
             ),
         }
+
+    @functools.cached_property
+    def shown(self) -> dict[str, str]:
+        """The paintings by name, each a file or an artefact."""
+        return listed(self.paintings) or {PAINTING: self.style or PAINTING}
+
+    @property
+    def several(self) -> tuple[str, ...]:
+        """The paintings' names where there are more than one."""
+        return tuple(self.shown) if len(self.shown) > 1 else ()
 
     @property
     def space(self) -> Space:
@@ -183,7 +242,8 @@ class Style(OnPhotographs):
         return (centre, *pairs, *randomly)[:count]
 
     def model(self) -> nn.Module:
-        return Painter(self.width, self.blocks, self.instance_norm, self.residual)
+        count = len(self.shown)
+        return Painter(self.width, self.blocks, self.instance_norm, self.residual, count)
 
     def sites(self, model: nn.Module) -> list[str]:
         """Every normalisation, or else every convolution but the one whose output are pixels."""
@@ -200,141 +260,97 @@ class Style(OnPhotographs):
             raise ValueError(f"{factor:g} times a width of {self.width} leaves no channel")
         return replace(self, width=round(factor * self.width))
 
-    def data(self, split: str) -> Pictures:
-        return self.pictures(split, self.crop * self.shrink if split == "train" else 0)
+    def data(self, split: str) -> Pictures | Commissioned:
+        pictures = self.pictures(split, self.crop * self.shrink if split == "train" else 0)
+        return Commissioned(pictures, self.several) if self.several else pictures
 
-    def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        pictures = F.avg_pool2d(batch, self.shrink)
-        return self.normalised(raw_terms(self, model(pictures), pictures))
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        crops, *shares = parts(batch)
+        pictures = F.avg_pool2d(crops, self.shrink)
+        raw = raw_terms(self, model(pictures, *shares), pictures, *shares)
+        return self.normalised(raw, *shares)
 
-    def normalised(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+    def normalised(self, raw: dict[str, Tensor], shares: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of the loss from the raw ones."""
-        by = normalisers(self)
-        return {
-            name: value * self.total_variation if name == "tv" else value / by[name]
-            for name, value in raw.items()
-        }
+        by, terms = self.constants(), {}
+        for name, value in raw.items():
+            if name == "tv":
+                terms[name] = value * self.total_variation
+            elif shares is None or name == "content":  # which knows no painting
+                terms[name] = value / by[name]
+            else:
+                each = tuple(by[f"{name} {painting}"] for painting in self.several)
+                terms[name] = value / column(each, value.device)[shares.argmax(1)]
+        return terms
 
     def constants(self) -> dict[str, float]:
-        """What each raw term is divided by; see `normalisers`."""
-        return normalisers(self)
+        """What each raw term is divided by; see `normalisers`. With several paintings, those of
+        style by term and painting."""
+        recalled: dict[str, float] | None = self.__dict__.get("recalled")
+        return recalled or normalisers(self)
 
-    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    def recall(self, constants: Mapping[str, float]) -> None:
+        """Take these for `constants`: this object alone does, and is the same experiment as before.
+        ValueError for those of other paintings."""
+        names = [f"{term} {each}" for each in self.several for term in STYLE_TERMS] or STYLE_TERMS
+        if lost := [name for name in ("content", *names) if name not in constants]:
+            raise ValueError(
+                f"these constants have no {lost[0]!r}, they are of other paintings: give those "
+                "stored with the network"
+            )
+        self.__dict__["recalled"] = dict(constants)
+
+    def measure(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """All on the 8-bit picture that a user would see."""
-        picture = self.fitted(batch)
-        output = measures.to_8bit(model(picture))
-        raw = raw_terms(self, output, picture)
-        values = self.normalised(raw)
+        fitted = self.fitted(batch)
+        return self.judged(measures.to_8bit(model(*parts(fitted))), fitted)
+
+    def judged(self, output: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The measures of outputs, (B, 3, H, W) as 8-bit values, for a batch of that size. With
+        several paintings, each one's own are NaN for examples that are not of it alone."""
+        picture, *shares = parts(batch)
+        raw = raw_terms(self, output, picture, *shares)
+        values = self.normalised(raw, *shares) | self.without_vgg(output, picture)
         values["style"] = torch.stack([values[name] for name in STYLE_TERMS]).mean(0)
-        values |= {f"{name}_raw": value for name, value in raw.items() if name != "tv"}
-        if not self.missing():
-            values["lpips"] = lpips("alex", batch.device)(2 * output - 1, 2 * picture - 1)
+        if not shares:
+            return values | {f"{name}_raw": value for name, value in raw.items() if name != "tv"}
+        for painting, share in zip(self.several, shares[0].unbind(1), strict=True):
+            for name in LABELS.keys() & values.keys():
+                values[f"{name} {painting}"] = values[name].where(share == 1, torch.nan)
         return values
 
-    def fitted(self, batch: Tensor) -> Tensor:
+    def without_vgg(self, output: Tensor, picture: Tensor) -> dict[str, Tensor]:
+        """Those measures that need no VGG-16."""
+        values = {"tv": self.total_variation * variation(output)}
+        if not self.missing():
+            values["lpips"] = lpips("alex", output.device)(2 * output - 1, 2 * picture - 1)
+        return values
+
+    def fitted(self, batch: Batch) -> Batch:
         """The middle square of whole test pictures, resized to `evaluation` pixels."""
-        return middle(shorter(batch, self.evaluation), self.evaluation)
+        pictures, *shares = parts(batch)
+        square = middle(shorter(pictures, self.evaluation), self.evaluation)
+        return (square, shares[0]) if shares else square
 
     def missing(self) -> dict[str, str]:
-        return lpips_missing()
+        return {
+            each: reason
+            for name, reason in lpips_missing().items()
+            for each in (name, *(f"{name} {painting}" for painting in self.several))
+        }
 
-    def original(self, batch: Tensor) -> Tensor:
-        return self.fitted(batch)[0]
+    def original(self, batch: Batch) -> Tensor:
+        return parts(self.fitted(batch))[0][0]
 
-    def sample(self, model: nn.Module, batch: Tensor) -> Tensor:
-        return measures.to_8bit(model(self.fitted(batch)))[0]
+    def sample(self, model: nn.Module, batch: Batch) -> Tensor:
+        return measures.to_8bit(model(*parts(self.fitted(batch))))[0]
+
+    def showing(self) -> Shown:
+        return Shown(self)
 
     def fields(self) -> dict[str, Any]:
-        """With the content of the painting and of VGG-16: their places are not the experiment."""
-        digests = {
-            "style": downloads.content(self.style, PAINTING),
-            "vgg_weights": downloads.content(self.vgg_weights, "vgg16-convs"),
-        }
-        return super().fields() | digests
-
-
-# The loss
-
-
-def raw_terms(task: Style, output: Tensor, picture: Tensor) -> dict[str, Tensor]:
-    """The five terms and the total variation of outputs for pictures, before any division: (B,).
-
-    content: mean squared difference of features. style: squared Frobenius distance of the Gram
-    matrices. tv: mean squared difference of neighbouring pixels.
-    """
-    seen = vgg(task.vgg_weights, STYLE_LAYERS, output.device)(output)  # with the content layer
-    with torch.no_grad():  # computed no deeper than it
-        wanted = vgg(task.vgg_weights, (task.content_layer,), output.device)(picture)
-    terms = {"content": measures.mse(seen[task.content_layer].float(), wanted[task.content_layer])}
-    for name, target in zip(STYLE_LAYERS, painting_grams(task, output.device), strict=True):
-        terms[f"style_{name}"] = (gram(seen[name]) - target).square().sum((1, 2))
-    across, along = output.diff(dim=-1), output.diff(dim=-2)
-    terms["tv"] = across.square().mean((1, 2, 3)) + along.square().mean((1, 2, 3))
-    return terms
-
-
-def gram(features: Tensor) -> Tensor:
-    """(B, C, h, w) to the (B, C, C) products of channels, over C h w as in Johnson et al."""
-    with torch.autocast(features.device.type, enabled=False):
-        flat = features.float().flatten(2)
-        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
-
-
-@functools.cache
-def vgg(weights: str, layers: tuple[str, ...], device: torch.device) -> VGGFeatures:
-    """The one VGG-16 of this process for these layers; its input normalisation is its own."""
-    try:
-        return VGGFeatures(layers, Path(weights) if weights else None).to(device)
-    except downloads.Unavailable as error:
-        raise downloads.Unavailable(
-            "style transfer is measured by VGG-16, and a random network never stands in for it: "
-            f"give torchvision's vgg16 file with --vgg-weights FILE. {error}"
-        ) from None
-
-
-@functools.cache
-@torch.no_grad()
-def painting_grams(task: Style, device: torch.device) -> list[Tensor]:
-    """The painting's Gram matrices, (1, C, C) per style layer, computed on the CPU for all."""
-    if device.type != "cpu":
-        return [matrix.to(device) for matrix in painting_grams(task, torch.device("cpu"))]
-    path = Path(task.style) if task.style else downloads.get(PAINTING)
-    ((_, painting),) = Pictures([path]).examples()
-    with torch.autocast("cpu", enabled=False):
-        shown = middle(shorter(painting, task.style_size), task.crop)
-        seen = vgg(task.vgg_weights, STYLE_LAYERS, device)(shown)
-        return [gram(seen[name]) for name in STYLE_LAYERS]
-
-
-@functools.cache
-@torch.no_grad()
-def normalisers(task: Style) -> dict[str, float]:
-    """What raw terms are divided by: their means over training crops for an empty output, which
-    shows nothing but each crop's mean colour.
-
-    Measured on the CPU from seeded crops, before any training, and kept to four digits, so that
-    every process of every method divides by the same numbers.
-    """
-    crops = task.data("train").batch(NORMALISED_ON, torch.Generator().manual_seed(0))
-    pictures = F.avg_pool2d(crops, task.shrink)
-    empty = pictures.mean((2, 3), keepdim=True).expand_as(pictures)
-    with torch.autocast("cpu", enabled=False):
-        raw = raw_terms(task, empty, pictures)
-    return {name: float(f"{raw[name].mean().item():.4g}") for name in ("content", *STYLE_TERMS)}
-
-
-# Pictures
-
-
-def shorter(pictures: Tensor, side: int) -> Tensor:
-    """Resize until the shorter side has `side` pixels, as 8-bit values."""
-    height, width = pictures.shape[-2:]
-    scale = side / min(height, width)
-    size = (max(side, round(height * scale)), max(side, round(width * scale)))
-    return measures.to_8bit(F.interpolate(pictures, size, mode="bicubic", antialias=True))
-
-
-def middle(pictures: Tensor, side: int) -> Tensor:
-    """The middle square of pictures, `side` pixels wide."""
-    top, left = (pictures.shape[-2] - side) // 2, (pictures.shape[-1] - side) // 2
-    return pictures[..., top : top + side, left : left + side]
+        """With the content of the paintings and of VGG-16: their places are not the experiment."""
+        weights = {"vgg_weights": downloads.content(self.vgg_weights, "vgg16-convs")}
+        shown = digests(self.shown)
+        painted = {"paintings": shown} if self.several else {"style": shown[0]}
+        return super().fields() | painted | weights
