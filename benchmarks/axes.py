@@ -2,17 +2,22 @@
 
     python -m benchmarks.axes style --preset small-cpu --settings 16 --seed 0 --out RESULTS
         --methods fixed_grid,yoto --train-data DIR --test-data DIR
+    python -m benchmarks.axes style --preset four-paintings --methods fixed_grid,yoto_tuned ...
 
 Of networks that `run` with the same words has trained into RESULTS. Per method and coefficient:
 the distance (LPIPS, AlexNet, v0.1) between the answers at its lowest and its highest compared
 value, the others at their middle, mean over the test pictures; and that over the fixed grid's.
-A network that ignores a coefficient has 0.
+Along a coefficient that the compared settings leave where it is, the ends of its range, of networks
+that are told their coefficients: the fixed grid has none there.
+A network that ignores a coefficient has 0. Where examples are of one of several paintings
+(`Showing.blends`), the same for each of these, too.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,17 +35,21 @@ from bench.task import Task
 @torch.no_grad()
 def distances(planned: Experiment, root: Path, seed: int) -> pd.DataFrame:
     """One row per method, coefficient and test picture. RuntimeError where a network is missing."""
-    task, rows = planned.task, []
+    task, rows = planned.task, list[dict[str, Any]]()
+    blends = task.showing().blends
     ends = {name: _ends(planned, place) for place, name in enumerate(task.space.names)}
     for label in planned.methods:
         for axis, (low, high) in ends.items():
             if low == high:
-                continue
+                if any(cell.trained_for for cell in planned.plans[seed, label]):
+                    continue
+                low, high = _whole_range(planned, axis)
             one, other = (_answers(planned, root, label, seed, setting) for setting in (low, high))
             for example in one:
                 pair = (2 * picture[None] - 1 for picture in (one[example], other[example]))
                 row = {"method": label, "seed": seed, "coefficient": axis, "example": example}
-                rows.append(row | {"lpips": lpips("alex")(*pair).item()})
+                of = next((name for name in blends if example.endswith(f" / {name}")), "")
+                rows.append(row | {"of": of, "lpips": lpips("alex")(*pair).item()})
     return pd.DataFrame(rows)
 
 
@@ -54,6 +63,19 @@ def _ends(planned: Experiment, place: int) -> tuple[Setting, Setting]:
         if all(a == b for at, (a, b) in enumerate(zip(setting, centre, strict=True)) if at != place)
     ]
     return min(line, key=lambda s: s[place]), max(line, key=lambda s: s[place])
+
+
+def _whole_range(planned: Experiment, axis: str) -> tuple[Setting, Setting]:
+    """The ends of one coefficient's range, the others as at the first setting."""
+    (centre, *_), axes = planned.settings, planned.task.space.axes
+    low, high = (
+        tuple(
+            getattr(each, end) if each.name == axis else value
+            for each, value in zip(axes, centre, strict=True)
+        )
+        for end in ("low", "high")
+    )
+    return low, high
 
 
 def _answers(
@@ -79,12 +101,17 @@ def _picture(task: Task, model: torch.nn.Module, batch: Tensor) -> Tensor:
 
 def summed(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per method and coefficient: the mean distance, its standard error over the pictures,
-    and the ratio to the fixed grid's."""
-    key = ["method", "coefficient"]
-    found = frame.groupby(key, sort=False)["lpips"].agg(["mean", "sem", "size"])
+    and the ratio to the fixed grid's; of all examples, and where there are several paintings then
+    `of` each."""
+    whole = frame if (frame["of"] == "").all() else pd.concat([frame.assign(of="all"), frame])
+    key = ["of", "method", "coefficient"]
+    found = whole.groupby(key, sort=False)["lpips"].agg(["mean", "sem", "size"])
     found = found.reset_index().rename(columns={"size": "pictures"})
-    grid = found[found["method"] == "fixed_grid"].set_index("coefficient")["mean"]
-    return found.assign(ratio=found["mean"] / found["coefficient"].map(grid).astype(np.float64))
+    place = ["of", "coefficient"]
+    grid = found[found["method"] == "fixed_grid"].set_index(place)["mean"]
+    base = grid.reindex(pd.MultiIndex.from_frame(found[place])).to_numpy(np.float64)
+    found = found.assign(ratio=found["mean"].to_numpy() / base)
+    return found.drop(columns="of") if (found["of"] == "").all() else found
 
 
 def main() -> None:
@@ -98,10 +125,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train-data", default="")
     parser.add_argument("--test-data", default="")
+    parser.add_argument("--paintings", default="", help="of the task, as `run` was given them")
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--csv", type=Path, help="where the table goes")
     given = parser.parse_args()
-    places = {name: getattr(given, name) for name in ("train_data", "test_data")}
+    places = {name: getattr(given, name) for name in ("train_data", "test_data", "paintings")}
     planned = experiment(
         given.task, given.preset, given.methods.split(","), given.settings, [given.seed],
         {name: place for name, place in places.items() if place},

@@ -171,7 +171,7 @@ def measure(task: Style, device: torch.device, rounds: int, by: Executor) -> lis
         return Cell(task=changed, method=method("fixed_grid"), seed=0, trained_for=(setting,))
 
     count = task.training.batch * task.training.steps
-    paths = task.data("train").paths
+    paths = task.pictures("train").paths
     files = Files((paths * -(-count // len(paths)))[:count], task.crop)
     loader = torch.utils.data.DataLoader(files, batch_size=task.training.batch)
     kept = list(loader)

@@ -165,6 +165,22 @@ def small_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def two_paintings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where two lie that differ in colour and in strokes: upright bars of red, and blue dots."""
+    folder = tmp_path_factory.mktemp("paintings")
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(72), indexing="ij")
+    bars, dots = (x // 4 % 2).float(), ((x // 6 + y // 6) % 2 == 0).float()
+    ground = torch.ones_like(bars)
+    for name, planes in (
+        ("bars", (0.9 * ground, 0.8 * bars, 0.1 * ground)),
+        ("dots", (0.2 * dots, 0.3 * ground, 0.9 * dots)),
+    ):
+        pixels = (torch.stack(planes, -1) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return ";".join(str(folder / f"{name}.png") for name in ("bars", "dots"))
+
+
 @pytest.fixture
 def shapes3d(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A 3dshapes.h5 of 600 pictures, and a suite that expects as many instead of 480,000."""

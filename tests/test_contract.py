@@ -34,13 +34,16 @@ PLACES = {  # fixtures with data of tasks
     "beta_vae_shapes3d": {"train_data": "shapes3d"},
     "compression": {"test_data": "small_pictures"},
     "style": {"test_data": "small_pictures"},
+    "style_paintings": {"test_data": "small_pictures", "paintings": "two_paintings"},
 }
+# Tasks in another form, whose batches and models are others: by the task's name.
+VARIANTS = {"style_paintings": "style"}
 
 
 @functools.cache
 def planned(task_name: str, method_name: str, **places: str) -> Experiment:
     """One task at its smallest preset, with its data at these places, and one method."""
-    smallest = preset(task_class(task_name), "smoke").task
+    smallest = preset(task_class(VARIANTS.get(task_name, task_name)), "smoke").task
     smallest = smallest.trained_with(steps=min(smallest.training.steps, 4))
     smallest = replace(smallest, **places)
     tried = method(method_name)
@@ -108,7 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 id=f"{one.task}-{one.method}",
                 marks=[pytest.mark.xdist_group("cifar10")] if "cifar10" in one.task else [],
             )
-            for one in candidates((*TASKS, *files["task"]), (*METHODS, *files["method"]))
+            for one in candidates((*TASKS, *VARIANTS, *files["task"]), (*METHODS, *files["method"]))
             if which(one)
         ]
         metafunc.parametrize("pair", pairs, indirect=True)
@@ -168,7 +171,7 @@ class Pair:
 @pytest.fixture
 def pair(request: pytest.FixtureRequest, fetched: Callable[[str], None]) -> Pair:
     task_name, method_name = request.param
-    fetched(task_name)
+    fetched(VARIANTS.get(task_name, task_name))
     wanted = PLACES.get(task_name, {}).items()
     places = {field: str(request.getfixturevalue(fixture)) for field, fixture in wanted}
     device = torch.device(request.config.getoption("--device"))

@@ -58,6 +58,23 @@ def test_values_that_are_not_finite_are_counted_and_in_no_mean(tmp_path: Path) -
     assert has_note(built, f"{infinite} measured values")
 
 
+def test_what_an_example_has_none_of_is_no_fault(tmp_path: Path) -> None:
+    """Of one of several paintings it has no number for the others."""
+
+    def own(method: str, setting: Any, hard: float, noise: Noise) -> dict[str, float]:
+        numbers = codec(method, setting, hard, noise)
+        return numbers | {"psnr": math.nan if hard > 0.5 else numbers["psnr"]}
+
+    built = report_of(tmp_path, values=own, context=False)
+    assert built.summary["psnr"].map(math.isfinite).all()
+    assert built.run.partial == ["psnr"]
+    assert built.run.not_finite == 0
+    assert has_note(built, "their means are over those that do: PSNR")
+    gaps = built.comparisons.set_index("measure")
+    assert (gaps.loc["psnr", "pairs"] < gaps.loc["bpp", "pairs"].max()).all()
+    assert (gaps["unpaired"] == 0).all()
+
+
 def test_the_diverged_are_shown_as_such(tmp_path: Path) -> None:
     gone = (("fixed_grid", 0, 2), ("fixed_grid", 1, 2), ("fixed_grid", 0, 4))
     built = report_of(tmp_path, seeds=(0, 1), diverged=gone)

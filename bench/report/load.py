@@ -113,6 +113,7 @@ class Results:
                 measured = measured[~beyond]
         infinite = rows["value"].isin(INFINITE)
         finite = rows[~infinite & rows["value"].notna()]
+        none = _having_none(rows, finite)
         frames: dict[str, Any] = {}
         for kind, (measurements, numbers) in FRAMES.items():
             frames[measurements] = measured[measured["kind"] == kind].reset_index(drop=True)
@@ -141,7 +142,8 @@ class Results:
             sample_line=display.sample_line,
             margin_share=display.margin_share,
             superseded=self.superseded.get(key, 0),
-            not_finite=len(rows) - len(finite),
+            not_finite=len(rows) - len(finite) - len(none),
+            partial=[name for name in measures if (none["measure"] == name).any()],
             infinite=rows[infinite & (rows["kind"] == "method")],
             damaged=self.damaged.get(key, []),
             looks=planned,
@@ -348,6 +350,17 @@ def _of(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
     task, preset, experiment = key
     chosen = (frame["task"] == task) & (frame["preset"] == preset)
     return frame[chosen & (frame["experiment"] == experiment)]
+
+
+def _having_none(rows: pd.DataFrame, finite: pd.DataFrame) -> pd.DataFrame:
+    """The rows of NaN by which an example says, for every method, that it has none of a measure
+    which other examples have."""
+    nothing = rows[rows["value"].isna() & rows["measure"].isin(finite["measure"].unique())]
+    if nothing.empty:
+        return nothing
+    key = ["example", "measure"]
+    known = pd.MultiIndex.from_frame(finite[key].drop_duplicates())
+    return nothing[~pd.MultiIndex.from_frame(nothing[key]).isin(known)]
 
 
 def file_name(text: str) -> str:

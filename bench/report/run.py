@@ -29,6 +29,7 @@ class Run:
     ones and beyond them; lengths, length_records: for networks trained for a `share` of the steps
     with their whole schedule.
     original: the picture that samples show an answer to, if there is one.
+    partial: the measures that some examples have none of, whatever the method.
     damaged: a sentence for each measurement that was left out, since its files changed.
     looks: which seeds the verdicts were looked at with (`run --decide`); then no others are in any
     frame, and those left out are `unplanned`.
@@ -58,6 +59,7 @@ class Run:
     not_finite: int
     infinite: pd.DataFrame  # the rows of methods whose value is infinite, which are in no mean
     margin_share: float  # of the benefit lost that counts as none
+    partial: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     looks: Looks | None = None
     unplanned: list[int] = field(default_factory=list)
