@@ -123,7 +123,8 @@ def test_locations_stay_names_or_become_absolute(
 @pytest.mark.parametrize(
     ("paintings", "fields", "reason"),
     [
-        ("nowhere.png;dots.png", {}, "no painting nowhere.png: give picture files"),
+        ("nowhere.png;dots.png", {}, "nowhere.png: there is no such painting; it is a picture"),
+        ("circus-sideshow;dots.png;sideshow", {}, "sideshow: there is no such painting"),
         (f"dots.png;{PAINTING};dots.png", {}, "two paintings are called 'dots'"),
         ("dots.png;bars.png", {"style": "dots.png"}, "--style and --paintings both"),
         ("dots.png;bars.png", {"instance_norm": False}, "instance_norm=true, or one painting"),
@@ -138,7 +139,7 @@ def test_nonsense_is_refused(
 ) -> None:
     monkeypatch.chdir(Path(two_paintings.split(";")[0]).parent)
     with pytest.raises(ValueError, match=reason):
-        replace(SMOKE, paintings=paintings, **fields)
+        replace(SMOKE, paintings=paintings, **fields).fields()
 
 
 def test_the_same_picture_twice_is_refused_before_any_training(
@@ -220,7 +221,7 @@ def test_folding_and_export_are_exact(two: Style) -> None:
 
 def test_a_short_training_tells_the_paintings_apart(two: Style, tmp_path: Path) -> None:
     task = two.trained_with(steps=150, batch=4)
-    cell = method("fixed_grid").plan(task, [CENTRE], 0)[0]
+    cell = method("fixed_grid").plan(task, [(0.1, 10.0, 10.0, 10.0, 10.0)], 0)[0]
     network = build(cell)
     fit(task, network, functools.partial(cell.method.draw, cell), 0, CPU, tmp_path)
     pictures, _ = task.data("train").batch(8, torch.Generator().manual_seed(9))
@@ -234,7 +235,7 @@ def test_a_short_training_tells_the_paintings_apart(two: Style, tmp_path: Path) 
             batch = pictures, own_shares(8, place)
             own, other = task.losses(network.model, batch), task.losses(Swapped(), batch)
             style = [sum(terms[name] for name in STYLE_TERMS).mean() for terms in (own, other)]
-            assert style[0] < 0.8 * style[1], place
+            assert style[0] < 0.5 * style[1], place
 
 
 # What is measured and shown -----------------------------------------------------------------------
@@ -343,6 +344,9 @@ def test_recalled_constants_are_used_where_the_training_data_is_not(two: Style) 
     ours = two.showing().measured(model, batch, CENTRE)
     theirs = elsewhere.showing().measured(model, batch, CENTRE)
     assert theirs["style bars"] == pytest.approx(ours["style bars"] / 2)
+    gone = replace(elsewhere, paintings="gone/bars.png;gone/dots.png")
+    gone.showing().recall(known)
+    assert set(gone.showing().measured(model, batch, CENTRE)) == {"lpips", "tv"}
 
 
 def test_names_of_files_become_names_of_measures(tmp_path: Path, two_paintings: str) -> None:

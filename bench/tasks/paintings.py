@@ -35,7 +35,8 @@ Batch = Tensor | tuple[Tensor, Tensor]
 
 def listed(text: str) -> dict[str, str]:
     """Paintings by name, each a file or the name of an artefact, of a list separated by `;` or a
-    folder; {} for "". PictureError for one that is nowhere, and for two of one name."""
+    folder; {} for "". PictureError for two of one name. The files of a list need not be there: a
+    trained network can be asked without them."""
     folder = Path(text)
     if text and folder.is_dir():
         entries = [str(folder / name) for name in pictures_in(folder)]
@@ -45,11 +46,6 @@ def listed(text: str) -> dict[str, str]:
         entries = [entry for part in text.split(BETWEEN) if (entry := part.strip())]
     paintings: dict[str, str] = {}
     for entry in entries:
-        if not is_artefact(entry) and not Path(entry).is_file():
-            raise PictureError(
-                f"there is no painting {printable(entry)}: give picture files with "
-                f"'{BETWEEN}' between them, a folder alone, or one of {', '.join(artefacts())}"
-            )
         name = entry if is_artefact(entry) else called(entry)
         if name in paintings:
             raise PictureError(
@@ -80,10 +76,16 @@ def file_of(entry: str) -> Path:
 
 
 def digests(paintings: Mapping[str, str]) -> list[str]:
-    """Hashes of their contents, in their order. PictureError where two are one painting."""
+    """Hashes of their contents, in their order. PictureError for one that is nowhere, and where two
+    are one painting."""
     by_content: dict[str, str] = {}
     for name, entry in paintings.items():
         known = is_artefact(entry)
+        if not known and not Path(entry).exists():
+            raise PictureError(
+                f"{printable(entry)}: there is no such painting; it is a picture's file or one of "
+                f"{', '.join(artefacts())}; several have '{BETWEEN}' between them, or are a folder"
+            )
         content = downloads.content("" if known else entry, entry)
         if content in by_content:
             raise PictureError(
@@ -181,12 +183,12 @@ class Shown(Showing):
     @torch.no_grad()
     def measured(self, model: nn.Module, batch: Batch, setting: Setting) -> dict[str, float]:
         """Those of `Style.judged` at the picture's own size. A mixture of paintings is compared
-        with none: there is no picture that it should look like. Without VGG-16 neither content nor
-        style is told."""
+        with none: there is no picture that it should look like. Without VGG-16, or a painting,
+        neither content nor style is told."""
         picture, *shares = parts(batch)
         output = to_8bit(model(picture, *shares))
         values = self.task.without_vgg(output, picture)
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(Unavailable, PictureError):
             values = self.task.judged(output, batch)
         mixed = bool(shares) and bool(shares[0].max() < 1)
         return {
