@@ -206,7 +206,7 @@ def _left_out(run: Run) -> Iterator[str]:
     if run.not_finite:
         yield f"{run.not_finite} measured values are not finite and in no mean."
     if run.partial:
-        labels = ", ".join(one_line(run.measures[name].label) for name in run.partial)
+        labels = "; ".join(one_line(run.measures[name].label) for name in run.partial)
         yield f"Not every example has these, and their means are over those that do: {labels}."
 
 
