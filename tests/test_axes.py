@@ -49,3 +49,29 @@ def test_without_the_networks_it_says_what_to_do(tmp_path: Path) -> None:
     planned: Any = experiment("digits", "smoke", ["fixed_grid"])
     with pytest.raises(RuntimeError, match="fixed_grid: a network is not trained"):
         axes.distances(planned, tmp_path, seed=0)
+
+
+def test_of_several_paintings_each_has_its_rows_and_told_networks_every_axis(
+    tmp_path: Path,
+    completed: Callable[..., Any],
+    fetched: Callable[[str], None],
+    two_paintings: str,
+    small_pictures: Path,
+) -> None:
+    fetched("style")
+    places = {"paintings": two_paintings, "test_data": str(small_pictures)}
+    task = "style[training.steps=1]"
+    planned = experiment(task, "smoke", ["fixed_grid", "yoto"], settings=3, locations=places)
+    completed(tmp_path, planned)
+    table = axes.summed(axes.distances(planned, tmp_path, seed=0))
+    assert list(table["of"].unique()) == ["all", "bars", "dots"]
+    found = table.set_index(["of", "method", "coefficient"])
+    assert found.at[("all", "yoto", "content"), "pictures"] == 4
+    assert found.at[("dots", "yoto", "content"), "pictures"] == 2
+    assert set(table.loc[table["method"] == "fixed_grid", "coefficient"]) == {"content"}
+    assert set(table.loc[table["method"] == "yoto", "coefficient"]) == set(planned.task.space.names)
+    for of in ("all", "bars", "dots"):
+        ratio = found.at[(of, "yoto", "content"), "mean"]
+        ratio /= found.at[(of, "fixed_grid", "content"), "mean"]
+        assert found.at[(of, "yoto", "content"), "ratio"] == pytest.approx(ratio)
+    assert found["ratio"].isna()["all", "yoto", "style_relu1_2"]
