@@ -28,12 +28,14 @@ from bench.space import Setting, Space
 LOCATION = {"location": True}
 
 
-def location(line: str, *, several: bool = False) -> Any:
+def location(line: str, *, several: bool = False, part: bool = False) -> Any:
     """A field that says where something lies on this machine ("" for nowhere): a path, or an
     address. The command line has a flag of its name, and `line` is its help. `several`: it may be a
     list, with `;` between its entries, of which those that are no path stay as they are, as the
-    name of an artefact."""
-    return dataclasses.field(default="", metadata={**LOCATION, "line": line, "several": several})
+    name of an artefact. `part`: its content is part of the experiment (`Task.fields`), and nothing
+    else stands in for it where it is gone."""
+    marks = {**LOCATION, "line": line, "several": several, "part": part}
+    return dataclasses.field(default="", metadata=marks)
 
 
 def option(line: str) -> Any:

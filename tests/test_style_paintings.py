@@ -15,6 +15,8 @@ from torch import nn
 
 from bench.cli import main
 from bench.conditioners import Network
+from bench.live.answers import Answers, Asked
+from bench.live.networks import catalogue
 from bench.method import Cell, build
 from bench.pictures import downloads
 from bench.pictures.data import PictureError
@@ -295,8 +297,8 @@ def test_a_users_picture_is_shown_whole_in_any_mixture(two: Style) -> None:
     for shares in ([1.0], [0.5, 0.6], [1.5, -0.5]):
         with pytest.raises(ValueError, match="that sum to 1"):
             showing.blended(batch, shares)
-    with pytest.raises(ValueError, match="70 x 20 pixels: give one with 32 a side"):
-        showing.received(picture[:, :20])
+    with pytest.raises(ValueError, match="70 x 12 pixels: give one with 16 a side"):
+        showing.received(picture[:, :12])
     (_, example), *_ = two.data("test").examples()
     assert showing.picture(model, example).shape == showing.original(example).shape
 
@@ -347,6 +349,40 @@ def test_recalled_constants_are_used_where_the_training_data_is_not(two: Style) 
     gone = replace(elsewhere, paintings="gone/bars.png;gone/dots.png")
     gone.showing().recall(known)
     assert set(gone.showing().measured(model, batch, CENTRE)) == {"lpips", "tv"}
+
+
+def test_the_live_page_mixes_the_paintings_where_they_and_the_data_are_gone(
+    two_paintings: str, small_pictures: Path, tmp_path: Path, fetched: Callable[[str], None]
+) -> None:
+    fetched("style")
+    kept = [shutil.copy(path, tmp_path) for path in two_paintings.split(";")]
+    shutil.copytree(small_pictures, tmp_path / "photos")
+    words = ["run", "style[training.steps=1]", "--preset", "smoke", "--methods", "yoto,fixed_grid"]
+    words += ["--paintings", ";".join(kept), "--train-data", str(tmp_path / "photos")]
+    words += ["--test-data", str(small_pictures), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+
+    def numbers() -> dict[str, float]:
+        answers = Answers(catalogue(tmp_path / "out", "style"), CPU)
+        (listed,) = answers.listed()
+        assert listed["blends"] == ["bars", "dots"]
+        one, half = (
+            Asked(exhibit=0, input="example:0", method="yoto", setting=CENTRE, rest=True, shares=s)
+            for s in ((0.0, 1.0), (0.5, 0.5))
+        )
+        pictures = [answers.answer(each, lambda: False)["own"] for each in (one, half)]
+        assert pictures[0]["picture"] != pictures[1]["picture"]
+        assert not [name for name in pictures[1]["measures"] if name.startswith("style")]
+        return pictures[0]["measures"]
+
+    shutil.rmtree(tmp_path / "photos")
+    whole = numbers()
+    assert {"loss", "style", "style dots"} <= set(whole)
+    assert "style bars" not in whole
+    for path in kept:
+        Path(path).unlink()
+    style_terms.painting_grams.cache_clear()
+    assert set(numbers()) == {"lpips", "tv"}
 
 
 def test_names_of_files_become_names_of_measures(tmp_path: Path, two_paintings: str) -> None:

@@ -272,11 +272,12 @@ def _exhibit(
 
 
 def _with_data_here(task: Task) -> Task:
-    """The task without what lies at places that this machine does not have: its own test examples
-    and weights then stand for them."""
+    """The task without what lies at places that this machine does not have: its own examples then
+    stand for them. For what the network was trained towards, as a painting, nothing does."""
+    kept = {each.name for each in dataclasses.fields(task) if each.metadata.get("part")}  # type: ignore[arg-type]
     gone = {
         name: ""
         for name, place in task.locations().items()
-        if place and "://" not in place and not Path(place).exists()
+        if name not in kept and place and "://" not in place and not Path(place).exists()
     }
     return dataclasses.replace(task, **gone) if gone else task  # type: ignore[type-var]

@@ -26,7 +26,7 @@ from bench.pictures import downloads
 from bench.pictures.folders import pictures_in
 
 BETWEEN = ";"  # the entries of a list
-SMALLEST = 32  # pixels a side that VGG-16 and LPIPS see whole fields of
+SMALLEST = 16  # pixels a side, two of them where the network and VGG-16 see them smallest
 Batch = Tensor | tuple[Tensor, Tensor]
 
 

@@ -116,11 +116,13 @@ class Style(OnPhotographs):
     low: float = 0.1
     high: float = 10.0
     training: Training
-    style: str = location("painting (Wheat Field with Cypresses)")
+    style: str = location("painting (Wheat Field with Cypresses)", part=True)
     paintings: str = location(
-        "several paintings, 'a.jpg;b.jpg' or a folder, instead of --style", several=True
+        "several paintings, 'a.jpg;b.jpg' or a folder, instead of --style", several=True, part=True
     )
-    vgg_weights: str = location("VGG-16 weights: torchvision's .pth, or .safetensors (fetched)")
+    vgg_weights: str = location(
+        "VGG-16 weights: torchvision's .pth, or .safetensors (fetched)", part=True
+    )
 
     def __post_init__(self) -> None:
         if self.content_layer not in CONTENT_LAYERS:
@@ -292,6 +294,8 @@ class Style(OnPhotographs):
     def recall(self, constants: Mapping[str, float]) -> None:
         """Take these for `constants`: this object alone does, and is the same experiment as before.
         ValueError for those of other paintings."""
+        if not constants:  # older folders kept none: they are measured anew
+            return
         names = [f"{term} {each}" for each in self.several for term in STYLE_TERMS] or STYLE_TERMS
         if lost := [name for name in ("content", *names) if name not in constants]:
             raise ValueError(
