@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,10 +64,9 @@ DROP = """
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Server(Answers(exhibited(str(ZOO), None, None), torch.device("cpu"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    answers = Answers(exhibited(str(ZOO), None, None), torch.device("cpu"))
+    with Server(answers) as server, server.serving():
         yield server
-        server.shutdown()
 
 
 def until(browser: Browser, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -256,12 +254,10 @@ def test_it_fits_a_phone_and_the_dark(
 
 @browses
 def test_a_server_that_is_gone_is_told(browser: Browser) -> None:
-    with Server(Answers(exhibited(str(ZOO), "digits", None), torch.device("cpu"))) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    answers = Answers(exhibited(str(ZOO), "digits", None), torch.device("cpu"))
+    with Server(answers) as server, server.serving():
         browser.open(server.address)
         until(browser, rested)
-        server.shutdown()
     browser.run(SLIDE, 1)
     shown = until(browser, lambda shown: shown["error"])
     assert "stopped" in shown["status"]

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,10 +32,8 @@ def answers() -> Answers:
 
 @pytest.fixture
 def server(answers: Answers) -> Iterator[Server]:
-    with Server(answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Server(answers) as server, server.serving():
         yield server
-        server.shutdown()
 
 
 Reply = tuple[int, dict[str, str], bytes]
@@ -163,8 +160,7 @@ def test_beyond_the_loopback_a_token_is_needed(
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving, "LOOPBACK", ())  # as if this address were another
-    with Server(answers) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Server(answers) as server, server.serving():
         token = server.address.partition("#")[2]
         assert len(token) >= 32
         assert ask(server, "GET", "/")[0] == 200  # the page says nothing
@@ -172,7 +168,6 @@ def test_beyond_the_loopback_a_token_is_needed(
             status, _, content = ask(server, "GET", "/api/exhibits", **given)
             assert (status, b"its #" in content) == (401, True)
         assert ask(server, "GET", "/api/exhibits", X_Token=token)[0] == 200
-        server.shutdown()
 
 
 def test_as_many_connections_as_are_too_many_do_no_harm(server: Server) -> None:

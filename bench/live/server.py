@@ -22,7 +22,7 @@ import socket
 import threading
 import urllib.parse
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -65,7 +65,8 @@ class Queue:
         )
         self._changed = threading.Condition()
         self._ended = False
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def ask(self, tab: str, work: Callable[[Callable[[], bool]], Any]) -> Future:
         """`work` is called with a function that tells whether it has been superseded. Raises Busy
@@ -84,9 +85,11 @@ class Queue:
         return future
 
     def end(self) -> None:
+        """Answer no more; what is being answered is waited for, though not for long."""
         with self._changed:
             self._ended = True
             self._changed.notify()
+        self._thread.join(PATIENCE / 10)
 
     def _work(self) -> None:
         while True:
@@ -133,6 +136,17 @@ class Server(ThreadingHTTPServer):
             host = socket.gethostname()
         return f"http://{host}:{self.port}/" + (f"#{self.token}" if self.token else "")
 
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Serve in a thread of its own, while it lasts."""
+        thread = threading.Thread(target=self.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.shutdown()
+            thread.join()
+
     def hosts(self) -> set[str]:
         """The names that a browser on this machine may call the server by."""
         return {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
@@ -160,6 +174,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or small answers wait 40 ms for an acknowledgement
     server_version, sys_version = "yoto-bench", ""
     timeout = 30
 
