@@ -169,6 +169,10 @@ class Server(ThreadingHTTPServer):
     def server_close(self) -> None:
         self.queue.end()
         super().server_close()
+        # What idle connections still hold of the server has no tensors, which a thread must not
+        # free while the process ends.
+        with contextlib.suppress(AttributeError):
+            del self.answers
 
 
 class Handler(BaseHTTPRequestHandler):
