@@ -17,7 +17,7 @@ import copy
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,15 @@ def keep(results: Path, preset: str, methods: Sequence[str]) -> None:
     (exhibit,) = [each for each in catalogue(results) if each.preset == preset]
     entries = {label: exhibit.methods[label] for label in methods}
     task = exhibit.task
+    # What was trained towards stays: names of artefacts, not files of one machine.
+    marked = {each.name: each.metadata for each in dataclasses.fields(task)}  # type: ignore[arg-type]
+    places = {name for name in task.locations() if not marked[name].get("part")}
+    assert not any("/" in task.locations()[name] for name in task.locations().keys() - places)
     for entry in entries.values():
         for cell, stored in zip(entry.cells, entry.stored, strict=True):
             assert cell.after is None, f"{entry.label} starts from another network"
             config = read(stored.folder / layout.CONFIG, CellConfig)
-            config.task = _placeless(config.task, task.locations())
+            config.task = _placeless(config.task, places)
             folder = layout.cell_folder(ZOO, task.name, cell.method.name, config.id)
             weights = halved((stored.folder / layout.WEIGHTS).read_bytes(), entry.network(cell))
             done = copy.deepcopy(stored.done)
@@ -66,7 +70,7 @@ def keep(results: Path, preset: str, methods: Sequence[str]) -> None:
             write_atomic(folder / layout.CONFIG, text(config))
             write_atomic(folder / layout.DONE, text(done))
     planned = ExperimentConfig(
-        task=_placeless(Plugin.of(task), task.locations()),
+        task=_placeless(Plugin.of(task), places),
         preset=preset,
         settings=exhibit.settings,
         seeds=(exhibit.seed,),
@@ -103,7 +107,7 @@ def halved(weights: bytes, network: torch.nn.Module) -> bytes:
     return save(state)
 
 
-def _placeless(plugin: Plugin, places: dict[str, Any]) -> Plugin:
+def _placeless(plugin: Plugin, places: Collection[str]) -> Plugin:
     fields = {name: "" if name in places else value for name, value in plugin.fields.items()}
     return Plugin(target=plugin.target, fields=fields)
 

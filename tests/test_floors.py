@@ -51,7 +51,7 @@ ROOMS = {
         "bench.report",
         "figures explain notes sections sentence terminal sliders page document",
     ),
-    "live": ("bench.live", "networks answers server export command"),
+    "live": ("bench.live", "networks rooms answers server export command"),
     "entry": ("bench", "decide commands cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),

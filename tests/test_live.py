@@ -20,9 +20,10 @@ from PIL import Image
 
 from bench import load
 from bench.cli import main
-from bench.live.answers import MOST_PIXELS, Answers, Asked, Refused, Superseded, within
+from bench.live.answers import MOST_PIXELS, Answers, Asked, Refused, Superseded
 from bench.live.command import exhibited
 from bench.live.networks import ZOO, catalogue
+from bench.live.rooms import within
 from bench.live.server import TABS, Busy, Queue
 from bench.run.schema import Damaged
 from bench.space import format_setting
