@@ -121,25 +121,26 @@ class Mixed(nn.Module):
         if self.kernels is None:
             return self.layer(x)
         layer: Any = self.layer
-        same_batch(self.name, x, len(self.kernels))
+        count, told = x.shape[0], self.kernels.shape[0]
+        same_batch(self.name, x, told)
         size = layer.weight.numel()
         weight = self.kernels[:, :size].reshape(-1, *layer.weight.shape)
-        if len(weight) < len(x):  # all are told the same
-            weight = weight.expand(len(x), *layer.weight.shape)
+        if told == 1:  # all are told the same
+            weight = weight.expand(count, *layer.weight.shape)
         if isinstance(layer, nn.Linear):
-            y = torch.bmm(x.reshape(len(x), -1, x.shape[-1]), weight.mT)
+            y = torch.bmm(x.reshape(count, -1, x.shape[-1]), weight.mT)
             y = y.reshape(*x.shape[:-1], -1)
-            shape = (len(self.kernels), *(1,) * (x.dim() - 2), -1)
+            shape = (told, *(1,) * (x.dim() - 2), -1)
         else:
             y = convolved(layer, x, weight)
-            shape = (len(self.kernels), -1, *(1,) * (x.dim() - 2))
+            shape = (told, -1, *(1,) * (x.dim() - 2))
         return y if layer.bias is None else y + self.kernels[:, size:].view(shape).to(y.dtype)
 
 
 def convolved(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
     """x, (B, C, ...), with one kernel per example, (B, *the layer's), as one grouped convolution:
     the examples are its groups."""
-    count = len(x)
+    count = x.shape[0]
     place = x.dim() - 3
     more: dict[str, Any] = {"padding": layer.padding}
     if isinstance(layer, TRANSPOSED):

@@ -116,11 +116,11 @@ class Adapted(nn.Module):
         if self.adapter is None:
             return y
         down, up, mixture = self.adapter
-        same_batch(self.name, x, len(mixture))
+        same_batch(self.name, x, mixture.shape[0])
         mixture = mixture.to(up.dtype)
         inner, ones = down(x), (1,) * (x.dim() - 2)
         if isinstance(self.layer, nn.Linear):
-            return y + nn.functional.linear(inner * mixture.view(len(mixture), *ones, -1), up)
+            return y + nn.functional.linear(inner * mixture.view(mixture.shape[0], *ones, -1), up)
         scaled = (inner * mixture.view(*mixture.shape, *ones)).to(inner.dtype)
         convolve = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[x.dim() - 3]
         return y + convolve(scaled, up.view(*up.shape, *ones)).to(y.dtype)

@@ -104,4 +104,4 @@ class Chosen(nn.Module):
         if self.numbers is None:
             return layers[0](x)
         every = torch.stack([layer(x) for layer in layers])
-        return every[self.numbers, torch.arange(len(x), device=x.device)]
+        return every[self.numbers, torch.arange(x.shape[0], device=x.device)]

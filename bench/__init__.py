@@ -100,7 +100,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
     from bench.registry import method
     from bench.report.load import Results
     from bench.run.plan import experiment
-    from bench.showing import Showing, fitting
+    from bench.showing import Part, Showing, fitting
     from bench.space import LAWS, Axis, Setting, Space
     from bench.task import (
         LOCATION,

@@ -24,6 +24,7 @@ from typing import Any
 
 from bench import commands
 from bench.files import drawing_to_files, expanded, printable_lines
+from bench.live import command as live
 from bench.registry import DEFAULT_TASKS, TASKS
 
 DESCRIPTION = """\
@@ -155,12 +156,16 @@ DEMO: tuple[Option, ...] = (
     CACHE,
 )
 CELL: tuple[Option, ...] = (("id", "the beginning of a cell's id", {}), OUT, DEVICE, CACHE)
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from bench.live import command
-
-    return command.demo(options)
+EXPORT: tuple[Option, ...] = (
+    ("task", "a name or file", {"metavar": "TASK"}),
+    ("method", "as tables call it", {"metavar": "METHOD"}),
+    ("--from", "results folder (results, then the shipped zoo)", {"dest": "source", **DIR}),
+    ("--at", "a setting: folded there, too; numbers or name=value;...", {"metavar": "0.018"}),
+    ("--preset", "its size (the only plain one)", {"metavar": "NAME"}),
+    ("--seed", "its seed (the first)", {"type": int, "metavar": "N"}),
+    ("--out", "where to write (export/TASK-METHOD)", DIR),
+    CACHE,
+)
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], tuple[Option, ...]]] = {
@@ -179,9 +184,14 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], tuple[Option
         (FOLDER, CACHE),
     ),
     "time": ("the harness against a bare loop, conditioned against fixed", commands.timed, TIME),
+    "export": (
+        "take a trained network away: ONNX, torch.export and safetensors, checked",
+        live.export,
+        EXPORT,
+    ),
     "new": ("write a new task file to start from", commands.new, NEW),
     "fetch": ("download weights and pictures beforehand", commands.fetch, FETCH),
-    "demo": ("a page of sliders on what trained networks make of your picture", _demo, DEMO),
+    "demo": ("a page of sliders on what trained networks make of your picture", live.demo, DEMO),
     "cell": ("train one planned cell (see run --dry)", commands.cell, CELL),
 }
 LOCATED = (

@@ -51,17 +51,18 @@ class Modulated(nn.Module):
 
     def _spread(self, part: Tensor, x: Tensor) -> Tensor:
         """(B, C) in the shape that multiplies x, in its precision but no less than fp32."""
-        same_batch(self.name, x, len(part))
+        same_batch(self.name, x, part.shape[0])
         ones = (1,) * (x.dim() - 2)
         last = isinstance(self.layer, nn.Linear | nn.LayerNorm)  # where channels come last
-        shape = (len(part), *ones, part.shape[1]) if last else (*part.shape, *ones)
+        shape = (part.shape[0], *ones, part.shape[1]) if last else (*part.shape, *ones)
         return (part if x.dtype in HALF else part.to(x.dtype)).reshape(shape)
 
 
 def same_batch(name: str, x: Tensor, count: int) -> None:
     """ValueError where the layer `name` sees x, which is no batch of as many examples as were told
-    their coefficients, nor all told the same."""
-    if count not in (1, len(x)):
+    their coefficients, nor all told the same. Sizes are taken from shapes: in a graph that is
+    exported, where nothing can be refused, `len` would fix them."""
+    if not torch.compiler.is_exporting() and count not in (1, x.shape[0]):
         raise ValueError(
             f"the layer {name!r} sees {tuple(x.shape)} for a batch of {count}: where "
             "the first dimension is not the batch (as time first) no example can be told its "

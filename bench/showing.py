@@ -1,5 +1,6 @@
 """What can be shown at once of a task: a picture of the user's, what a network makes of it, and
-the numbers of that one example. `run_bench.py demo` asks for nothing else.
+the numbers of that one example (`run_bench.py demo` asks for nothing else); and which pieces of a
+network run alone (`run_bench.py export`).
 
 `Task.showing()` gives one. This class does for every task, from its `sample`, `original` and
 `measure`; a task with more to show (pictures of any size, latents, paintings to choose from)
@@ -8,13 +9,41 @@ returns a subclass of its own, as `bench/tasks/style.py` does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bench.space import Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of a model that runs alone, as `export` writes it.
+
+    module: in evaluation mode, with the model's own layers, so that it follows what these follow;
+        it takes `examples`' inputs in their order and gives a tensor, or a tuple of several.
+    examples: from a number, the inputs of one example by name, each (1, ...); further numbers give
+        others, some of another size where `free` says so.
+    outputs: the names of what the module gives.
+    free: by input, the name of each dimension of any size, as {"x": {0: "batch", 2: "height"}}.
+        The batch is always called "batch".
+    multiples: what such sizes must be multiples of, by name.
+    reference: what was trained and measured, where `module` is the same computed in another way.
+    line: what one has to know who runs it. constants: numbers that belong to it, by name.
+    """
+
+    module: nn.Module
+    examples: Callable[[int], Mapping[str, Tensor]]
+    outputs: tuple[str, ...]
+    free: Mapping[str, Mapping[int, str]]
+    multiples: Mapping[str, int] = field(default_factory=dict)
+    reference: Callable[..., Any] | None = None
+    line: str = ""
+    constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Showing:
@@ -71,6 +100,44 @@ class Showing:
     def recall(self, constants: Mapping[str, float]) -> None:
         """Take these for `Task.constants`, as they were measured where the network was trained: its
         training data may not be here."""
+
+    def parts(self, model: nn.Module) -> dict[str, Part]:
+        """The pieces of `model` that are exported, by the name of their file. `model` is a plain
+        one, or follows the coefficients it was last told. By default it is whole, with what
+        `Task.measure` calls it with for the first test examples."""
+        self.task.ready(model)
+        calls = list(itertools.islice(self._calls(), 8))
+        if not calls or not all(isinstance(part, Tensor) for part in calls[0]):
+            raise ValueError(
+                f"the task {self.task.name!r} does not call its model with tensors alone, so it is "
+                "not known how to export it: let its `showing()` say so with `parts`"
+            )
+        count = len(calls[0])
+        names = ["x"] if count == 1 else [f"x{place}" for place in range(count)]
+        with torch.no_grad():
+            given = model(*calls[0])
+        outputs = 1 if isinstance(given, Tensor) else len(given)
+        return {
+            "network": Part(
+                module=model,
+                examples=lambda number: dict(zip(names, calls[number % len(calls)], strict=True)),
+                outputs=("y",) if outputs == 1 else tuple(f"y{i}" for i in range(outputs)),
+                free={name: {0: "batch"} for name in names},
+            )
+        }
+
+    @torch.no_grad()
+    def _calls(self) -> Iterator[tuple[Any, ...]]:
+        """What a model is first called with where each test example is measured."""
+        model = self.task.model().eval()
+        self.task.ready(model)
+        seen: list[tuple[Any, ...]] = []
+        hook = model.register_forward_pre_hook(lambda _, given: seen.append(given))
+        for _, batch in self.task.data("test").examples():
+            seen.clear()
+            self.task.measure(model, batch)
+            yield from seen[:1]
+        hook.remove()
 
 
 def fitting(picture: Tensor, side: int) -> Tensor:

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from bench.live.answers import Answers
-from bench.live.command import exhibited
+from bench.live.networks import exhibited
 from bench.live.server import Server
 from bench.run.runner import choose_device
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    answers = Answers(exhibited(options.folder, None, None), choose_device(options.device))
+    answers = Answers(exhibited(options.folder, "", None), choose_device(options.device))
     table = [["task", "preset", "moving: median", "95 %", "most", "whole: median"]]
     with Server(answers) as server, server.serving():
         link = http.client.HTTPConnection("127.0.0.1", server.port)

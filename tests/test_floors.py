@@ -51,7 +51,7 @@ ROOMS = {
         "bench.report",
         "figures explain notes sections sentence terminal sliders page document",
     ),
-    "live": ("bench.live", "networks rooms answers server export command"),
+    "live": ("bench.live", "networks rooms answers server check pieces export static command"),
     "entry": ("bench", "decide commands cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),
@@ -76,6 +76,7 @@ def module_name(path: Path) -> str:
 
 PRODUCT = sorted([*ROOT.glob("bench/**/*.py"), *ROOT.glob("baselines/*.py")])
 ABOVE = [path for path in PRODUCT if module_name(path).startswith(("bench.run", "bench.report"))]
+ABOVE += sorted((ROOT / "bench" / "live").glob("*.py"))
 ABOVE += [ROOT / "bench" / "cli.py", ROOT / "bench" / "commands.py"]
 WITH_PROGRAMS = [*PRODUCT, *sorted(ROOT.glob("benchmarks/*.py")), ROOT / "run_bench.py"]
 by_file = pytest.mark.parametrize("path", PRODUCT, ids=module_name)

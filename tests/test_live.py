@@ -21,8 +21,7 @@ from PIL import Image
 from bench import load
 from bench.cli import main
 from bench.live.answers import MOST_PIXELS, Answers, Asked, Refused, Superseded
-from bench.live.command import exhibited
-from bench.live.networks import ZOO, catalogue
+from bench.live.networks import ZOO, catalogue, exhibited
 from bench.live.rooms import within
 from bench.live.server import TABS, Busy, Queue
 from bench.run.schema import Damaged
@@ -45,7 +44,7 @@ def never() -> bool:
 
 @pytest.fixture(scope="module")
 def shipped() -> Answers:
-    return Answers(exhibited(str(ZOO), None, None), CPU)
+    return Answers(exhibited(ZOO, "", None), CPU)
 
 
 def place(answers: Answers, task: str) -> int:

@@ -19,8 +19,7 @@ from pages import END, LEFT, RIGHT, Browser, browser, browses
 from PIL import Image
 
 from bench.live.answers import Answers
-from bench.live.command import exhibited
-from bench.live.networks import ZOO
+from bench.live.networks import ZOO, exhibited
 from bench.live.server import Server
 
 __all__ = ["browser"]
@@ -64,7 +63,7 @@ DROP = """
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    answers = Answers(exhibited(str(ZOO), None, None), torch.device("cpu"))
+    answers = Answers(exhibited(ZOO, "", None), torch.device("cpu"))
     with Server(answers) as server, server.serving():
         yield server
 
@@ -254,7 +253,7 @@ def test_it_fits_a_phone_and_the_dark(
 
 @browses
 def test_a_server_that_is_gone_is_told(browser: Browser) -> None:
-    answers = Answers(exhibited(str(ZOO), "digits", None), torch.device("cpu"))
+    answers = Answers(exhibited(ZOO, "digits", None), torch.device("cpu"))
     with Server(answers) as server, server.serving():
         browser.open(server.address)
         until(browser, rested)

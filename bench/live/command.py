@@ -1,24 +1,30 @@
-"""What `demo` and `export` do, from the options of `bench/cli.py`."""
+"""What `demo` and `export` do, from the options of `bench/cli.py`.
+
+Imports are late: `--help` needs no torch.
+"""
 
 from __future__ import annotations
 
+import sys
 import webbrowser
 from argparse import Namespace
 from pathlib import Path
 
-from bench.files import printable
-from bench.live.networks import ZOO, Exhibit, catalogue
-from bench.run import runner
-
-USUAL = Path("results")
+from bench.files import printable, printable_lines
 
 
 def demo(options: Namespace) -> int:
     """Serve the page until it is stopped."""
     from bench.live.answers import Answers
+    from bench.live.networks import exhibited
     from bench.live.server import Server
+    from bench.registry import TASKS
+    from bench.run import runner
 
-    exhibits = exhibited(options.folder, options.task, options.seed)
+    folder, task = options.folder, options.task
+    if folder and not task and not Path(folder).is_dir() and (folder in TASKS or ".py" in folder):
+        folder, task = None, folder  # a task alone
+    exhibits = exhibited(folder, task or "", options.seed)
     answers = Answers(exhibits, runner.choose_device(options.device), options.side)
     try:
         server = Server(answers, options.host, options.port)
@@ -41,28 +47,26 @@ def demo(options: Namespace) -> int:
     return 0
 
 
-def exhibited(folder: str | None, task: str | None, seed: int | None) -> list[Exhibit]:
-    """The trained networks of a results folder; where none is named, of `results` and of those
-    that ship with the suite. A task alone may be named, too. ValueError where there are none."""
-    from bench.registry import DEFAULT_TASKS, TASKS
+def export(options: Namespace) -> int:
+    from bench.live.check import Refused
+    from bench.live.pieces import require
 
-    if folder and not task and not Path(folder).is_dir() and (folder in TASKS or ".py" in folder):
-        folder, task = None, folder
-    exhibits: list[Exhibit] = []
-    reasons = []
-    if folder:
-        exhibits = catalogue(Path(folder), task or "", seed)
-    for root in () if folder else (USUAL, ZOO):
-        if (root / "runs").is_dir():
-            try:
-                exhibits += catalogue(root, task or "", seed)
-            except ValueError as error:
-                reasons.append(str(error))
-    if not exhibits:
-        raise ValueError(
-            "\n".join(reasons)
-            or f"there are no trained networks in {USUAL}, and {ZOO} is missing: `run` first, or "
-            "name a results folder"
+    require()  # before anything else is loaded or trained for
+    from bench.live.export import export
+
+    try:
+        folder = export(
+            options.task,
+            options.method,
+            root=Path(options.source) if options.source else None,
+            at=options.at,
+            preset=options.preset,
+            seed=options.seed,
+            out=Path(options.out) if options.out else None,
+            say=lambda line: print(printable_lines(line), flush=True),
         )
-    known = {name: place for place, name in enumerate(dict.fromkeys((*DEFAULT_TASKS, *TASKS)))}
-    return sorted(exhibits, key=lambda each: known.get(each.task.name, -1))
+    except Refused as error:
+        print(f"refused: {printable_lines(error)}; nothing was written", file=sys.stderr)
+        return 1
+    print(f"\nexported: {printable_lines(folder)}")
+    return 0

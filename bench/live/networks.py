@@ -28,7 +28,7 @@ from bench.files import expanded, files_in, printable
 from bench.method import Cell, Method
 from bench.plugins.fields import bracketed
 from bench.plugins.names import near
-from bench.registry import TASKS, describe
+from bench.registry import DEFAULT_TASKS, TASKS, describe
 from bench.run import layout
 from bench.run.plan import Experiment, experiment_from
 from bench.run.schema import CellConfig, Done, Plugin, RunConfig, read
@@ -36,6 +36,7 @@ from bench.run.store import cell_from, stored_network
 from bench.space import Setting
 from bench.task import Task
 
+USUAL = Path("results")
 ZOO = Path(__file__).resolve().parent.parent.parent / "zoo"
 
 
@@ -127,6 +128,31 @@ def load(name: str, root: str | Path = ZOO, seed: int | None = None) -> Entry:
     return with_it[0].methods[label]
 
 
+def exhibited(folder: str | Path | None, task: str, seed: int | None) -> list[Exhibit]:
+    """See `catalogue`, of a results folder; where none is named, of `results` and of those that
+    ship with the suite. The default tasks come first."""
+    exhibits: list[Exhibit] = []
+    reasons = []
+    roots = [Path(folder)] if folder else [each for each in (USUAL, ZOO) if _has_runs(each)]
+    for root in roots:
+        try:
+            exhibits += catalogue(root, task, seed)
+        except ValueError as error:
+            reasons.append(str(error))
+    if not exhibits:
+        raise ValueError(
+            "\n".join(reasons)
+            or f"there are no trained networks in {USUAL}, and {ZOO} is missing: `run` first, or "
+            "name a results folder"
+        )
+    known = {name: place for place, name in enumerate(dict.fromkeys((*DEFAULT_TASKS, *TASKS)))}
+    return sorted(exhibits, key=lambda each: known.get(each.task.name, -1))
+
+
+def _has_runs(root: Path) -> bool:
+    return (root / "runs").is_dir()
+
+
 def setting_of(task: Task, values: Sequence[float], named: dict[str, float]) -> Setting:
     """One value per coefficient; see `Entry.at`."""
     names = task.space.names
@@ -153,7 +179,7 @@ def catalogue(root: Path, task: str = "", seed: int | None = None) -> list[Exhib
     What cannot be shown is left out with a warning that says why. ValueError where nothing is
     left, or where there is no such folder.
     """
-    if not (root / "runs").is_dir():
+    if not _has_runs(root):
         raise ValueError(
             f"there are no trained networks in {root}: name a results folder, or `run` first"
         )
@@ -166,6 +192,7 @@ def catalogue(root: Path, task: str = "", seed: int | None = None) -> list[Exhib
             exhibits.setdefault(key, shown).methods.update(shown.methods)
     if not exhibits:
         of = f" of {task!r}" if task else ""
+        of += "" if seed is None else f" and seed {seed}"
         raise ValueError(
             f"no network{of} in {root} is finished: `python run_bench.py status {root}` shows what "
             "there is"

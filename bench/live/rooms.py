@@ -98,7 +98,7 @@ class Room:
             ],
             "measures": {
                 name: {"label": printable(m.label), "unit": m.unit, "better": m.better,
-                       "digits": m.digits}
+                       "decimals": m.digits}
                 for name, m in shown.items()
             },
             "fronts": [list(front) for front in task.fronts],

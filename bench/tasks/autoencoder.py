@@ -4,12 +4,15 @@ method's released code."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from bench import Part
 
 SLOPE = 0.3  # of the convolutions' leaky ReLU
 DENSE_SLOPE = 0.2  # of the dense layers': the released code leaves it at TensorFlow's default
@@ -102,6 +105,58 @@ class DenseAutoencoder(nn.Module):
         mean, std = self.encode(x)
         noise = torch.randn_like(mean) if noise is None else noise
         return mean, std, self.uncode(mean + std * noise).float()
+
+
+class Encoder(nn.Module):
+    """What an autoencoder here makes of pictures in [0, 1]: mean and deviation of the latents."""
+
+    def __init__(self, model: Any, symmetric: bool = False) -> None:
+        """symmetric: it was trained on pixels in [-1, 1]."""
+        super().__init__()
+        self.model, self.symmetric = model, symmetric
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = self.model.encode(2 * x - 1 if self.symmetric else x)
+        return mean, std
+
+
+class Decoder(nn.Module):
+    """`decoded`, given an autoencoder's model and latents, as a module of the latents alone."""
+
+    def __init__(self, model: nn.Module, decoded: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.decoded = model, decoded
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.decoded(self.model, z)
+
+
+def autoencoder_parts(
+    encoder: nn.Module, decoder: nn.Module, latents: int, shape: tuple[int, ...], line: str
+) -> dict[str, Part]:
+    """Both halves as `export` writes them, tried with random pictures of this shape, in [0, 1],
+    and with latents of the prior."""
+
+    def noise(number: int, *size: int) -> Tensor:
+        return torch.randn(1, *size, generator=torch.Generator().manual_seed(number))
+
+    return {
+        "encoder": Part(
+            module=encoder,
+            examples=lambda number: {"x": noise(number, *shape).sigmoid()},
+            outputs=("mean", "std"),
+            free={"x": {0: "batch"}},
+            line=f"x: {line} Gives mean and standard deviation of the latents.",
+        ),
+        "decoder": Part(
+            module=decoder,
+            examples=lambda number: {"z": noise(number, latents)},
+            outputs=("picture",),
+            free={"z": {0: "batch"}},
+            line="z: latents, as the encoder's mean, or drawn from a standard normal. Gives the "
+            "mean picture, in [0, 1].",
+        ),
+    }
 
 
 def block(kind: type[nn.Module], before: int, after: int, convs: int, strided: int) -> nn.Module:

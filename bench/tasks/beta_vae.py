@@ -31,6 +31,7 @@ from bench import (
     ADDED,
     Axis,
     Measure,
+    Part,
     PictureError,
     Preset,
     Setting,
@@ -44,7 +45,14 @@ from bench import (
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.scenes import Scenes
-from bench.tasks.autoencoder import EPSILON, Autoencoder, Layout
+from bench.tasks.autoencoder import (
+    EPSILON,
+    Autoencoder,
+    Decoder,
+    Encoder,
+    Layout,
+    autoencoder_parts,
+)
 from bench.tasks.beta_vae_data import Held, Pool, cifar10, our_scenes, shapes3d
 
 NATS: dict[str, Any] = {"unit": "nats", "better": "lower"}
@@ -247,6 +255,13 @@ class Reconstructed(Showing):
 
     def decoded(self, model: nn.Module, latents: Tensor) -> Tensor:
         return self.task.decoded(model, latents[None])[0]
+
+    def parts(self, model: Any) -> dict[str, Part]:
+        layout: Layout = self.task.layout
+        side = 4 * 2 ** len(model.down)
+        halves = Encoder(model, layout.gaussian), Decoder(model, self.task.decoded)
+        line = f"pictures of {side} x {side}, RGB in [0, 1]."
+        return autoencoder_parts(*halves, layout.latents, (3, side, side), line)
 
 
 def halving(steps: int, batch: int, lr: float, *milestones: float) -> Training:

@@ -21,11 +21,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench import BEFORE, Axis, Measure, Pictures, Preset, Showing, Space, Training
+from bench import BEFORE, Axis, Measure, Part, Pictures, Preset, Showing, Space, Training
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.perceptual import lpips, lpips_missing
 from bench.tasks.codec import bits, in_full_precision, pad, pca_start, remembering, start_code
+from bench.tasks.codec_parts import codec_parts
 from bench.tasks.photographs import OnPhotographs
 
 CODECS = {
@@ -266,6 +267,9 @@ class Coded(Showing):
 
     def received(self, picture: Tensor) -> Tensor:
         return picture[None]
+
+    def parts(self, model: Any) -> dict[str, Part]:
+        return codec_parts(model)
 
 
 def scan_bytes(jpeg: bytes) -> int:

@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bench import Axis, Examples, Measure, Preset, Showing, Space, Task, Training, fitting
+from bench import Axis, Examples, Measure, Part, Preset, Showing, Space, Task, Training, fitting
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.downloads import ARTEFACTS, get
-from bench.tasks.autoencoder import DenseAutoencoder
+from bench.tasks.autoencoder import Decoder, DenseAutoencoder, Encoder, autoencoder_parts
 from bench.tasks.beta_vae import MEASURES, BetaVae
 
 SIDE, GREY = 8, 16  # pixels a side, and the value of a white one
@@ -146,6 +146,11 @@ class Digit(Showing):
 
     def decoded(self, model: Any, latents: Tensor) -> Tensor:
         return self.original(model.uncode(latents[None]).sigmoid())
+
+    def parts(self, model: Any) -> dict[str, Part]:
+        halves = Encoder(model), Decoder(model, lambda inner, z: inner.uncode(z).sigmoid())
+        line = "rows of 8 x 8 pixels, in [0, 1]."
+        return autoencoder_parts(*halves, LATENTS, (SIDE**2,), line)
 
 
 def noise(count: int, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import PictureError, Pictures, Setting, Showing, Unavailable, to_8bit
+from bench import Part, PictureError, Pictures, Setting, Showing, Unavailable, to_8bit
 from bench.files import printable
 from bench.pictures import downloads
 from bench.pictures.folders import pictures_in
@@ -199,3 +199,26 @@ class Shown(Showing):
 
     def recall(self, constants: Mapping[str, float]) -> None:
         self.task.recall(constants)
+
+    def parts(self, model: nn.Module) -> dict[str, Part]:
+        count = len(self.blends)
+
+        def examples(number: int) -> dict[str, Tensor]:
+            seeded = torch.Generator().manual_seed(number)
+            given = {"x": torch.rand(1, 3, 64 + 9 * (number % 2), 48, generator=seeded)}
+            if count:
+                mixed = torch.rand(1, count, generator=seeded)
+                given["shares"] = mixed / mixed.sum()
+            return given
+
+        names = f" shares: of {', '.join(self.blends)}, which sum to one." if count else ""
+        return {
+            "network": Part(
+                module=model,
+                examples=examples,
+                outputs=("picture",),
+                free={"x": {0: "batch", 2: "height", 3: "width"}, "shares": {0: "batch"}},
+                line="x: RGB in [0, 1], of 5 pixels a side or more; it was trained on about "
+                f"{self.task.crop}.{names} Gives the picture painted, in [0, 1].",
+            )
+        }

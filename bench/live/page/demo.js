@@ -157,11 +157,11 @@ function numbers({ own, beside }) {
   find(".own", head).textContent = state.method.written;
   find(".other", head).textContent = beside ? state.now.reference.written : "";
   element.numbers.replaceChildren(...rows.map((name) => {
-    const { label, unit, better, digits } = measures[name];
+    const { label, unit, better, decimals } = measures[name];
     const arrow = { lower: " ↓", higher: " ↑" }[better] ?? "";
     const title = make("th", label + (unit && !label.includes(unit) ? `, ${unit}` : "") + arrow);
     title.scope = "row";
-    const value = (side) => written(side?.measures?.[name], digits);
+    const value = (side) => written(side?.measures?.[name], decimals);
     return make("tr", [title, make("td", value(own), "n own"), make("td", beside ? value(beside) : "", "n")]);
   }));
   element.basis.textContent = state.latents !== null
