@@ -100,7 +100,7 @@ def between(rows: Tensor, levels: Tensor, coefficients: Tensor) -> Tensor:
     """For coefficients, (B, 1), the rows, (levels, C), at their levels (logarithms), linear in the
     logarithm between two, and the outermost row beyond: (B, C)."""
     logs = coefficients[:, 0].log().clamp(levels[0], levels[-1])
-    above = torch.searchsorted(levels, logs).clamp(1, len(levels) - 1)
+    above = (levels < logs[:, None]).sum(1).clamp(1, len(levels) - 1)
     low, high = levels[above - 1], levels[above]
     share = ((logs - low) / (high - low))[:, None]
     return rows[above - 1] * (1 - share) + rows[above] * share

@@ -146,6 +146,7 @@ DEMO: tuple[Option, ...] = (
         {"type": int, "default": 768, "metavar": "PIXELS"},
     ),
     ("--host", "address to serve on (this machine alone)", {"default": "127.0.0.1"}),
+    ("--static", "write the page for a host without a server, and end", {"dest": "static", **DIR}),
     ("--port", "port (any that is free)", {"type": int, "default": 0}),
     (
         "--no-browser",

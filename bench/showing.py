@@ -126,6 +126,13 @@ class Showing:
             )
         }
 
+    def live(self, model: nn.Module) -> Part | None:
+        """What `demo --static` runs in a browser: from x, a picture (1, 3, H, W) in [0, 1], and
+        `shares` (1, P) where there are `blends`, to what is shown of it in the same form, called
+        "picture"; to the latents (1, L), called so, where `parts` have a "decoder" of them; and to
+        those measures, each (1,) and by name, that need nothing else. None without a picture."""
+        return None
+
     @torch.no_grad()
     def _calls(self) -> Iterator[tuple[Any, ...]]:
         """What a model is first called with where each test example is measured."""

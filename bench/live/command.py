@@ -9,8 +9,12 @@ import sys
 import webbrowser
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.files import printable, printable_lines
+
+if TYPE_CHECKING:
+    from bench.live.networks import Exhibit
 
 
 def demo(options: Namespace) -> int:
@@ -25,6 +29,8 @@ def demo(options: Namespace) -> int:
     if folder and not task and not Path(folder).is_dir() and (folder in TASKS or ".py" in folder):
         folder, task = None, folder  # a task alone
     exhibits = exhibited(folder, task or "", options.seed)
+    if options.static:
+        return _written(exhibits, Path(options.static))
     answers = Answers(exhibits, runner.choose_device(options.device), options.side)
     try:
         server = Server(answers, options.host, options.port)
@@ -44,6 +50,16 @@ def demo(options: Namespace) -> int:
             server.serve_forever()
         except KeyboardInterrupt:
             print("\nended")
+    return 0
+
+
+def _written(exhibits: list[Exhibit], folder: Path) -> int:
+    from bench.live.static import static
+
+    static(exhibits, folder, lambda line: print(printable_lines(line), flush=True))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"\n{printable(folder)}: {size / 1e6:.1f} MB for any static host; to look at it:")
+    print(f"  python -m http.server --bind 127.0.0.1 --directory {printable(folder)}")
     return 0
 
 

@@ -81,18 +81,19 @@ class Written:
     seconds: float
 
 
-def write(stem: str, part: Part, source: Source, folder: Path) -> Written:
-    """`stem`.onnx and `stem`.pt2 in `folder`, checked. Raises Untraceable, and Refused where what
-    a file gives is not what PyTorch gives; then neither is left."""
+def write(stem: str, part: Part, source: Source, folder: Path, *, programs: bool = True) -> Written:
+    """`stem`.onnx and, with `programs`, `stem`.pt2 in `folder`, checked. Raises Untraceable, and
+    Refused where what a file gives is not what PyTorch gives; then neither is left."""
     began = time.monotonic()
-    files = [folder / f"{stem}.onnx", folder / f"{stem}.pt2"]
+    files = [folder / f"{stem}.onnx", *([folder / f"{stem}.pt2"] if programs else [])]
     try:
         with quiet(), torch.no_grad():
-            program, rows, batched = traced(part, source)
-            names = [*part.examples(0), *([COEFFICIENTS] if source.conditioner else [])]
-            shapes = rename_sizes(to_onnx(program, names, part, files[0], rows), files[0])
-            torch.export.save(program, files[1])
-            runners = {files[0].name: onnx_runner(files[0]), files[1].name: pt2_runner(files[1])}
+            program, rows, batched = traced(part, source, files[0])
+            shapes = rename_sizes(part, rows, files[0])
+            runners = {files[0].name: onnx_runner(files[0])}
+            for file in files[1:]:
+                torch.export.save(program, file)
+                runners[file.name] = pt2_runner(file)
             plan = Plan(part, source, rows, batched)
             found = {name: compare(runner, plan) for name, runner in runners.items()}
         refuse(found)
@@ -132,9 +133,10 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def traced(part: Part, source: Source) -> tuple[Any, bool, bool]:
-    """The exported program of a piece; whether each example has coefficients of its own, and
-    whether the batch may be of any size. Tried is what is of most use first."""
+def traced(part: Part, source: Source, path: Path) -> tuple[Any, bool, bool]:
+    """Write the ONNX file of a piece and give its exported program; whether each example has
+    coefficients of its own, and whether the batch may be of any size. Tried is what is of most use
+    first."""
     ways = [(rows, True) for rows in ((True, False) if source.rows else (False,))]
     if source.conditioner is None:
         ways = [(False, True)]
@@ -142,11 +144,15 @@ def traced(part: Part, source: Source) -> tuple[Any, bool, bool]:
     ways = [*(ways if free else []), (False, False)]
     for rows, batched in ways:
         try:
-            return _traced(part, source, rows, batched), rows, batched
-        except Exception as error:  # torch.export has as many kinds as there are causes
-            cause = error
+            program = _traced(part, source, rows, batched)
+            to_onnx(program, part, source, path)
+            return program, rows, batched
+        except Exception as error:  # the exporters have as many kinds as there are causes
+            cause: BaseException = error
+    while cause.__cause__ is not None:  # the first is the exact one
+        cause = cause.__cause__
     reason = str(cause).strip().split("\n")[0][:300] or type(cause).__name__
-    raise Untraceable(f"torch.export cannot follow it ({reason})")
+    raise Untraceable(f"torch.export or ONNX cannot follow it ({reason})")
 
 
 def _traced(part: Part, source: Source, rows: bool, batched: bool) -> Any:
@@ -183,23 +189,21 @@ def _by_argument(module: nn.Module, shapes: list[dict[int, Any]]) -> Any:
     return (tuple(shapes),) if isinstance(module, Told) else tuple(shapes)
 
 
-def to_onnx(program: Any, names: list[str], part: Part, path: Path, rows: bool) -> dict[str, Any]:
-    """One file with the weights in it, and the names of its sizes by the exporter's symbols."""
+def to_onnx(program: Any, part: Part, source: Source, path: Path) -> None:
+    """One file with the weights in it."""
+    names = [*part.examples(0), *([COEFFICIENTS] if source.conditioner else [])]
     made: Any = torch.onnx.export(
         program, input_names=names, output_names=list(part.outputs), dynamo=True, verbose=False
     )
     made.save(str(path), external_data=False)
-    wanted = {name: dict(part.free.get(name, {})) for name in names}
-    if rows:
-        wanted[COEFFICIENTS] = {0: "batch"}
-    return wanted
 
 
-def rename_sizes(wanted: Mapping[str, Mapping[int, str]], path: Path) -> dict[str, Any]:
+def rename_sizes(part: Part, rows: bool, path: Path) -> dict[str, Any]:
     """Call the free sizes of a file's inputs by their names, in the file, and give the shapes of
     inputs and outputs as config.json has them: a number, or the name or expression of a size."""
     import onnx
 
+    wanted = {**part.free, **({COEFFICIENTS: {0: "batch"}} if rows else {})}
     model = onnx.load(str(path))
     known: dict[str, str] = {}
     for value in model.graph.input:

@@ -83,7 +83,7 @@ class Room:
         exhibit, task = self.exhibit, self.exhibit.task
         (middle,) = task.space.grid(1)
         shown = {"loss": task.loss, **task.measures}
-        methods = sorted(exhibit.methods.values(), key=_first_shown)
+        methods = sorted(exhibit.methods.values(), key=first_shown)
         reference = exhibit.reference
         return {
             "task": printable(task.name),
@@ -112,7 +112,7 @@ class Room:
         }  # fmt: skip
 
 
-def _first_shown(entry: Entry) -> tuple[int, bool]:
+def first_shown(entry: Entry) -> tuple[int, bool]:
     """Networks told their coefficients first, tuned ones before plain ones."""
     return (0 if entry.method.role == "under test" else 1), not entry.method.tuned
 

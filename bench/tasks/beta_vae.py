@@ -51,7 +51,9 @@ from bench.tasks.autoencoder import (
     Decoder,
     Encoder,
     Layout,
+    Reconstruction,
     autoencoder_parts,
+    reconstruction_part,
 )
 from bench.tasks.beta_vae_data import Held, Pool, cifar10, our_scenes, shapes3d
 
@@ -262,6 +264,10 @@ class Reconstructed(Showing):
         halves = Encoder(model, layout.gaussian), Decoder(model, self.task.decoded)
         line = f"pictures of {side} x {side}, RGB in [0, 1]."
         return autoencoder_parts(*halves, layout.latents, (3, side, side), line)
+
+    def live(self, model: Any) -> Part:
+        encoder, decoder = (part.module for part in self.parts(model).values())
+        return reconstruction_part(Reconstruction(encoder, decoder), 4 * 2 ** len(model.down))
 
 
 def halving(steps: int, batch: int, lr: float, *milestones: float) -> Training:

@@ -6,6 +6,8 @@ C++. `codec` gives the bits that it would write, estimated from the likelihoods.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -61,6 +63,33 @@ class Analysis(nn.Module):
         return y if self.h_a is None else (y, self.h_a(y.abs() if self.absolute else y))
 
 
+class Live(nn.Module):
+    """x to the decoded picture, and to the measures that follow from it and the likelihoods."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x_hat, bits = self.whole(x)
+        picture = x_hat.clamp(0, 1)
+        seen = (255 * picture).round() / 255
+        error = (seen - x).square().mean((1, 2, 3))
+        rate = bits / (x.shape[-2] * x.shape[-1])
+        return picture, rate, -10 * error.log10(), 255**2 * error
+
+
+def live_part(codec: Any) -> Part:
+    """See `Showing.live`."""
+    whole = codec_parts(codec)["codec"]
+    return dataclasses.replace(
+        whole,
+        module=Live(whole.module).eval(),
+        reference=Live(Whole(codec, exportable=False)).eval(),
+        outputs=("picture", "bpp_estimated", "psnr", "distortion"),
+    )
+
+
 class Hyper(nn.Module):
     """The rounded z to the deviations of y and, of a mean-scale hyperprior, its means."""
 
@@ -98,8 +127,37 @@ def predicts_means(codec: Any) -> bool:
     return isinstance(codec, MeanScaleHyperprior)
 
 
+CODEC = (
+    "x: RGB in [0, 1]. {0}Gives the decoded picture, to be cut to [0, 1], and the bits per picture "
+    "as the likelihoods estimate them, rounding included; nothing is entropy coded. A latent that "
+    "lies within the arithmetic's error of a half may be rounded the other way than by PyTorch."
+)
+ANALYSIS = (
+    "x: RGB in [0, 1]. {0}Gives latents before they are rounded; entropy coding stays in Python, "
+    "with CompressAI."
+)
+SYNTHESIS = (
+    "y_hat: rounded latents, 1/{0} of the picture's sides. Gives the decoded picture, to be cut to "
+    "[0, 1]."
+)
+HYPER = (
+    "z_hat: z rounded about the medians of its channels. Gives the deviations of y, which are at "
+    "least 0.11 where they are used"
+)
+
+
+def picture(number: int) -> dict[str, Tensor]:
+    """Smooth colours with some noise, in [0, 1]: (1, 3, H, W), called x."""
+    seeded = torch.Generator().manual_seed(number)
+    small = torch.rand(1, 3, 5, 5, generator=seeded)
+    size = SIZES[number % len(SIZES)] if number else TRACED
+    smooth = nn.functional.interpolate(small, size, mode="bicubic", align_corners=True)
+    return {"x": (smooth + 0.02 * torch.randn(1, 3, *size, generator=seeded)).clamp(0, 1)}
+
+
 def codec_parts(codec: Any) -> dict[str, Part]:
-    """The pieces of a codec: `codec`, `analysis`, `synthesis` and, with a hyperprior, `hyper`.
+    """The pieces of a codec: `codec`, `analysis`, `synthesis` and, with a hyperprior, `hyper`; of a
+    method's own class, which may do more between its transforms, `codec` alone.
 
     The medians about which z is rounded are solved for first, as before measuring.
     """
@@ -107,66 +165,51 @@ def codec_parts(codec: Any) -> dict[str, Part]:
     multiple = int(codec.downsampling_factor)
     step = 2 ** sum(isinstance(layer, nn.Conv2d) for layer in codec.g_a)  # of y, in pixels
     free = {0: "batch", 2: "height", 3: "width"}
-    padded = PADDED.format(multiple)
-
-    def picture(number: int) -> dict[str, Tensor]:
-        """Smooth colours with some noise, in [0, 1]."""
-        seeded = torch.Generator().manual_seed(number)
-        small = torch.rand(1, 3, 5, 5, generator=seeded)
-        size = SIZES[number % len(SIZES)] if number else TRACED
-        smooth = nn.functional.interpolate(small, size, mode="bicubic", align_corners=True)
-        return {"x": (smooth + 0.02 * torch.randn(1, 3, *size, generator=seeded)).clamp(0, 1)}
+    padded, hyper = PADDED.format(multiple), hasattr(codec, "h_s")
+    pixels: dict[str, Any] = {
+        "examples": picture,
+        "free": {"x": free},
+        "multiples": {"height": multiple, "width": multiple},
+    }
 
     @torch.no_grad()
-    def latents(number: int) -> dict[str, Tensor]:
-        return {"y_hat": codec.g_a(picture(number)["x"]).round()}
+    def rounded(name: str, place: int, number: int) -> dict[str, Tensor]:
+        given = Analysis(codec)(picture(number)["x"])
+        latents = (given,) if isinstance(given, Tensor) else given
+        return {name: latents[place].round()}
 
-    @torch.no_grad()
-    def side(number: int) -> dict[str, Tensor]:
-        return {"z_hat": Analysis(codec)(picture(number)["x"])[1].round()}
-
-    hyper = hasattr(codec, "h_s")
-    reference = Whole(codec, exportable=False).eval()
     parts = {
         "codec": Part(
             module=Whole(codec, exportable=True).eval(),
-            examples=picture,
             outputs=("x_hat", "bits"),
-            free={"x": free},
-            multiples={"height": multiple, "width": multiple},
-            reference=reference,
-            line=f"x: RGB in [0, 1]. {padded}Gives the decoded picture, to be cut to [0, 1], and "
-            "the bits per picture as the likelihoods estimate them, rounding included; nothing is "
-            "entropy coded. A latent that lies within the arithmetic's error of a half may be "
-            "rounded the other way than by PyTorch.",
+            reference=Whole(codec, exportable=False).eval(),
+            line=CODEC.format(padded),
+            **pixels,
         ),
         "analysis": Part(
             module=Analysis(codec).eval(),
-            examples=picture,
             outputs=("y", "z") if hyper else ("y",),
-            free={"x": free},
-            multiples={"height": multiple, "width": multiple},
-            line=f"x: RGB in [0, 1]. {padded}Gives latents before they are rounded; entropy coding "
-            "stays in Python, with CompressAI.",
+            line=ANALYSIS.format(padded),
+            **pixels,
         ),
         "synthesis": Part(
             module=codec.g_s,
-            examples=latents,
+            examples=functools.partial(rounded, "y_hat", 0),
             outputs=("x_hat",),
             free={"y_hat": free},
-            line=f"y_hat: rounded latents, 1/{step} of the picture's sides. Gives the decoded "
-            "picture, to be cut to [0, 1].",
+            line=SYNTHESIS.format(step),
         ),
     }
+    if not type(codec).__module__.startswith("compressai."):
+        return {"codec": parts["codec"]}
     if hyper:
+        means = predicts_means(codec)
         parts["hyper"] = Part(
             module=Hyper(codec).eval(),
-            examples=side,
-            outputs=("scales", "means") if predicts_means(codec) else ("scales",),
+            examples=functools.partial(rounded, "z_hat", 1),
+            outputs=("scales", "means") if means else ("scales",),
             free={"z_hat": free},
             constants={"medians": codec.entropy_bottleneck._get_medians().flatten().tolist()},
-            line="z_hat: z rounded about the medians of its channels. Gives the deviations "
-            "of y, which are at least 0.11 where they are used"
-            + (", and the means that y is rounded about." if predicts_means(codec) else "."),
+            line=HYPER + (", and the means that y is rounded about." if means else "."),
         )
     return parts

@@ -26,7 +26,7 @@ from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.perceptual import lpips, lpips_missing
 from bench.tasks.codec import bits, in_full_precision, pad, pca_start, remembering, start_code
-from bench.tasks.codec_parts import codec_parts
+from bench.tasks.codec_parts import codec_parts, live_part
 from bench.tasks.photographs import OnPhotographs
 
 CODECS = {
@@ -270,6 +270,9 @@ class Coded(Showing):
 
     def parts(self, model: Any) -> dict[str, Part]:
         return codec_parts(model)
+
+    def live(self, model: Any) -> Part:
+        return live_part(model)
 
 
 def scan_bytes(jpeg: bytes) -> int:

@@ -24,7 +24,14 @@ from bench import Axis, Examples, Measure, Part, Preset, Showing, Space, Task, T
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.downloads import ARTEFACTS, get
-from bench.tasks.autoencoder import Decoder, DenseAutoencoder, Encoder, autoencoder_parts
+from bench.tasks.autoencoder import (
+    Decoder,
+    DenseAutoencoder,
+    Encoder,
+    Reconstruction,
+    autoencoder_parts,
+    reconstruction_part,
+)
 from bench.tasks.beta_vae import MEASURES, BetaVae
 
 SIDE, GREY = 8, 16  # pixels a side, and the value of a white one
@@ -133,7 +140,7 @@ class Digit(Showing):
     takes = "a white digit on black, which is made 8 x 8 pixels of grey"
 
     def received(self, picture: Tensor) -> Tensor:
-        return (GREY * fitting(picture, SIDE).mean(0)).round().flatten()[None] / GREY
+        return grey(fitting(picture, SIDE)[None])
 
     def original(self, batch: Tensor) -> Tensor:
         return batch[0].unflatten(0, (SIDE, SIDE)).expand(3, -1, -1)
@@ -151,6 +158,20 @@ class Digit(Showing):
         halves = Encoder(model), Decoder(model, lambda inner, z: inner.uncode(z).sigmoid())
         line = "rows of 8 x 8 pixels, in [0, 1]."
         return autoencoder_parts(*halves, LATENTS, (SIDE**2,), line)
+
+    def live(self, model: Any) -> Part:
+        encoder, decoder = (part.module for part in self.parts(model).values())
+        return reconstruction_part(Reconstruction(encoder, decoder, grey, coloured), SIDE)
+
+
+def grey(pictures: Tensor) -> Tensor:
+    """(B, 3, 8, 8) in [0, 1] to rows of the pixels' 17 levels of grey, (B, 64)."""
+    return (GREY * pictures.mean(1)).round().flatten(1) / GREY
+
+
+def coloured(rows: Tensor) -> Tensor:
+    """(B, 64) to (B, 3, 8, 8)."""
+    return rows.unflatten(1, (1, SIDE, SIDE)).expand(-1, 3, -1, -1)
 
 
 def noise(count: int, seed: int) -> Tensor:

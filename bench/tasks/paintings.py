@@ -200,6 +200,9 @@ class Shown(Showing):
     def recall(self, constants: Mapping[str, float]) -> None:
         self.task.recall(constants)
 
+    def live(self, model: nn.Module) -> Part:
+        return self.parts(model)["network"]
+
     def parts(self, model: nn.Module) -> dict[str, Part]:
         count = len(self.blends)
 

@@ -1,0 +1,221 @@
+// Where answers come from on a page without a server: the networks run in this browser.
+// `server.js` has the same names.
+import * as ort from "./ort.js";
+
+ort.env.wasm.numThreads = 1; // more need headers that a static host may not send
+ort.env.wasm.wasmPaths = {
+  mjs: new URL("ort-wasm.js", location).href, wasm: new URL("ort.wasm", location).href,
+};
+
+export const about = "The networks run in this browser: no picture leaves it. Nothing is entropy coded here; rates are estimates.";
+export class Superseded extends Error {}
+
+const SIDE = 768; // the longer one of the largest picture taken whole
+const QUICK = 0.06; // seconds that a pass may take while a slider moves
+const FIRST = 192 ** 2; // pixels taken while no pass was timed
+const KEPT = 8; // networks
+
+let listing;
+const sessions = new Map();
+const pictures = new Map();
+const pace = new Map();
+let turn = Promise.resolve();
+let newest = 0;
+
+async function fetched(name) {
+  const reply = await fetch(name);
+  if (!reply.ok) throw new Error(`${name} cannot be loaded (${reply.status})`);
+  return reply;
+}
+
+export async function exhibits() {
+  try {
+    listing = (await (await fetched("networks.json")).json()).exhibits;
+  } catch (error) {
+    throw new Error(
+      location.protocol === "file:"
+        ? "opened as a file, this page may not load its networks: python -m http.server, then open what it prints"
+        : error.message);
+  }
+  for (const { files, methods, reference } of listing) {
+    methods[0].bytes = files[methods[0].label].bytes;
+    if (reference) {
+      reference.bytes = reference.settings.reduce((sum, at) => sum + files[JSON.stringify(at)].bytes, 0);
+    }
+  }
+  return listing;
+}
+
+export const inputs = async (exhibit) => listing[exhibit].examples;
+
+export async function receive(exhibit, file) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    throw new Error("this picture cannot be used: it is none that this browser can read");
+  }
+  if (bitmap.width * bitmap.height > 4e7) throw new Error("this picture cannot be used: it has more than 40,000,000 pixels");
+  if (Math.min(bitmap.width, bitmap.height) < 16) throw new Error("this picture cannot be used: it has a side of fewer than 16 pixels");
+  const input = `own:${pictures.size}`;
+  pictures.set(input, bitmap);
+  const [width, height] = size(listing[exhibit], bitmap, Infinity);
+  return { input, width: bitmap.width, height: bitmap.height, taken: [width, height] };
+}
+
+async function bitmapOf(exhibit, input) {
+  const [kind, number] = input.split(":");
+  if (kind === "own") return pictures.get(input);
+  const { file } = listing[exhibit].examples[Number(number)];
+  if (!pictures.has(file)) {
+    pictures.set(file, await createImageBitmap(await (await fetched(file)).blob()));
+  }
+  return pictures.get(file);
+}
+
+const network = ({ files, methods }) => files[methods[0].label];
+
+// Width and height that a picture is taken at: what the network takes, or as many pixels as allowed,
+// each side a multiple of what it needs.
+function size(exhibit, { width, height }, pixels) {
+  const { size: fixed, multiple } = network(exhibit);
+  if (fixed) return [fixed[1], fixed[0]];
+  const scale = Math.min(1, Math.sqrt(pixels / (width * height)), SIDE / Math.max(width, height));
+  const near = (side) => Math.max(Math.max(multiple, 16), multiple * Math.round((side * scale) / multiple));
+  return [near(width), near(height)];
+}
+
+function drawn(bitmap, [width, height], fixed) {
+  const canvas = new OffscreenCanvas(width, height);
+  const paper = canvas.getContext("2d", { willReadFrequently: true });
+  paper.imageSmoothingQuality = "high";
+  const side = Math.min(bitmap.width, bitmap.height);
+  const part = fixed
+    ? [(bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side]
+    : [0, 0, bitmap.width, bitmap.height];
+  paper.drawImage(bitmap, ...part, 0, 0, width, height);
+  return [canvas, paper.getImageData(0, 0, width, height).data];
+}
+
+function tensorOf(bytes, [width, height]) {
+  const count = width * height;
+  const values = new Float32Array(3 * count);
+  for (let i = 0; i < count; i++) {
+    for (let c = 0; c < 3; c++) values[c * count + i] = bytes[4 * i + c] / 255;
+  }
+  return new ort.Tensor("float32", values, [1, 3, height, width]);
+}
+
+async function addressOf(tensor) {
+  const [, , height, width] = tensor.dims;
+  const count = width * height;
+  const bytes = new Uint8ClampedArray(4 * count); // which rounds
+  for (let i = 0; i < count; i++) {
+    for (let c = 0; c < 3; c++) bytes[4 * i + c] = 255 * tensor.data[c * count + i];
+    bytes[4 * i + 3] = 255;
+  }
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").putImageData(new ImageData(bytes, width, height), 0, 0);
+  const blob = await canvas.convertToBlob({ type: "image/png" });
+  return new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.readAsDataURL(blob);
+  });
+}
+
+// A network ready to run, and the seconds that loading it took.
+async function session(file) {
+  if (!sessions.has(file)) {
+    const begun = performance.now();
+    const model = new Uint8Array(await (await fetched(file)).arrayBuffer());
+    const made = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    sessions.set(file, [made, (performance.now() - begun) / 1000]);
+    if (sessions.size > KEPT) {
+      const [oldest, [unused]] = sessions.entries().next().value;
+      sessions.delete(oldest);
+      await unused.release();
+    }
+  }
+  return sessions.get(file);
+}
+
+export async function original(asked) {
+  const bitmap = await bitmapOf(asked.exhibit, asked.input);
+  const exhibit = listing[asked.exhibit];
+  const [canvas] = drawn(bitmap, size(exhibit, bitmap, Infinity), network(exhibit).size);
+  return URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
+}
+
+// One question at a time; of those that wait the newest, which a film or a curve waits for, too.
+export function answer(asked) {
+  const number = (newest += 1);
+  const mine = turn.then(() => {
+    if (number !== newest) throw new Superseded();
+    return answered(asked);
+  });
+  turn = mine.catch(() => {});
+  return mine;
+}
+
+function nearest(exhibit, setting) {
+  const far = (at) => Math.hypot(...exhibit.axes.map(({ low, high }, i) => Math.log(at[i] / setting[i]) / Math.log(high / low)));
+  return exhibit.reference.settings.reduce((best, at) => (far(at) < far(best) ? at : best));
+}
+
+async function answered({ exhibit: place, input, method, setting, shares, latents, rest, beside = true, pictures: wanted = true }) {
+  const exhibit = listing[place];
+  const bitmap = await bitmapOf(place, input);
+  const own = exhibit.files[method] ? [method, exhibit.files[method], setting, setting] : null;
+  const sides = { own: own ?? [exhibit.reference.label, exhibit.files[JSON.stringify(setting)], null, setting] };
+  if (beside && exhibit.reference) {
+    const at = nearest(exhibit, setting);
+    sides.beside = [exhibit.reference.label, exhibit.files[JSON.stringify(at)], null, at];
+  }
+  const paces = Object.values(sides).map(([, { file }]) => pace.get(file) ?? 0);
+  const pixels = rest ? Infinity : Math.max(...paces) ? QUICK / Math.max(...paces) : FIRST;
+  const reply = { rest: Boolean(rest), also: "", outside: [] };
+  for (const [side, [label, about, told, at]] of Object.entries(sides)) {
+    reply[side] = { setting: at, method: label, ...await made(exhibit, about, bitmap, { told, shares, latents, pixels, wanted, rest }) };
+  }
+  return reply;
+}
+
+async function made(exhibit, about, bitmap, { told, shares, latents, pixels, wanted, rest }) {
+  const moved = latents !== null && about.decoder;
+  const [run, loaded] = await session(moved ? about.decoder : about.file);
+  const given = size(exhibit, bitmap, pixels);
+  const values = {
+    x: () => tensorOf(drawn(bitmap, given, about.size)[1], given),
+    z: () => new ort.Tensor("float32", latents, [1, latents.length]),
+    shares: () => new ort.Tensor("float32", shares, [1, shares.length]),
+    coefficients: () => new ort.Tensor("float32", told, [1, told.length]),
+  };
+  const feeds = Object.fromEntries(run.inputNames.map((name) => [name, values[name]()]));
+  const begun = performance.now();
+  const outputs = await run.run(feeds);
+  const seconds = (performance.now() - begun) / 1000;
+  const picture = asPicture(outputs.picture, about.size);
+  const [, , height, width] = picture.dims;
+  if (!moved) pace.set(about.file, Math.min(pace.get(about.file) ?? Infinity, seconds / (width * height)));
+  const reply = { seconds, width, height, ...(told ? {} : { switch: loaded }) };
+  if (wanted) reply.picture = await addressOf(picture);
+  if (outputs.latents && outputs.latents.dims[1] <= 16) {
+    reply.latents = Array.from(outputs.latents.data, (value) => Number(value.toFixed(4)));
+  }
+  if (rest && !moved) {
+    reply.measures = Object.fromEntries(Object.keys(exhibit.measures)
+      .filter((name) => outputs[name]).map((name) => [name, outputs[name].data[0]]));
+    reply.measuring = seconds;
+  }
+  return reply;
+}
+
+// A decoder may give rows of grey.
+function asPicture(tensor, fixed) {
+  if (tensor.dims.length === 4 && tensor.dims[1] === 3) return tensor;
+  const [height, width] = fixed;
+  const values = new Float32Array(3 * height * width);
+  for (let c = 0; c < 3; c++) values.set(tensor.data, c * height * width);
+  return new ort.Tensor("float32", values, [1, 3, height, width]);
+}

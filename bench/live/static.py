@@ -1,0 +1,180 @@
+"""The live page as a folder for any static host: the browser runs the networks itself, and nothing
+leaves it.
+
+    python run_bench.py demo --static DIR
+    python -m http.server --directory DIR      to look at it; as a file it may not load networks
+
+The page, the networks as ONNX (checked as `export` checks them: the one that is told its
+coefficients, and the grid's at their settings), a few test examples, and ONNX Runtime for browsers.
+Measures are those that need nothing else than the network; nothing is entropy coded.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from bench.files import printable, write_atomic
+from bench.live.check import Refused, Source
+from bench.live.networks import Entry, Exhibit
+from bench.live.pieces import require, write
+from bench.live.rooms import Room, first_shown, within
+from bench.live.server import PAGE, SHARED
+from bench.pictures.downloads import get
+from bench.run.work import encode_png
+
+RUNTIME = "onnxruntime-web"
+LISTING = "networks.json"
+FORMAT = "yoto-bench live page 1"
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; media-src 'self' blob:; base-uri 'none'; "
+    "form-action 'none'"
+)
+META = '<meta http-equiv="Content-Security-Policy" content="{}">\n'
+EXAMPLES, SIDE = 4, 512  # test examples that go along, and their longer side at most
+
+
+def static(exhibits: list[Exhibit], folder: Path, say: Callable[[str], None]) -> None:
+    """Write the page into `folder`, which is new, empty, or an earlier page of ours. ValueError
+    where it holds anything else, or no task has pictures; Refused where a network cannot be
+    exported, or does not compute what PyTorch does."""
+    require()
+    earlier = _replaceable(folder)
+    runtime = get(RUNTIME)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        listed: list[dict[str, Any]] = []
+        for exhibit in exhibits:
+            described = _exhibit(exhibit, len(listed), made, say)
+            if described is not None:
+                listed.append(described)
+        if not listed:
+            raise ValueError("none of these tasks shows pictures, as a page without a server needs")
+        _page(made, runtime)
+        content = {"format": FORMAT, "exhibits": listed}
+        write_atomic(made / LISTING, json.dumps(content, ensure_ascii=False))
+        for path in earlier:
+            path.unlink()
+        folder.mkdir(exist_ok=True)
+        for path in sorted(made.iterdir()):
+            path.replace(folder / path.name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _replaceable(folder: Path) -> list[Path]:
+    """The files of an earlier page."""
+    if not folder.exists():
+        return []
+    inside = list(folder.iterdir()) if folder.is_dir() else [folder]
+    try:
+        ours = not inside or read_listing(folder)["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours or any(path.is_dir() for path in inside):
+        raise ValueError(f"{folder} holds something else than such a page: name another folder")
+    return inside
+
+
+def read_listing(folder: Path) -> Any:
+    return json.loads((folder / LISTING).read_text(encoding="utf-8"))
+
+
+def _page(folder: Path, runtime: Path) -> None:
+    page = (PAGE / "demo.html").read_text(encoding="utf-8")
+    page = page.replace("<head>\n", "<head>\n" + META.format(POLICY), 1)
+    write_atomic(folder / "index.html", page)
+    for source, name in (
+        (PAGE / "demo.css", "demo.css"),
+        (PAGE / "demo.js", "demo.js"),
+        (PAGE / "static.js", "backend.js"),
+        (SHARED / "page.css", "page.css"),
+        (SHARED / "chart.js", "chart.js"),
+    ):
+        shutil.copyfile(source, folder / name)
+    with safe_open(runtime, framework="numpy") as parts:
+        for name in parts.keys():  # noqa: SIM118  (no dictionary)
+            write_atomic(folder / name, parts.get_tensor(name).tobytes())
+
+
+def _exhibit(
+    exhibit: Exhibit, place: int, folder: Path, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """A task's networks and examples as files in `folder`, and what the page is told of them."""
+    room, task = Room(exhibit=exhibit), exhibit.task
+    shown = [each for each in exhibit.methods.values() if each is not exhibit.reference]
+    entry = min(shown or exhibit.methods.values(), key=first_shown)
+    name = f"{task.name}-{place}"
+    try:
+        own = _network(f"{name}-network", entry, folder, say)
+    except Refused as error:
+        say(f"{task.name} is left out: {error}")
+        return None
+    if own is None:
+        say(f"{task.name} is left out: it shows no picture that its network alone makes")
+        return None
+    described = room.described()
+    label = printable(entry.label)
+    described["methods"] = [each for each in described["methods"] if each["label"] == label]
+    files = {label: own}
+    if (grid := exhibit.reference) is not None:
+        for number, setting in enumerate(grid.settings):
+            one = _network(f"{name}-fixed-{number}", grid, folder, say, setting)
+            files[json.dumps(list(setting), separators=(",", ":"))] = one or {}
+    described["measures"] = {
+        key: value for key, value in described["measures"].items() if key in own["outputs"]
+    }
+    described["fronts"] = [
+        front for front in described["fronts"] if set(front) <= described["measures"].keys()
+    ]
+    examples = []
+    for number, (title, batch) in enumerate(room.examples[:EXAMPLES]):
+        picture = room.showing.original(batch)
+        small = within(picture[None], SIDE**2, SIDE)[0]
+        file = f"{name}-example-{number}.png"
+        write_atomic(folder / file, encode_png(small) or b"")
+        examples.append({"name": printable(title), "text": "", "file": file})
+    return {**described, "exhibit": place, "examples": examples, "files": files}
+
+
+def _network(
+    stem: str, entry: Entry, folder: Path, say: Callable[[str], None], setting: Any = None
+) -> dict[str, Any] | None:
+    """One network's files, folded at a setting where one is given: what it takes and gives."""
+    showing, space = entry.task.showing(), entry.task.space
+    if setting is None and len(entry.cells) == 1 and not entry.settings:
+        network = entry.network(entry.cells[0])
+        rows = not getattr(entry.method, "together", False)
+        source = Source.of(network, space, rows)
+    else:
+        at = setting or space.grid(1)[0]
+        source = Source(entry.at(*at), space, setting=at)
+    live = showing.live(source.model)
+    if live is None:
+        return None
+    written = write(stem, live, source, folder, programs=False)
+    shape = written.about["inputs"][0]["shape"]
+    fixed = [size for size in shape[2:] if isinstance(size, int)]
+    about = {
+        "file": written.files[0].name,
+        "bytes": written.files[0].stat().st_size,
+        "inputs": [each["name"] for each in written.about["inputs"]],
+        "outputs": list(live.outputs),
+        "multiple": max(live.multiples.values(), default=1),
+        "size": fixed if len(fixed) == 2 else None,
+    }
+    decoder = showing.parts(source.model).get("decoder") if "latents" in live.outputs else None
+    if decoder is not None:
+        second = write(f"{stem}-decoder", decoder, source, folder, programs=False)
+        about |= {"decoder": second.files[0].name}
+    worst = max(written.errors[name] for name in live.outputs[:1])
+    say(f"{about['file']}: {about['bytes']:,} bytes, largest error of the picture {worst:.2g}")
+    return about
