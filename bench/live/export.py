@@ -23,15 +23,13 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from bench.files import files_in, read_object, sealed, with_way_out, write_atomic
+from bench.files import read_object, sealed, with_way_out, write_atomic
 from bench.identity import identifying
 from bench.live.check import Refused, Source
 from bench.live.networks import Entry, Exhibit, exhibited
 from bench.live.pieces import Untraceable, Written, require, versions, write
 from bench.method import Cell, Method
 from bench.plugins.names import near
-from bench.run.layout import FINISHED
-from bench.run.schema import Done, read
 from bench.run.store import packed
 from bench.space import Setting, Space, parse_setting
 
@@ -49,9 +47,9 @@ LOAD = (
 
 def chosen(
     task: str, method: str, root: Path | None, preset: str | None, seed: int | None
-) -> tuple[Path, Exhibit, Entry]:
-    """The one network, or grid of networks, that is meant, and the folder it is in. ValueError,
-    with the way out, where there is none or several."""
+) -> tuple[Exhibit, Entry]:
+    """The one network, or grid of networks, that is meant. ValueError, with the way out, where
+    there is none or several."""
     exhibits = exhibited(root, task, seed)
     fitting = [each for each in exhibits if _entry(each, method)]
     if not fitting:
@@ -59,7 +57,7 @@ def chosen(
         raise near(method, known, f"method with a finished network of {task}")
     # The first folder's, which are the user's own where there are some.
     exhibit = _one([each for each in fitting if each.root == fitting[0].root], preset)
-    return exhibit.root, exhibit, _entry(exhibit, method)  # type: ignore[return-value]
+    return exhibit, _entry(exhibit, method)  # type: ignore[return-value]
 
 
 def _entry(exhibit: Exhibit, method: str) -> Entry | None:
@@ -177,11 +175,12 @@ def export(
     """Write a trained network into `out` and return that; nothing is left there of one that fails.
     ValueError for what cannot be; Refused where a file does not compute what PyTorch does."""
     require()
-    place, exhibit, entry = chosen(task, method, root, preset, seed)
+    exhibit, entry = chosen(task, method, root, preset, seed)
     setting = setting_of(at, exhibit.task.space) if at else None
     folder = out or Path("export") / f"{exhibit.task.name}-{_file_name(method)}"
     earlier = replaceable(folder)
-    say(f"{exhibit.task.name} ({exhibit.preset}), {entry.label}, seed {exhibit.seed}, from {place}")
+    size = f"{exhibit.task.name} ({exhibit.preset})"
+    say(f"{size}, {entry.label}, seed {exhibit.seed}, from {exhibit.root}")
     with with_way_out(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -191,7 +190,7 @@ def export(
             _write(job, made, result, say)
         if not result.written:
             raise Refused(_nothing(result, at))
-        write_atomic(made / CONFIG, sealed(config(result, place, made)))
+        write_atomic(made / CONFIG, sealed(config(result, made)))
         with with_way_out(folder):
             _move(made, folder, earlier)
     finally:
@@ -286,7 +285,7 @@ def _move(made: Path, folder: Path, earlier: Sequence[Path]) -> None:
         os.replace(path, folder / path.name)
 
 
-def config(result: Export, root: Path, folder: Path) -> dict[str, Any]:
+def config(result: Export, folder: Path) -> dict[str, Any]:
     """What config.json says. No place on this machine is in it."""
     entry, task = result.entry, result.exhibit.task
     method = entry.method
@@ -309,7 +308,7 @@ def config(result: Export, root: Path, folder: Path) -> dict[str, Any]:
         "networks": {each.stem: each.about for each in result.written},
         "left_out": result.left_out,
         "notes": result.notes,
-        "cells": [provenance(root, cell, entry) for cell in result.cells],
+        "cells": [provenance(cell, entry) for cell in result.cells],
         "licences": {"code": "MIT", "weights": "those of the data trained on; not known here"},
         "versions": versions(),
         "files": {
@@ -323,20 +322,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def provenance(root: Path, cell: Cell, entry: Entry) -> dict[str, Any]:
-    """What `done.json` says of a cell: id, commit, and the digest of its weights. Its id is not
-    worked out, for the training data may be elsewhere: it is found by its weights."""
-    known = {"method": cell.method.name, "seed": cell.seed, "trained_for": cell.trained_for}
-    digest = hashlib.sha256(packed(entry.network(cell))).hexdigest()
-    like = []
-    for path in files_in(root, FINISHED.replace("*", cell.task.name, 1)):
-        done = read(path, Done)
-        same = (done.method, done.seed, done.trained_for)
-        if done.status == "done" and same == (cell.method.name, cell.seed, cell.trained_for):
-            like.append(done)
-    exact = [done for done in like if done.model_sha256 == digest]
-    if len(exact or like) != 1:
-        return {**known, "model_sha256": digest}
-    (done,) = exact or like
-    made = {"commit": done.provenance.commit, "packages": done.provenance.packages}
-    return {**known, "id": done.id, "model_sha256": done.model_sha256, **made}
+def provenance(cell: Cell, entry: Entry) -> dict[str, Any]:
+    """Of a network: which cell it is, made by which commit, and the digest of its weights."""
+    done = entry.stored[entry.cells.index(cell)].done
+    return {
+        "method": cell.method.name,
+        "seed": cell.seed,
+        "trained_for": cell.trained_for,
+        "id": done.id,
+        "model_sha256": done.model_sha256,
+        "commit": done.provenance.commit,
+        "packages": done.provenance.packages,
+    }

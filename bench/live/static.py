@@ -124,17 +124,18 @@ def _exhibit(
     described = room.described()
     label = printable(entry.label)
     described["methods"] = [each for each in described["methods"] if each["label"] == label]
-    files = {label: own}
-    if (grid := exhibit.reference) is not None:
-        for number, setting in enumerate(grid.settings):
-            one = _network(f"{name}-fixed-{number}", grid, folder, say, setting)
-            files[json.dumps(list(setting), separators=(",", ":"))] = one or {}
+    grid = exhibit.reference
+    fixed = [
+        _network(f"{name}-fixed-{number}", grid, folder, say, setting)
+        for number, setting in enumerate(grid.settings if grid else ())
+        if grid is not None
+    ]
     described["measures"] = {
         key: value for key, value in described["measures"].items() if key in own["outputs"]
     }
-    described["fronts"] = [
-        front for front in described["fronts"] if set(front) <= described["measures"].keys()
-    ]
+    estimates = {m.estimates: name for name, m in task.measures.items() if m.estimates}
+    fronts = [[estimates.get(name, name) for name in front] for front in described["fronts"]]
+    described["fronts"] = [front for front in fronts if set(front) <= described["measures"].keys()]
     examples = []
     for number, (title, batch) in enumerate(room.examples[:EXAMPLES]):
         picture = room.showing.original(batch)
@@ -142,7 +143,7 @@ def _exhibit(
         file = f"{name}-example-{number}.png"
         write_atomic(folder / file, encode_png(small) or b"")
         examples.append({"name": printable(title), "text": "", "file": file})
-    return {**described, "exhibit": place, "examples": examples, "files": files}
+    return {**described, "exhibit": place, "examples": examples, "own": own, "fixed": fixed}
 
 
 def _network(

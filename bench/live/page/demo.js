@@ -112,7 +112,7 @@ function show(reply, milliseconds) {
   } else {
     parts.push(`Answered in ${Math.round(milliseconds)} ms${size}`);
   }
-  if (own.seconds !== undefined) parts.push(`one pass ${took(own.seconds)}`);
+  if (own.seconds !== undefined && own.seconds !== own.measuring) parts.push(`one pass ${took(own.seconds)}`);
   if (own.missing) parts.push(own.missing);
   element.status.textContent = parts.join("; ") + ".";
   if (reply.rest) numbers(reply);
@@ -166,7 +166,7 @@ function numbers({ own, beside }) {
   }));
   element.basis.textContent = state.latents !== null
     ? "A code moved by hand has no numbers."
-    : beside && rows.length
+    : beside && rows.includes("loss")
       ? `This one example; both losses weighted at ${settingText(state.setting)}.`
       : rows.length ? "This one example." : "";
 }
@@ -360,17 +360,19 @@ function listCurves() {
   const select = find("select", element.chart);
   const { fronts, measures, rising } = state.now;
   const options = fronts.map(([x, y]) => [x, y]);
-  const against = rising.length ? rising : Object.keys(measures).filter((name) => name !== "loss");
-  for (const name of [...against, "loss"]) options.push([COEFFICIENT, name]);
+  const against = rising.length ? [...rising] : Object.keys(measures).filter((name) => name !== "loss");
+  if (measures.loss) against.push("loss");
+  for (const name of against) options.push([COEFFICIENT, name]);
   if (rising.length) options.unshift(options.splice(fronts.length, 1)[0]);
   const axis = state.now.axes[state.axis];
   const label = (name) => (name === COEFFICIENT ? axis.symbol : measures[name].label);
+  element.chart.hidden = options.length === 0;
   select.replaceChildren(...options.map(([x, y]) => new Option(`${label(y)} against ${label(x)}`, JSON.stringify([x, y]))));
 }
 
 // Points of the curve along the slider that moved last, asked for one by one while nothing moves.
 async function curve(version) {
-  if (state.latents !== null) return;
+  if (state.latents !== null || element.chart.hidden) return;
   const axis = state.now.axes[state.axis];
   const reference = state.now.reference;
   const along = (setting) => state.setting.every((value, i) => i === state.axis || Math.abs(Math.log(setting[i] / value)) < 0.01);

@@ -37,11 +37,9 @@ export async function exhibits() {
         ? "opened as a file, this page may not load its networks: python -m http.server, then open what it prints"
         : error.message);
   }
-  for (const { files, methods, reference } of listing) {
-    methods[0].bytes = files[methods[0].label].bytes;
-    if (reference) {
-      reference.bytes = reference.settings.reduce((sum, at) => sum + files[JSON.stringify(at)].bytes, 0);
-    }
+  for (const { own, fixed, methods, reference } of listing) {
+    methods[0].bytes = own.bytes; // of these files
+    if (reference) reference.bytes = fixed.reduce((sum, each) => sum + each.bytes, 0);
   }
   return listing;
 }
@@ -73,12 +71,10 @@ async function bitmapOf(exhibit, input) {
   return pictures.get(file);
 }
 
-const network = ({ files, methods }) => files[methods[0].label];
-
 // Width and height that a picture is taken at: what the network takes, or as many pixels as allowed,
 // each side a multiple of what it needs.
 function size(exhibit, { width, height }, pixels) {
-  const { size: fixed, multiple } = network(exhibit);
+  const { size: fixed, multiple } = exhibit.own;
   if (fixed) return [fixed[1], fixed[0]];
   const scale = Math.min(1, Math.sqrt(pixels / (width * height)), SIDE / Math.max(width, height));
   const near = (side) => Math.max(Math.max(multiple, 16), multiple * Math.round((side * scale) / multiple));
@@ -143,7 +139,7 @@ async function session(file) {
 export async function original(asked) {
   const bitmap = await bitmapOf(asked.exhibit, asked.input);
   const exhibit = listing[asked.exhibit];
-  const [canvas] = drawn(bitmap, size(exhibit, bitmap, Infinity), network(exhibit).size);
+  const [canvas] = drawn(bitmap, size(exhibit, bitmap, Infinity), exhibit.own.size);
   return URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
 }
 
@@ -158,25 +154,26 @@ export function answer(asked) {
   return mine;
 }
 
-function nearest(exhibit, setting) {
-  const far = (at) => Math.hypot(...exhibit.axes.map(({ low, high }, i) => Math.log(at[i] / setting[i]) / Math.log(high / low)));
-  return exhibit.reference.settings.reduce((best, at) => (far(at) < far(best) ? at : best));
+// The fixed network nearest to a setting: what an answer of it begins with.
+function nearest({ axes, reference, fixed }, setting) {
+  const far = (at) =>
+    Math.hypot(...axes.map(({ low, high }, i) => Math.log(at[i] / setting[i]) / Math.log(high / low)));
+  const distances = reference.settings.map(far);
+  const place = distances.indexOf(Math.min(...distances));
+  return [reference.label, fixed[place], null, reference.settings[place]];
 }
 
 async function answered({ exhibit: place, input, method, setting, shares, latents, rest, beside = true, pictures: wanted = true }) {
   const exhibit = listing[place];
   const bitmap = await bitmapOf(place, input);
-  const own = exhibit.files[method] ? [method, exhibit.files[method], setting, setting] : null;
-  const sides = { own: own ?? [exhibit.reference.label, exhibit.files[JSON.stringify(setting)], null, setting] };
-  if (beside && exhibit.reference) {
-    const at = nearest(exhibit, setting);
-    sides.beside = [exhibit.reference.label, exhibit.files[JSON.stringify(at)], null, at];
-  }
+  const told = method === exhibit.methods[0].label;
+  const sides = { own: told ? [method, exhibit.own, setting, setting] : nearest(exhibit, setting) };
+  if (beside && exhibit.reference) sides.beside = nearest(exhibit, setting);
   const paces = Object.values(sides).map(([, { file }]) => pace.get(file) ?? 0);
   const pixels = rest ? Infinity : Math.max(...paces) ? QUICK / Math.max(...paces) : FIRST;
   const reply = { rest: Boolean(rest), also: "", outside: [] };
-  for (const [side, [label, about, told, at]] of Object.entries(sides)) {
-    reply[side] = { setting: at, method: label, ...await made(exhibit, about, bitmap, { told, shares, latents, pixels, wanted, rest }) };
+  for (const [side, [label, about, coefficients, at]] of Object.entries(sides)) {
+    reply[side] = { setting: at, method: label, ...await made(exhibit, about, bitmap, { told: coefficients, shares, latents, pixels, wanted, rest }) };
   }
   return reply;
 }
