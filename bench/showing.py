@@ -69,6 +69,10 @@ class Showing:
         """The example itself as a picture, (3, H, W) in [0, 1]."""
         return self.task.original(batch)
 
+    def called(self, example: str) -> str:
+        """How a test example is called where one of `blends` is chosen beside it."""
+        return example
+
     def described(self, batch: Any) -> str:
         """The example in words, where it is no picture; "" says nothing."""
         return ""

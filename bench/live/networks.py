@@ -188,8 +188,11 @@ def catalogue(root: Path, task: str = "", seed: int | None = None) -> list[Exhib
     for planned in _experiments(root, task):
         shown = _exhibit(root, planned, stored, seed)
         if shown is not None:
-            key = json.dumps([describe(shown.task), shown.preset, shown.seed, shown.settings])
-            exhibits.setdefault(key, shown).methods.update(shown.methods)
+            key = json.dumps([describe(shown.task), shown.preset, shown.seed])
+            known = exhibits.setdefault(key, shown)
+            for label, entry in shown.methods.items():  # of a grid that grew, the larger one
+                before = known.methods.get(label, entry)
+                known.methods[label] = max(before, entry, key=lambda each: len(each.cells))
     if not exhibits:
         of = f" of {task!r}" if task else ""
         of += "" if seed is None else f" and seed {seed}"

@@ -73,7 +73,7 @@ class Room:
         ):
             picture = self.showing.original(batch) if self.showing.blends else None
             key = name if picture is None else picture.numpy().tobytes()
-            seen.setdefault(key, (name, batch))
+            seen.setdefault(key, (self.showing.called(name), batch))
             if len(seen) == EXAMPLES:
                 break
         return list(seen.values())

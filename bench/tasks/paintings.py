@@ -26,6 +26,7 @@ from bench.pictures import downloads
 from bench.pictures.folders import pictures_in
 
 BETWEEN = ";"  # the entries of a list
+BY = " / "  # a test example is a photograph by a painting
 SMALLEST = 16  # pixels a side, two of them where the network and VGG-16 see them smallest
 Batch = Tensor | tuple[Tensor, Tensor]
 
@@ -138,7 +139,7 @@ class Commissioned:
         for name, picture in self.pictures.examples():
             for place, painting in enumerate(self.paintings):
                 shares = torch.eye(len(self.paintings), device=picture.device)[place, None]
-                yield f"{name} / {painting}", (picture, shares)
+                yield f"{name}{BY}{painting}", (picture, shares)
 
 
 # What `demo` shows
@@ -176,6 +177,9 @@ class Shown(Showing):
     def original(self, batch: Batch) -> Tensor:
         return parts(batch)[0][0]
 
+    def called(self, example: str) -> str:
+        return example.rpartition(BY)[0] or example
+
     @torch.no_grad()
     def picture(self, model: nn.Module, batch: Batch) -> Tensor:
         return to_8bit(model(*parts(batch)))[0]
@@ -191,10 +195,13 @@ class Shown(Showing):
         with contextlib.suppress(Unavailable, PictureError):
             values = self.task.judged(output, batch)
         mixed = bool(shares) and bool(shares[0].max() < 1)
+        own = tuple(f" {painting}" for painting in self.blends)  # the same again, of one painting
         return {
             name: value.item()
             for name, value in values.items()
-            if bool(value.isfinite().all()) and not (mixed and name.startswith("style"))
+            if bool(value.isfinite().all())
+            and not (mixed and name.startswith("style"))
+            and not name.endswith(own or " ")
         }
 
     def recall(self, constants: Mapping[str, float]) -> None:

@@ -282,6 +282,7 @@ function blended() {
   const share = Number(find("input", element.blend).value);
   state.shares = state.now.blends.map((_, i) =>
     Number(i === one) * (1 - share) + Number(i === other) * share);
+  state.points.clear();
   moved();
 }
 
