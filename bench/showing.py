@@ -93,6 +93,10 @@ class Showing:
         """How else a setting is written, as a quantile's level for its coefficient; "" for none."""
         return ""
 
+    def lacking(self) -> str:
+        """Why some of `measured` cannot be had on this machine, and the way out; "" for none."""
+        return "; ".join(dict.fromkeys(self.task.missing().values()))
+
     def latents(self, model: nn.Module, batch: Any) -> Tensor | None:
         """The example's code, (L,), where a model has one that can be moved by hand."""
         return None

@@ -53,6 +53,7 @@ class Measure:
     worst: a value worse than any that matters: the reference point of hypervolumes.
     estimates: the measure of which this one is an estimate, as of the bytes that a coder writes;
         the report shows by how much they differ.
+    partial: only some examples have one, whatever the method; the others' NaN is no lost value.
     rises: it must rise with every coefficient, for each example alone; the report shows how often
         it falls from one setting to the next ("crossings", as quantiles of a higher level that lie
         below those of a lower one are called).
@@ -66,6 +67,7 @@ class Measure:
     margin: str = ""
     worst: float | None = None
     estimates: str = ""
+    partial: bool = False
     rises: bool = False
 
     def __post_init__(self) -> None:

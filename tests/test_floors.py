@@ -51,7 +51,10 @@ ROOMS = {
         "bench.report",
         "figures explain notes sections sentence terminal sliders page document",
     ),
-    "live": ("bench.live", "networks rooms answers server check pieces export static command"),
+    "live": (
+        "bench.live",
+        "networks rooms answers server check pieces places export static command",
+    ),
     "entry": ("bench", "decide commands cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),

@@ -61,6 +61,10 @@ def test_the_folder_has_no_place_of_this_machine_and_is_written_again(
     assert "wasm-unsafe-eval" in (written / "index.html").read_text()
     assert main(["demo", str(ZOO), "digits", "--static", str(written)]) == 0
     assert {path.name for path in written.iterdir()} == names
+    (written / "CNAME").write_text("mine")
+    assert main(["demo", str(ZOO), "digits", "--static", str(written)]) == 2
+    assert "holds something else (CNAME)" in capsys.readouterr().err
+    (written / "CNAME").unlink()
     (tmp_path / "thesis.tex").write_text("years of work")
     capsys.readouterr()
     assert main(["demo", str(ZOO), "digits", "--static", str(tmp_path)]) == 2

@@ -65,7 +65,8 @@ def test_what_an_example_has_none_of_is_no_fault(tmp_path: Path) -> None:
         numbers = codec(method, setting, hard, noise)
         return numbers | {"psnr": math.nan if hard > 0.5 else numbers["psnr"]}
 
-    built = report_of(tmp_path, values=own, context=False)
+    some = CODEC | {"psnr": CODEC["psnr"] | {"partial": True}}
+    built = report_of(tmp_path, values=own, context=False, measures=some)
     assert built.summary["psnr"].map(math.isfinite).all()
     assert built.run.partial == ["psnr"]
     assert built.run.not_finite == 0
@@ -73,6 +74,8 @@ def test_what_an_example_has_none_of_is_no_fault(tmp_path: Path) -> None:
     gaps = built.comparisons.set_index("measure")
     assert (gaps.loc["psnr", "pairs"] < gaps.loc["bpp", "pairs"].max()).all()
     assert (gaps["unpaired"] == 0).all()
+    lost = report_of(tmp_path / "lost", values=own, context=False)  # where the task does not say so
+    assert (lost.run.partial, lost.run.not_finite > 0) == ([], True)
 
 
 def test_the_diverged_are_shown_as_such(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_an_example_and_a_picture_of_ones_own(name: str, small_pictures: Path) -
     assert isinstance(showing.also(setting), str)
     if showing.takes:
         assert showing.original(batches[1]) is not None
+        assert showing.picture(model, batches[1]) is not None
     latents = showing.latents(model, batch)
     if latents is not None:
         assert torch.allclose(

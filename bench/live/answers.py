@@ -136,7 +136,9 @@ class Answers:
             if superseded():
                 raise Superseded
 
-        sides = {"own": (entry, setting)}
+        # A grid answers with the network that is nearest; its label says so.
+        fixed = entry.method.role == "reference"
+        sides = {"own": (entry, entry.nearest(setting) if fixed else setting)}
         if asked.beside and exhibit.reference is not None:
             sides["beside"] = (exhibit.reference, exhibit.reference.nearest(setting))
         reply: dict[str, Any] = {
@@ -186,7 +188,7 @@ class Answers:
             self._wait()
             seconds = time.perf_counter() - clock
             made: dict[str, Any] = {"switch": folded.seconds, "seconds": seconds, "picture": None}
-            if latents is not None and len(latents) <= LATENTS:
+            if latents is not None and len(latents) <= LATENTS and latents.isfinite().all():
                 made["latents"] = [round(value, 4) for value in latents.tolist()]
             if picture is not None:
                 size = picture.shape[-2:].numel()
@@ -219,10 +221,9 @@ class Answers:
                 loss = weighted(task.space, terms, torch.tensor([asked.setting]))
                 values = {"loss": loss.item(), **values}
             finite = {name: value for name, value in values.items() if np.isfinite(value)}
-            lacking = "; ".join(dict.fromkeys(task.missing().values()))
             return {
                 "measures": finite,
-                "missing": lacking,
+                "missing": printable(room.showing.lacking()),
                 "measuring": time.perf_counter() - clock,
             }
 
@@ -233,8 +234,7 @@ class Answers:
         """The plain model of a method at a setting."""
 
         def network(cell: Cell) -> Network:
-            place = entry.cells.index(cell)
-            key = str(entry.stored[place].folder)
+            key = str(entry.stored_of(cell).folder)
             return room.networks.get_or(key, lambda: entry.network(cell))
 
         def make() -> Folded:
@@ -272,6 +272,10 @@ class Answers:
 
     def _batch(self, room: Room, asked: Asked, pixels: int | None) -> Any:
         """The input as a batch of one on the device, of at most so many pixels."""
+        key = (*self._key(asked), pixels)
+        return room.inputs.get_or(key, lambda: self._made_batch(room, asked, pixels))
+
+    def _made_batch(self, room: Room, asked: Asked, pixels: int | None) -> Any:
         showing = room.showing
         kind, _, number = asked.input.partition(":")
         if kind == "example":

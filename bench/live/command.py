@@ -22,11 +22,10 @@ def demo(options: Namespace) -> int:
     from bench.live.answers import Answers
     from bench.live.networks import exhibited
     from bench.live.server import Server
-    from bench.registry import TASKS
     from bench.run import runner
 
     folder, task = options.folder, options.task
-    if folder and not task and not Path(folder).is_dir() and (folder in TASKS or ".py" in folder):
+    if folder and not task and not Path(folder).exists() and "/" not in folder:
         folder, task = None, folder  # a task alone
     exhibits = exhibited(folder, task or "", options.seed)
     if options.static:

@@ -11,8 +11,6 @@ off it was, and what was trained, where it came from. See `bench/live/pieces.py`
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +21,12 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from bench.files import read_object, sealed, with_way_out, write_atomic
-from bench.identity import identifying
+from bench.files import sealed, with_way_out, write_atomic
+from bench.identity import file_digest, identifying
 from bench.live.check import Refused, Source
 from bench.live.networks import Entry, Exhibit, exhibited
 from bench.live.pieces import Untraceable, Written, require, versions, write
+from bench.live.places import replace, replaceable
 from bench.method import Cell, Method
 from bench.plugins.names import near
 from bench.run.store import packed
@@ -178,7 +177,7 @@ def export(
     exhibit, entry = chosen(task, method, root, preset, seed)
     setting = setting_of(at, exhibit.task.space) if at else None
     folder = out or Path("export") / f"{exhibit.task.name}-{_file_name(method)}"
-    earlier = replaceable(folder)
+    earlier = replaceable(folder, CONFIG, FORMAT)
     size = f"{exhibit.task.name} ({exhibit.preset})"
     say(f"{size}, {entry.label}, seed {exhibit.seed}, from {exhibit.root}")
     with with_way_out(folder):
@@ -192,7 +191,7 @@ def export(
             raise Refused(_nothing(result, at))
         write_atomic(made / CONFIG, sealed(config(result, made)))
         with with_way_out(folder):
-            _move(made, folder, earlier)
+            replace(made, folder, earlier, CONFIG)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return folder
@@ -252,39 +251,6 @@ def _notes(job: Job) -> Iterator[str]:
         yield f"{job.name} is of the network trained for {nearest}: none was trained nearer"
 
 
-# The folder ---------------------------------------------------------------------------------------
-
-
-def replaceable(folder: Path) -> list[Path]:
-    """The files of an earlier export that this one takes the place of. ValueError where a folder
-    holds anything else."""
-    way_out = "name another one with --out"
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"{folder} is no folder: {way_out}")
-    if not folder.exists():
-        return []
-    inside = sorted(folder.iterdir())
-    if not inside:
-        return []
-    try:
-        content = read_object(folder / CONFIG)
-        names = {CONFIG, *content["files"]} if content.get("format") == FORMAT else set()
-    except (OSError, ValueError, KeyError, TypeError):
-        names = set()
-    if others := [path.name for path in inside if path.name not in names or path.is_dir()]:
-        raise ValueError(f"{folder} holds something else ({others[0]}): {way_out}")
-    return inside
-
-
-def _move(made: Path, folder: Path, earlier: Sequence[Path]) -> None:
-    """The configuration goes first and comes last, so that what has none is no export."""
-    folder.mkdir(exist_ok=True)
-    for path in sorted(earlier, key=lambda path: path.name != CONFIG):
-        path.unlink(missing_ok=True)
-    for path in sorted(made.iterdir(), key=lambda path: path.name == CONFIG):
-        os.replace(path, folder / path.name)
-
-
 def config(result: Export, folder: Path) -> dict[str, Any]:
     """What config.json says. No place on this machine is in it."""
     entry, task = result.entry, result.exhibit.task
@@ -312,19 +278,15 @@ def config(result: Export, folder: Path) -> dict[str, Any]:
         "licences": {"code": "MIT", "weights": "those of the data trained on; not known here"},
         "versions": versions(),
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)}
+            path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
             for path in sorted(folder.iterdir())
         },
     }  # fmt: skip
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def provenance(cell: Cell, entry: Entry) -> dict[str, Any]:
     """Of a network: which cell it is, made by which commit, and the digest of its weights."""
-    done = entry.stored[entry.cells.index(cell)].done
+    done = entry.stored_of(cell).done
     return {
         "method": cell.method.name,
         "seed": cell.seed,

@@ -7,8 +7,8 @@
 What is trained is told from the configurations that runs leave behind. Training data need not be
 where it was: weights are checked by their hashes, and nothing is planned anew.
 
-Nothing in a folder is run but what ships with the suite: a task or method in a Python file of
-somebody's is loaded where the caller names its task, as in `demo DIR mytask`.
+Nothing in a folder is run but what ships with the suite: a task in a Python file of somebody's, and
+methods in files, are loaded where the caller names this task, as in `demo DIR mytask`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,12 +32,13 @@ from bench.plugins.names import near
 from bench.registry import DEFAULT_TASKS, TASKS, describe
 from bench.run import layout
 from bench.run.plan import Experiment, experiment_from
-from bench.run.schema import CellConfig, Done, Plugin, RunConfig, read
+from bench.run.schema import CellConfig, Done, ExperimentConfig, Plugin, RunConfig, read
 from bench.run.store import cell_from, stored_network
 from bench.space import Setting
 from bench.task import Task
 
 USUAL = Path("results")
+MOST = 1e30  # a coefficient is less
 ZOO = Path(__file__).resolve().parent.parent.parent / "zoo"
 
 
@@ -74,8 +76,11 @@ class Entry:
 
     def network(self, cell: Cell) -> Network:
         """A new copy of one network on the CPU, in evaluation mode. Raises Damaged."""
-        place = self.cells.index(cell)
-        return stored_network(cell, self.stored[place].folder, self.stored[place].done)
+        stored = self.stored_of(cell)
+        return stored_network(cell, stored.folder, stored.done)
+
+    def stored_of(self, cell: Cell) -> Stored:
+        return self.stored[self.cells.index(cell)]
 
     def used(self, setting: Setting) -> list[Cell]:
         """The cells whose networks answer at a setting."""
@@ -83,7 +88,8 @@ class Entry:
 
     def at(self, *values: float, **named: float) -> nn.Module:
         """The plain model for one value per coefficient, in the order of the task's axes or by
-        name (those left out are at the middle of their range), on the CPU, in evaluation mode.
+        name (those left out are at the middle of their range), on the CPU, in evaluation mode. Of a
+        grid it is the network trained nearest to these, as it is.
 
         Raises ValueError for a number of values that the task does not have, Damaged for weights
         that are not those that were stored.
@@ -117,7 +123,8 @@ class Exhibit:
 def load(name: str, root: str | Path = ZOO, seed: int | None = None) -> Entry:
     """The networks of "TASK/METHOD" in a results folder, or of those that ship with the suite.
 
-    Of several sizes of a task the first. Raises ValueError that says what there is.
+    Of several sizes of a task the first. A task in a file of yours is run where you name it so.
+    Raises ValueError that says what there is.
     """
     task, _, label = name.partition("/")
     exhibits = catalogue(Path(root), task, seed)
@@ -130,7 +137,11 @@ def load(name: str, root: str | Path = ZOO, seed: int | None = None) -> Entry:
 
 def exhibited(folder: str | Path | None, task: str, seed: int | None) -> list[Exhibit]:
     """See `catalogue`, of a results folder; where none is named, of `results` and of those that
-    ship with the suite. The default tasks come first."""
+    ship with the suite. Tasks of the user's come first, then the default ones. An unknown name is
+    an error that has the nearest ones."""
+    word = bracketed(task)[0] if task else ""
+    if word and word not in TASKS and not (folder or ".py" in word or _has_runs(USUAL)):
+        raise near(word, TASKS, "task or results folder")
     exhibits: list[Exhibit] = []
     reasons = []
     roots = [Path(folder)] if folder else [each for each in (USUAL, ZOO) if _has_runs(each)]
@@ -156,6 +167,8 @@ def _has_runs(root: Path) -> bool:
 def setting_of(task: Task, values: Sequence[float], named: dict[str, float]) -> Setting:
     """One value per coefficient; see `Entry.at`."""
     names = task.space.names
+    if values and named:
+        raise ValueError("give values in the order of the axes or by name, and not both")
     for name in named:
         if name not in names:
             raise near(name, dict.fromkeys(names), f"coefficient of the task {task.name!r}")
@@ -167,8 +180,8 @@ def setting_of(task: Task, values: Sequence[float], named: dict[str, float]) -> 
             f"{task.name} has {len(names)} coefficients ({', '.join(names)}): give a value for "
             f"each in this order, or some by name, as {names[0]}={task.space.grid(1)[0][0]:g}"
         )
-    if not all(value > 0 for value in values):
-        raise ValueError(f"coefficients are above 0, not {', '.join(f'{v:g}' for v in values)}")
+    if not all(isinstance(value, int | float) and 0 < value < MOST for value in values):
+        raise ValueError(f"coefficients are numbers above 0, not {', '.join(map(str, values))}")
     return tuple(float(value) for value in values)
 
 
@@ -186,7 +199,12 @@ def catalogue(root: Path, task: str = "", seed: int | None = None) -> list[Exhib
     stored = _finished(root, task)
     exhibits: dict[str, Exhibit] = {}
     for planned in _experiments(root, task):
-        shown = _exhibit(root, planned, stored, seed)
+        try:
+            shown = _exhibit(root, planned, stored, seed)
+        except Exception as error:  # of values of any kind, in a file of anybody's
+            name = printable(planned.task.name)
+            warnings.warn(f"{name} in {root} is left out: {printable(error)}", stacklevel=2)
+            continue
         if shown is not None:
             key = json.dumps([describe(shown.task), shown.preset, shown.seed])
             known = exhibits.setdefault(key, shown)
@@ -196,9 +214,10 @@ def catalogue(root: Path, task: str = "", seed: int | None = None) -> list[Exhib
     if not exhibits:
         of = f" of {task!r}" if task else ""
         of += "" if seed is None else f" and seed {seed}"
+        there = sorted({path.name for path in (root / "runs").iterdir()})
         raise ValueError(
-            f"no network{of} in {root} is finished: `python run_bench.py status {root}` shows what "
-            "there is"
+            f"no network{of} in {root} is finished; it has {printable(', '.join(there))}, of which "
+            f"`python run_bench.py status {root}` shows more, and `run` trains others"
         )
     return list(exhibits.values())
 
@@ -210,40 +229,60 @@ def _asked(task: str, plugin: Plugin) -> bool:
     """Whether a stored task is the one that was asked for, by its name or its file; any for ""."""
     place, _, _ = plugin.target.rpartition(":")
     word = bracketed(task)[0] if task else ""
-    if not place.endswith(".py"):
+    if not place.endswith(".py") or word in TASKS:
         return not word or plugin.target == TASKS.get(word)
-    file, _, _ = word.rpartition(":") if not word.endswith(".py") else (word, "", "")
+    file = word if word.endswith(".py") else word.rpartition(":")[0]
     if file:
         return Path(expanded(file)).resolve() == Path(place).resolve()
     return not word or Path(place).stem == word
 
 
+def _trusted(task: str) -> bool:
+    """Whether files may be run that a folder names: where a task is asked for that is in one."""
+    return bool(task) and bracketed(task)[0] not in TASKS
+
+
 def _files(*plugins: Plugin | None) -> list[str]:
     """The Python files that these would run."""
     places = [each.target.rpartition(":")[0] for each in plugins if each is not None]
-    return [place for place in places if place.endswith(".py")]
+    return [printable(place) for place in places if place.endswith(".py")]
 
 
 def _experiments(root: Path, task: str) -> Iterator[Experiment]:
     """What runs in a folder compared, of the task that is asked for; see `catalogue`."""
     for path in files_in(root, layout.CONFIGS):
-        for config in read(path, RunConfig).experiments:
-            if not _asked(task, config.task):
-                continue
-            files = _files(config.task, *config.methods.values())
-            if files and not task:
-                name = Path(files[0]).stem
-                warnings.warn(
-                    f"{printable(files[0])} is no part of the suite and is not run: name the task "
-                    f"where you trust the file, as in `{root} {printable(name)}`",
-                    stacklevel=3,
-                )
-                continue
-            try:
-                yield experiment_from(config)
-            except (ValueError, OSError) as error:
-                where = printable(f"{config.task.target} in {root}")
-                warnings.warn(f"{where} is left out: {printable(error)}", stacklevel=3)
+        try:
+            configs = read(path, RunConfig).experiments
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{path} is left out: {printable(error)}", stacklevel=3)
+            continue
+        for config in configs:
+            if _asked(task, config.task) and _without_files(config, root, task):
+                try:
+                    yield experiment_from(config)
+                except Exception as error:  # of values of any kind, in a file of anybody's
+                    where = printable(f"{config.task.target} in {root}")
+                    warnings.warn(f"{where} is left out: {printable(error)}", stacklevel=3)
+
+
+def _without_files(config: ExperimentConfig, root: Path, task: str) -> bool:
+    """Take out of a stored experiment what would run a file that is not trusted, with a warning;
+    False where it is the task itself."""
+    if _trusted(task):
+        return True
+    no_part = "is no part of the suite and is not run"
+    for label, plugin in list(config.methods.items()):
+        for file in _files(plugin):
+            warnings.warn(f"{file} {no_part}: its methods are left out", stacklevel=4)
+            del config.methods[label]
+    for file in _files(config.task):
+        warnings.warn(
+            f"{file} {no_part}: name the task where you trust the file, as in `{root} "
+            f"{Path(file).stem}`",
+            stacklevel=4,
+        )
+        return False
+    return True
 
 
 def _finished(root: Path, task: str) -> dict[str, Stored]:
@@ -256,10 +295,12 @@ def _finished(root: Path, task: str) -> dict[str, Stored]:
             parts = [(config.task, config.method), *((e.task, e.method) for e in config.before)]
             if done.status != "done" or not _asked(task, config.task):
                 continue
-            if not task and _files(*itertools.chain(*parts)):
+            if _files(*itertools.chain(*parts)) and not _trusted(task):
                 continue
+            if not stat.S_ISREG(path.with_name(layout.WEIGHTS).lstat().st_mode):
+                raise ValueError(f"its {layout.WEIGHTS} is no ordinary file")
             stored[_key(cell_from(config, checked=False))] = Stored(folder=path.parent, done=done)
-        except (ValueError, OSError) as error:
+        except Exception as error:  # of values of any kind, in a file of anybody's
             warnings.warn(f"{path.parent} is left out: {printable(error)}", stacklevel=3)
     return stored
 

@@ -19,7 +19,7 @@ from bench.live.networks import Entry, Exhibit
 
 Value = TypeVar("Value")
 
-KEPT = {"models": 24, "pictures": 48, "numbers": 400, "uploads": 16, "networks": 24}
+KEPT = {"models": 24, "pictures": 48, "numbers": 400, "uploads": 16, "networks": 24, "inputs": 8}
 EXAMPLES = 24  # of a task, as many as are shown
 
 
@@ -58,6 +58,7 @@ class Room:
     networks: Kept = field(default_factory=lambda: Kept(KEPT["networks"]))
     pictures: Kept = field(default_factory=lambda: Kept(KEPT["pictures"]))
     numbers: Kept = field(default_factory=lambda: Kept(KEPT["numbers"]))
+    inputs: Kept = field(default_factory=lambda: Kept(KEPT["inputs"]))
     pace: dict[str, float] = field(default_factory=dict)  # seconds a pixel, by method
 
     @functools.cached_property

@@ -51,6 +51,9 @@ TABS, CONNECTIONS = 16, 64  # waiting, and open
 PATIENCE = 120  # seconds that a question may wait for its answer, and 30 a connection for a word
 
 
+STOPPED = "the server was stopped: start it again and reload"
+
+
 class Busy(Exception):
     """Too many ask, or nobody answers any more; the message says which."""
 
@@ -74,7 +77,7 @@ class Queue:
         future: Future = Future()
         with self._changed:
             if self._ended:
-                raise Busy("the server was stopped: start it again and reload")
+                raise Busy(STOPPED)
             older = self._waiting.pop(tab, None)
             if older is None and len(self._waiting) >= TABS:
                 raise Busy("too many pages ask at once: close some, or try again")
@@ -90,6 +93,8 @@ class Queue:
             self._ended = True
             self._changed.notify()
         self._thread.join(PATIENCE / 10)
+        for future, _ in self._waiting.values():
+            future.set_exception(Busy(STOPPED))
 
     def _work(self) -> None:
         while True:
@@ -149,7 +154,10 @@ class Server(ThreadingHTTPServer):
 
     def hosts(self) -> set[str]:
         """The names that a browser on this machine may call the server by."""
-        return {f"{name}:{self.port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+        names = ("127.0.0.1", "localhost", "[::1]")
+        return {f"{name}:{self.port}" for name in names} | (
+            set(names) if self.port == 80 else set()
+        )
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self.open.acquire(blocking=False):  # one too many: it is told nothing
@@ -244,7 +252,9 @@ class Handler(BaseHTTPRequestHandler):
         if origin is not None and origin != f"http://{self.headers.get('Host')}":
             self._say(403, "another page may not ask")
             return True
-        if self.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
+        followed = self.command == "GET" and self.headers.get("Sec-Fetch-Mode") == "navigate"
+        near = self.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
+        if not near and not (followed and self.path == "/"):  # a link to the page is none to ask
             self._say(403, "another page may not ask")
             return True
         given = self.headers.get("X-Token", "").encode("utf-8", "replace")

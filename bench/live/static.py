@@ -11,7 +11,7 @@ Measures are those that need nothing else than the network; nothing is entropy c
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,10 +20,11 @@ from typing import Any
 
 from safetensors import safe_open
 
-from bench.files import printable, write_atomic
+from bench.files import printable, sealed, write_atomic
 from bench.live.check import Refused, Source
 from bench.live.networks import Entry, Exhibit
 from bench.live.pieces import require, write
+from bench.live.places import replace, replaceable
 from bench.live.rooms import Room, first_shown, within
 from bench.live.server import PAGE, SHARED
 from bench.pictures.downloads import get
@@ -37,6 +38,7 @@ POLICY = (
     "img-src 'self' data: blob:; connect-src 'self'; media-src 'self' blob:; base-uri 'none'; "
     "form-action 'none'"
 )
+BACKENDS = ("server.js", "static.js")
 META = '<meta http-equiv="Content-Security-Policy" content="{}">\n'
 EXAMPLES, SIDE = 4, 512  # test examples that go along, and their longer side at most
 
@@ -46,7 +48,7 @@ def static(exhibits: list[Exhibit], folder: Path, say: Callable[[str], None]) ->
     where it holds anything else, or no task has pictures; Refused where a network cannot be
     exported, or does not compute what PyTorch does."""
     require()
-    earlier = _replaceable(folder)
+    earlier = replaceable(folder, LISTING, FORMAT)
     runtime = get(RUNTIME)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -59,33 +61,12 @@ def static(exhibits: list[Exhibit], folder: Path, say: Callable[[str], None]) ->
         if not listed:
             raise ValueError("none of these tasks shows pictures, as a page without a server needs")
         _page(made, runtime)
-        content = {"format": FORMAT, "exhibits": listed}
-        write_atomic(made / LISTING, json.dumps(content, ensure_ascii=False))
-        for path in earlier:
-            path.unlink()
-        folder.mkdir(exist_ok=True)
-        for path in sorted(made.iterdir()):
-            path.replace(folder / path.name)
+        files = sorted(path.name for path in made.iterdir())
+        content = {"format": FORMAT, "files": files, "exhibits": listed}
+        write_atomic(made / LISTING, sealed(content))
+        replace(made, folder, earlier, LISTING)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-
-
-def _replaceable(folder: Path) -> list[Path]:
-    """The files of an earlier page."""
-    if not folder.exists():
-        return []
-    inside = list(folder.iterdir()) if folder.is_dir() else [folder]
-    try:
-        ours = not inside or read_listing(folder)["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours or any(path.is_dir() for path in inside):
-        raise ValueError(f"{folder} holds something else than such a page: name another folder")
-    return inside
-
-
-def read_listing(folder: Path) -> Any:
-    return json.loads((folder / LISTING).read_text(encoding="utf-8"))
 
 
 def _page(folder: Path, runtime: Path) -> None:
@@ -94,7 +75,7 @@ def _page(folder: Path, runtime: Path) -> None:
     write_atomic(folder / "index.html", page)
     for source, name in (
         (PAGE / "demo.css", "demo.css"),
-        (PAGE / "demo.js", "demo.js"),
+        *((path, path.name) for path in PAGE.glob("*.js") if path.name not in BACKENDS),
         (PAGE / "static.js", "backend.js"),
         (SHARED / "page.css", "page.css"),
         (SHARED / "chart.js", "chart.js"),
@@ -137,13 +118,23 @@ def _exhibit(
     fronts = [[estimates.get(name, name) for name in front] for front in described["fronts"]]
     described["fronts"] = [front for front in fronts if set(front) <= described["measures"].keys()]
     examples = []
-    for number, (title, batch) in enumerate(room.examples[:EXAMPLES]):
+    for number, (title, batch) in enumerate(_public(exhibit).examples[:EXAMPLES]):
         picture = room.showing.original(batch)
         small = within(picture[None], SIDE**2, SIDE)[0]
         file = f"{name}-example-{number}.png"
         write_atomic(folder / file, encode_png(small) or b"")
         examples.append({"name": printable(title), "text": "", "file": file})
     return {**described, "exhibit": place, "examples": examples, "own": own, "fixed": fixed}
+
+
+def _public(exhibit: Exhibit) -> Room:
+    """A room with the examples that come with the suite: what lies at places that a folder names is
+    nobody's to publish."""
+    task = exhibit.task
+    marked = {each.name: each.metadata for each in dataclasses.fields(task)}  # type: ignore[arg-type]
+    places = {name: "" for name in task.locations() if not marked[name].get("part")}
+    public = dataclasses.replace(task, **places)  # type: ignore[type-var]
+    return Room(exhibit=dataclasses.replace(exhibit, task=public))
 
 
 def _network(

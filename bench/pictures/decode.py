@@ -128,10 +128,11 @@ def _clear_in_16_bits(opened: Image.Image, file: Path | bytes, clear: Any) -> Im
     with _stream(file) as source, Image.open(source, formats=FORMATS) as again:
         _read_as(again, "RGB;16L")
         again.load()
-        low = np.asarray(again).astype(np.int64)
-    values = np.asarray(opened).astype(np.int64) * 256 + low
-    shown = Image.fromarray(np.asarray(opened))
-    shown.putalpha(Image.fromarray(np.where((values == clear).all(2), 0, 255).astype(np.uint8)))
+        low = np.asarray(again)
+    high, wanted = np.asarray(opened), np.asarray(clear)
+    there = ((high == wanted >> 8) & (low == wanted & 255)).all(2)  # bytes: pictures are large
+    shown = Image.fromarray(high)
+    shown.putalpha(Image.fromarray(np.where(there, np.uint8(0), np.uint8(255))))
     return shown
 
 

@@ -113,7 +113,6 @@ class Results:
                 measured = measured[~beyond]
         infinite = rows["value"].isin(INFINITE)
         finite = rows[~infinite & rows["value"].notna()]
-        none = _having_none(rows, finite)
         frames: dict[str, Any] = {}
         for kind, (measurements, numbers) in FRAMES.items():
             frames[measurements] = measured[measured["kind"] == kind].reset_index(drop=True)
@@ -121,6 +120,8 @@ class Results:
         methods, lengths = frames["measured"], frames["lengths"]
         newest = methods.loc[methods["time"].idxmax()]
         display: Display = newest["display"]
+        partial = [name for name, style in display.measures.items() if style.partial]
+        none = rows["value"].isna() & rows["measure"].isin(partial)
         measures = dict(display.measures)
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
             measures.setdefault(name, MeasureStyle(label=name))
@@ -142,8 +143,8 @@ class Results:
             sample_line=display.sample_line,
             margin_share=display.margin_share,
             superseded=self.superseded.get(key, 0),
-            not_finite=len(rows) - len(finite) - len(none),
-            partial=[name for name in measures if (none["measure"] == name).any()],
+            not_finite=len(rows) - len(finite) - int(none.sum()),
+            partial=[name for name in partial if (rows.loc[none, "measure"] == name).any()],
             infinite=rows[infinite & (rows["kind"] == "method")],
             damaged=self.damaged.get(key, []),
             looks=planned,
@@ -350,17 +351,6 @@ def _of(frame: pd.DataFrame, key: Key) -> pd.DataFrame:
     task, preset, experiment = key
     chosen = (frame["task"] == task) & (frame["preset"] == preset)
     return frame[chosen & (frame["experiment"] == experiment)]
-
-
-def _having_none(rows: pd.DataFrame, finite: pd.DataFrame) -> pd.DataFrame:
-    """The rows of NaN by which an example says, for every method, that it has none of a measure
-    which other examples have."""
-    nothing = rows[rows["value"].isna() & rows["measure"].isin(finite["measure"].unique())]
-    if nothing.empty:
-        return nothing
-    key = ["example", "measure"]
-    known = pd.MultiIndex.from_frame(finite[key].drop_duplicates())
-    return nothing[~pd.MultiIndex.from_frame(nothing[key]).isin(known)]
 
 
 def file_name(text: str) -> str:

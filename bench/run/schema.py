@@ -190,6 +190,7 @@ class MeasureStyle:
     margin: Text = ""
     worst: Number | None = None
     estimates: Text = ""
+    partial: bool = False
     rises: bool = False
 
     def __post_init__(self) -> None:

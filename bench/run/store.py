@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from bench.conditioners import Network
-from bench.files import brief, write_atomic
+from bench.files import brief, read_ordinary, write_atomic
 from bench.identity import provenance
 from bench.method import Cell, Method, build
 from bench.run import layout
@@ -178,7 +178,10 @@ def stored_network(cell: Cell, folder: Path, done: Done | None) -> Network:
     way_out = f"delete the folder {folder} and run again to train this cell anew"
     if done is None or not path.exists():
         raise Damaged(f"{path} is missing: {way_out}")
-    data = path.read_bytes()
+    try:
+        data = read_ordinary(path, MOST_BYTES)
+    except ValueError as error:
+        raise Damaged(f"{path} cannot be used ({error}): {way_out}") from None
     if hashlib.sha256(data).hexdigest() != done.model_sha256:
         raise Damaged(f"{path} is damaged (its SHA-256 is not the one in done.json): {way_out}")
     try:
@@ -202,6 +205,7 @@ def _ended(cell: Cell, preset: str, status: Literal["done", "diverged"], ledger:
     )
 
 
+MOST_BYTES = 2**33  # of a weights file
 PAIRS = " (real, imaginary)"  # behind the name of a tensor stored as pairs of numbers
 
 

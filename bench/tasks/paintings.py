@@ -11,7 +11,6 @@ paintings. Of one painting a batch is the pictures alone.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +40,8 @@ def listed(text: str) -> dict[str, str]:
     folder = Path(text)
     if text and folder.is_dir():
         entries = [str(folder / name) for name in pictures_in(folder)]
+        if odd := [entry for entry in entries if BETWEEN in entry]:
+            raise PictureError(f"{printable(odd[0])} has a {BETWEEN!r} in its name: rename it")
     elif text and folder.is_file():  # its name may hold what stands between entries
         entries = [text]
     else:
@@ -153,6 +154,7 @@ class Shown(Showing):
     def __init__(self, task: Any) -> None:
         super().__init__(task)
         self.blends = task.several
+        self.reason = ""  # why neither content nor style can be told
 
     def received(self, picture: Tensor) -> Batch:
         """The first painting's shares, where there are several. ValueError for a small picture."""
@@ -192,8 +194,10 @@ class Shown(Showing):
         picture, *shares = parts(batch)
         output = to_8bit(model(picture, *shares))
         values = self.task.without_vgg(output, picture)
-        with contextlib.suppress(Unavailable, PictureError):
+        try:
             values = self.task.judged(output, batch)
+        except (Unavailable, PictureError) as error:
+            self.reason = str(error)
         mixed = bool(shares) and bool(shares[0].max() < 1)
         own = tuple(f" {painting}" for painting in self.blends)  # the same again, of one painting
         return {
@@ -201,8 +205,11 @@ class Shown(Showing):
             for name, value in values.items()
             if bool(value.isfinite().all())
             and not (mixed and name.startswith("style"))
-            and not name.endswith(own or " ")
+            and not (own and name.endswith(own))
         }
+
+    def lacking(self) -> str:
+        return "; ".join(filter(None, [super().lacking(), self.reason]))
 
     def recall(self, constants: Mapping[str, float]) -> None:
         self.task.recall(constants)

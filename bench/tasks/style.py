@@ -23,6 +23,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -34,7 +35,7 @@ from bench.levers import found
 from bench.pictures import downloads, measures
 from bench.pictures.perceptual import lpips, lpips_missing
 from bench.tasks.painter import Painter
-from bench.tasks.paintings import Batch, Commissioned, Shown, digests, listed, parts
+from bench.tasks.paintings import BETWEEN, Batch, Commissioned, Shown, digests, listed, parts
 from bench.tasks.photographs import OnPhotographs
 from bench.tasks.style_terms import (
     CONTENT_LAYERS,
@@ -137,6 +138,9 @@ class Style(OnPhotographs):
             )
         if self.style and self.paintings:
             raise ValueError("--style and --paintings both say what to paint like: give one")
+        if self.paintings and Path(self.paintings).is_dir():  # which may change, or move
+            files = BETWEEN.join(listed(self.paintings).values())
+            object.__setattr__(self, "paintings", files)
         if not self.several:
             return
         if not self.instance_norm:
@@ -148,7 +152,11 @@ class Style(OnPhotographs):
         kept = {name: each for name, each in self.measures.items() if not name.endswith("_raw")}
         own = {
             f"{name} {painting}": replace(
-                kept[name], label=f"{LABELS[name]}, {painting}", margin="", worst=None
+                kept[name],
+                label=f"{LABELS[name]}, {painting}",
+                margin="",
+                worst=None,
+                partial=True,
             )
             for painting in self.several
             for name in LABELS
@@ -202,7 +210,7 @@ class Style(OnPhotographs):
                 5,
                 1,
                 "four paintings in one network: hours on two CPU cores",
-                methods=short,
+                methods=short | found(cls.name),
                 wants=wants,
             ),
             "small": size(small, 11, 1, "half an hour on one GPU", methods=methods, wants=wants),
