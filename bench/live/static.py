@@ -95,6 +95,11 @@ def _exhibit(
     entry = min(shown or exhibit.methods.values(), key=first_shown)
     name = f"{task.name}-{place}"
     try:
+        public = _public(exhibit).examples[:EXAMPLES]
+    except (ValueError, OSError) as error:
+        say(f"{task.name} is left out: the suite has no examples of it ({error})")
+        return None
+    try:
         own = _network(f"{name}-network", entry, folder, say)
     except Refused as error:
         say(f"{task.name} is left out: {error}")
@@ -118,7 +123,7 @@ def _exhibit(
     fronts = [[estimates.get(name, name) for name in front] for front in described["fronts"]]
     described["fronts"] = [front for front in fronts if set(front) <= described["measures"].keys()]
     examples = []
-    for number, (title, batch) in enumerate(_public(exhibit).examples[:EXAMPLES]):
+    for number, (title, batch) in enumerate(public):
         picture = room.showing.original(batch)
         small = within(picture[None], SIDE**2, SIDE)[0]
         file = f"{name}-example-{number}.png"

@@ -1,18 +1,21 @@
 // Where answers come from: the server that sent this page. `static.js` has the same names.
 
-const token = location.hash.slice(1);
+// Kept where a link to a place on the page does not take it away.
+const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
+if (token && token.length > 20) sessionStorage.setItem("token", token);
 const tab = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16)).join("");
 
 export const about = "The networks run on the computer that this page comes from; pictures stay there.";
 export class Superseded extends Error {}
 
-async function ask(path, body, type = "application/json") {
+// kind: of questions that do not take the place of others.
+async function ask(path, body, type = "application/json", kind = "") {
   let reply;
   try {
     reply = await fetch(path, {
       method: body === undefined ? "GET" : "POST", body, cache: "no-store",
       headers: {
-        "X-Tab": tab, ...(body === undefined ? {} : { "Content-Type": type }),
+        "X-Tab": tab + kind, ...(body === undefined ? {} : { "Content-Type": type }),
         ...(token ? { "X-Token": token } : {}),
       },
     });
@@ -38,8 +41,9 @@ export async function original(asked) {
     ? URL.createObjectURL(await reply.blob()) : null;
 }
 
-export async function answer(asked) {
-  const reply = await (await ask("api/answer", JSON.stringify(asked))).json();
+export async function answer(asked, kind = "") {
+  const body = JSON.stringify(asked);
+  const reply = await (await ask("api/answer", body, "application/json", kind)).json();
   for (const side of [reply.own, reply.beside]) {
     if (side?.picture) side.picture = `data:image/png;base64,${side.picture}`;
   }

@@ -20,7 +20,8 @@ const sessions = new Map();
 const pictures = new Map();
 const pace = new Map();
 let turn = Promise.resolve();
-let newest = 0;
+let uploads = 0;
+const newest = new Map(); // question of a kind
 
 async function fetched(name) {
   const reply = await fetch(name);
@@ -53,9 +54,16 @@ export async function receive(exhibit, file) {
   } catch {
     throw new Error("this picture cannot be used: it is none that this browser can read");
   }
-  if (bitmap.width * bitmap.height > 4e7) throw new Error("this picture cannot be used: it has more than 40,000,000 pixels");
-  if (Math.min(bitmap.width, bitmap.height) < 16) throw new Error("this picture cannot be used: it has a side of fewer than 16 pixels");
-  const input = `own:${pictures.size}`;
+  const refused = bitmap.width * bitmap.height > 4e7 ? "it has more than 40,000,000 pixels"
+    : Math.min(bitmap.width, bitmap.height) < 16 ? "it has a side of fewer than 16 pixels" : "";
+  if (refused) {
+    bitmap.close();
+    throw new Error(`this picture cannot be used: ${refused}`);
+  }
+  for (const [name, old] of pictures) {
+    if (name.startsWith("own:") && pictures.delete(name)) old.close();
+  }
+  const input = `own:${(uploads += 1)}`;
   pictures.set(input, bitmap);
   const [width, height] = size(listing[exhibit], bitmap, Infinity);
   return { input, width: bitmap.width, height: bitmap.height, taken: [width, height] };
@@ -71,25 +79,27 @@ async function bitmapOf(exhibit, input) {
   return pictures.get(file);
 }
 
-// Width and height that a picture is taken at: what the network takes, or as many pixels as allowed,
-// each side a multiple of what it needs.
+// Width and height that a picture is taken at, and its scale: what the network takes, or as many
+// pixels as allowed, of which the middle whose sides are multiples of what the network needs.
 function size(exhibit, { width, height }, pixels) {
   const { size: fixed, multiple } = exhibit.own;
-  if (fixed) return [fixed[1], fixed[0]];
-  const scale = Math.min(1, Math.sqrt(pixels / (width * height)), SIDE / Math.max(width, height));
-  const near = (side) => Math.max(Math.max(multiple, 16), multiple * Math.round((side * scale) / multiple));
-  return [near(width), near(height)];
+  if (fixed) return [fixed[1], fixed[0], Math.max(fixed[1] / width, fixed[0] / height)];
+  const least = Math.max(multiple, 16);
+  const wanted = Math.min(1, Math.sqrt(pixels / (width * height)), SIDE / Math.max(width, height));
+  const scale = Math.max(wanted, least / Math.min(width, height));
+  const most = (side) => Math.max(least, multiple * Math.floor((side * scale + 0.01) / multiple));
+  return [most(width), most(height), scale];
 }
 
-function drawn(bitmap, [width, height], fixed) {
+// The middle of a picture, over white, and its pixels.
+function drawn(bitmap, [width, height, scale]) {
   const canvas = new OffscreenCanvas(width, height);
   const paper = canvas.getContext("2d", { willReadFrequently: true });
+  paper.fillStyle = "#fff";
+  paper.fillRect(0, 0, width, height);
   paper.imageSmoothingQuality = "high";
-  const side = Math.min(bitmap.width, bitmap.height);
-  const part = fixed
-    ? [(bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side]
-    : [0, 0, bitmap.width, bitmap.height];
-  paper.drawImage(bitmap, ...part, 0, 0, width, height);
+  const [across, down] = [bitmap.width * scale, bitmap.height * scale];
+  paper.drawImage(bitmap, (width - across) / 2, (height - down) / 2, across, down);
   return [canvas, paper.getImageData(0, 0, width, height).data];
 }
 
@@ -115,7 +125,7 @@ async function addressOf(tensor) {
   const blob = await canvas.convertToBlob({ type: "image/png" });
   return new Promise((resolve) => {
     const reader = new FileReader();
-    reader.onload = () => resolve(reader.result);
+    reader.addEventListener("load", () => resolve(reader.result));
     reader.readAsDataURL(blob);
   });
 }
@@ -127,27 +137,31 @@ async function session(file) {
     const model = new Uint8Array(await (await fetched(file)).arrayBuffer());
     const made = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
     sessions.set(file, [made, (performance.now() - begun) / 1000]);
-    if (sessions.size > KEPT) {
-      const [oldest, [unused]] = sessions.entries().next().value;
-      sessions.delete(oldest);
-      await unused.release();
-    }
   }
-  return sessions.get(file);
+  const used = sessions.get(file);
+  sessions.delete(file); // the one used last comes last
+  sessions.set(file, used);
+  if (sessions.size > KEPT) {
+    const [oldest, [unused]] = sessions.entries().next().value;
+    sessions.delete(oldest);
+    await unused.release();
+  }
+  return used;
 }
 
 export async function original(asked) {
   const bitmap = await bitmapOf(asked.exhibit, asked.input);
   const exhibit = listing[asked.exhibit];
-  const [canvas] = drawn(bitmap, size(exhibit, bitmap, Infinity), exhibit.own.size);
+  const [canvas] = drawn(bitmap, size(exhibit, bitmap, Infinity));
   return URL.createObjectURL(await canvas.convertToBlob({ type: "image/png" }));
 }
 
-// One question at a time; of those that wait the newest, which a film or a curve waits for, too.
-export function answer(asked) {
-  const number = (newest += 1);
+// One question at a time; of those of a kind that wait the newest.
+export function answer(asked, kind = "") {
+  const number = (newest.get(kind) ?? 0) + 1;
+  newest.set(kind, number);
   const mine = turn.then(() => {
-    if (number !== newest) throw new Superseded();
+    if (number !== newest.get(kind)) throw new Superseded();
     return answered(asked);
   });
   turn = mine.catch(() => {});
@@ -171,7 +185,9 @@ async function answered({ exhibit: place, input, method, setting, shares, latent
   if (beside && exhibit.reference) sides.beside = nearest(exhibit, setting);
   const paces = Object.values(sides).map(([, { file }]) => pace.get(file) ?? 0);
   const pixels = rest ? Infinity : Math.max(...paces) ? QUICK / Math.max(...paces) : FIRST;
-  const reply = { rest: Boolean(rest), also: "", outside: [] };
+  const outside = exhibit.axes.flatMap(({ name, low, high }, i) =>
+    (setting[i] < low || setting[i] > high ? [`${name} = ${setting[i]} is outside [${low}, ${high}]`] : []));
+  const reply = { rest: Boolean(rest), also: "", outside };
   for (const [side, [label, about, coefficients, at]] of Object.entries(sides)) {
     reply[side] = { setting: at, method: label, ...await made(exhibit, about, bitmap, { told: coefficients, shares, latents, pixels, wanted, rest }) };
   }
@@ -183,7 +199,7 @@ async function made(exhibit, about, bitmap, { told, shares, latents, pixels, wan
   const [run, loaded] = await session(moved ? about.decoder : about.file);
   const given = size(exhibit, bitmap, pixels);
   const values = {
-    x: () => tensorOf(drawn(bitmap, given, about.size)[1], given),
+    x: () => tensorOf(drawn(bitmap, given)[1], given),
     z: () => new ort.Tensor("float32", latents, [1, latents.length]),
     shares: () => new ort.Tensor("float32", shares, [1, shares.length]),
     coefficients: () => new ort.Tensor("float32", told, [1, told.length]),
