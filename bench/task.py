@@ -311,7 +311,7 @@ class Task(ABC):
         return []
 
     def showing(self) -> Showing:
-        """What `demo` shows of one example; see `bench/showing.py`."""
+        """What `demo` shows of one example, and `export` writes; see `bench/showing.py`."""
         return Showing(self)
 
     def fields(self) -> dict[str, Any]:

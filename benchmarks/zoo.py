@@ -64,7 +64,7 @@ def keep(results: Path, preset: str, methods: Sequence[str]) -> None:
             done = copy.deepcopy(stored.done)
             done.model_sha256 = hashlib.sha256(weights).hexdigest()
             done.ledger.bytes = len(weights)
-            done.provenance = _told(done.provenance)
+            done.provenance = _impersonal(done.provenance)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / layout.WEIGHTS, weights)
             write_atomic(folder / layout.CONFIG, text(config))
@@ -112,11 +112,11 @@ def _placeless(plugin: Plugin, places: Collection[str]) -> Plugin:
     return Plugin(target=plugin.target, fields=fields)
 
 
-def _told(provenance: Provenance) -> Provenance:
-    """Without the command line, which names places of one machine."""
-    told = copy.deepcopy(provenance)
-    told.command = None
-    return told
+def _impersonal(provenance: Provenance) -> Provenance:
+    """Without the command line, which names places of one machine, and the system's name."""
+    kept = copy.deepcopy(provenance)
+    kept.command = kept.platform = None
+    return kept
 
 
 # What they are worth ------------------------------------------------------------------------------
