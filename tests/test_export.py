@@ -265,7 +265,7 @@ def test_a_conditioned_network_that_cannot_be_traced_names_the_way_out(
 
     monkeypatch.setattr(pieces, "_traced", never)
     with pytest.raises(
-        check.Refused, match=r"cannot follow it \(no\)\): add --at .*as --at 1, for"
+        check.NotExported, match=r"cannot follow it \(no\)\): add --at .*as --at 1, for"
     ):
         export("toy", "yoto", root=trained, out=trained.parent / "never", say=str)
 
@@ -359,7 +359,7 @@ def test_every_task_gives_its_pieces(
         count = len(next(iter(inputs.values())))
         coefficients = torch.tensor(settings_between(task, count))
         given = _run(tmp_path / f"{stem}.onnx", **inputs, coefficients=coefficients)
-        with torch.no_grad(), source.told(coefficients):
+        with torch.no_grad(), source.following(coefficients):
             wanted = check.several(part.module(*inputs.values()))
         for here, there in zip(given, wanted, strict=True):
             assert (here - there).abs().max() <= check.tolerance(there)
@@ -382,12 +382,12 @@ def test_a_codecs_pass_and_its_pieces(codec: tuple[Any, Network], tmp_path: Path
     source = Source.of(network, task.space, rows=True)
     whole = task.codec == "scale_hyperprior"  # the others have the same transforms
     for stem in parts if whole else ("codec", *list(parts)[3:]):
-        pieces.write(stem, parts[stem], source, tmp_path)
+        pieces.write(stem, parts[stem], source, tmp_path, programs=whole and stem != "codec")
     multiple = network.model.downsampling_factor
     x = torch.rand(2, 3, 3 * multiple, 2 * multiple)
     coefficients = torch.tensor(settings_between(task, 2))
     x_hat, bits = _run(tmp_path / "codec.onnx", x=x, coefficients=coefficients)
-    with torch.no_grad(), source.told(coefficients):
+    with torch.no_grad(), source.following(coefficients):
         out: Any = network.model(x)
     estimated = task.losses(lambda _: out, x)["bpp"] * x[0, 0].numel()
     assert ((bits - estimated).abs() / estimated).max() < 1e-4
@@ -397,6 +397,24 @@ def test_a_codecs_pass_and_its_pieces(codec: tuple[Any, Network], tmp_path: Path
         told = {"y_hat": y.round(), "coefficients": coefficients}
         (again,) = _run(tmp_path / "synthesis.onnx", **told)
         assert (again - x_hat).abs().max() < 1e-3
+
+
+def test_what_a_browser_runs_of_a_codec(tmp_path: Path) -> None:
+    """The decoded picture, and its measures as the task takes them, but for the coding."""
+    task = preset(task_class("compression"), "smoke").task
+    network = conditioned(task, "yoto")
+    source = Source.of(network, task.space, rows=True)
+    pieces.write("live", task.showing().live(network.model), source, tmp_path, programs=False)
+    x = torch.rand(1, 3, 192, 64)
+    coefficients = torch.tensor(settings_between(task, 1))
+    picture, rate, psnr, distortion = _run(tmp_path / "live.onnx", x=x, coefficients=coefficients)
+    with torch.no_grad(), source.following(coefficients):
+        out: Any = network.model(x)
+    wanted = task.fidelity(out["x_hat"], x)
+    assert (picture - out["x_hat"].clamp(0, 1)).abs().max() < 1e-3
+    assert rate.item() == pytest.approx(task.losses(lambda _: out, x)["bpp"].item(), rel=1e-3)
+    assert psnr.item() == pytest.approx(wanted["psnr"].item(), abs=0.01)
+    assert distortion.item() == pytest.approx(wanted["distortion"].item(), rel=1e-3)
 
 
 def test_erfc_is_as_good_in_its_tail() -> None:

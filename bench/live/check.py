@@ -27,7 +27,7 @@ NUDGE = 1e-5  # of inputs, relative where they are above one; fp32 has steps of 
 TRIES = 60  # examples, until one is found at which PyTorch's own answer is steady
 
 
-class Refused(RuntimeError):
+class NotExported(RuntimeError):
     """A file is not what it should be, or cannot be made; the message says which and why."""
 
 
@@ -62,7 +62,7 @@ class Source:
         return [tuple(axis.low for axis in axes), middle, tuple(axis.high for axis in axes)]
 
     @contextlib.contextmanager
-    def told(self, coefficients: Tensor) -> Iterator[None]:
+    def following(self, coefficients: Tensor) -> Iterator[None]:
         """In it the model follows these coefficients."""
         conditioner: Any = self.conditioner
         if conditioner is not None:
@@ -158,7 +158,7 @@ class Plan:
                     return inputs + ([] if coefficients is None else [coefficients]), wanted
             else:
                 self.passed_over += 1
-        raise Refused(
+        raise NotExported(
             f"of {TRIES} examples PyTorch's own answer moves by more than the tolerance when the "
             f"input moves by {NUDGE:g}: no file can be told right from wrong by these"
         )
@@ -166,7 +166,7 @@ class Plan:
     def _following(self, coefficients: Tensor | None) -> contextlib.AbstractContextManager[None]:
         if coefficients is None:
             return contextlib.nullcontext()
-        return self.source.told(coefficients)
+        return self.source.following(coefficients)
 
     def _wanted(self, inputs: Sequence[Tensor], coefficients: Tensor | None) -> tuple[Tensor, ...]:
         with self._following(coefficients):
@@ -202,7 +202,7 @@ def compare(runner: Runner, plan: Plan) -> dict[str, Any]:
         given = runner([value.contiguous() for value in inputs])
         for name, here, there in zip(names, given, wanted, strict=True):
             if here.shape != there.shape:
-                raise Refused(f"{name} is {tuple(here.shape)} and not {tuple(there.shape)}")
+                raise NotExported(f"{name} is {tuple(here.shape)} and not {tuple(there.shape)}")
             error = (here.double() - there.double()).abs().max().item()
             size = there.abs().max().item()
             if not error <= tolerance(there):
@@ -221,10 +221,10 @@ def compare(runner: Runner, plan: Plan) -> dict[str, Any]:
 
 
 def refuse(checks: Mapping[str, dict[str, Any]]) -> None:
-    """Refused where a check found an error beyond the tolerance."""
+    """NotExported where a check found an error beyond the tolerance."""
     for name, check in checks.items():
         if beyond := check.pop("beyond"):
-            raise Refused(
+            raise NotExported(
                 f"{name} does not compute what PyTorch does: {beyond[0]} ({len(beyond)} of "
                 f"{check['inputs']} inputs); it is deleted"
             )

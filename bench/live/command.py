@@ -63,7 +63,7 @@ def _written(exhibits: list[Exhibit], folder: Path) -> int:
 
 
 def export(options: Namespace) -> int:
-    from bench.live.check import Refused
+    from bench.live.check import NotExported
     from bench.live.pieces import require
 
     require()  # before anything else is loaded or trained for
@@ -80,7 +80,7 @@ def export(options: Namespace) -> int:
             out=Path(options.out) if options.out else None,
             say=lambda line: print(printable_lines(line), flush=True),
         )
-    except Refused as error:
+    except NotExported as error:
         print(f"refused: {printable_lines(error)}; nothing was written", file=sys.stderr)
         return 1
     print(f"\nexported: {printable_lines(folder)}")

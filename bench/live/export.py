@@ -23,7 +23,7 @@ from torch import nn
 
 from bench.files import sealed, with_way_out, write_atomic
 from bench.identity import file_digest, identifying
-from bench.live.check import Refused, Source
+from bench.live.check import NotExported, Source
 from bench.live.networks import Entry, Exhibit, exhibited
 from bench.live.pieces import Untraceable, Written, require, versions, write
 from bench.live.places import replace, replaceable
@@ -172,7 +172,7 @@ def export(
     say: Callable[[str], None] = print,
 ) -> Path:
     """Write a trained network into `out` and return that; nothing is left there of one that fails.
-    ValueError for what cannot be; Refused where a file does not compute what PyTorch does."""
+    ValueError for what cannot be; NotExported where a file does not compute what PyTorch does."""
     require()
     exhibit, entry = chosen(task, method, root, preset, seed)
     setting = setting_of(at, exhibit.task.space) if at else None
@@ -188,7 +188,7 @@ def export(
         for job in jobs(entry, setting):
             _write(job, made, result, say)
         if not result.written:
-            raise Refused(_nothing(result, at))
+            raise NotExported(_nothing(result, at))
         write_atomic(made / CONFIG, sealed(config(result, made)))
         with with_way_out(folder):
             replace(made, folder, earlier, CONFIG)

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.live.check import (
+    NotExported,
     Plan,
-    Refused,
     Source,
     compare,
     onnx_runner,
@@ -41,7 +41,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 COEFFICIENTS = "coefficients"
 
 
-class Untraceable(Refused):
+class Untraceable(NotExported):
     """torch.export cannot follow what a network does with its inputs."""
 
 
@@ -52,17 +52,17 @@ def require() -> None:
         raise ValueError(f"export needs {', '.join(absent)}: pip install -e '.[export]'")
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     """A piece of a conditioned network, with the coefficients as its last input. It holds no more
     than the piece and the conditioner, so that no file has the whole network in it."""
 
     def __init__(self, piece: nn.Module, source: Source) -> None:
         super().__init__()
         self.piece, self.conditioner = piece, source.conditioner
-        self._told = source.told
+        self._following = source.following
 
     def forward(self, *inputs: Tensor) -> Any:
-        with self._told(inputs[-1]):
+        with self._following(inputs[-1]):
             return self.piece(*inputs[:-1])
 
 
@@ -83,7 +83,7 @@ class Written:
 
 def write(stem: str, part: Part, source: Source, folder: Path, *, programs: bool = True) -> Written:
     """`stem`.onnx and, with `programs`, `stem`.pt2 in `folder`, checked. Raises Untraceable, and
-    Refused where what a file gives is not what PyTorch gives; then neither is left."""
+    NotExported where what a file gives is not what PyTorch gives; then neither is left."""
     began = time.monotonic()
     files = [folder / f"{stem}.onnx", *([folder / f"{stem}.pt2"] if programs else [])]
     try:
@@ -177,7 +177,7 @@ def _traced(part: Part, source: Source, rows: bool, batched: bool) -> Any:
         shapes.append(shape)
     module: nn.Module = part.module
     if source.conditioner is not None:
-        module = Told(module, source).eval()
+        module = Conditioned(module, source).eval()
         inputs.append(torch.tensor([middle] * (2 if rows else 1)))
         shapes.append({0: sizes["batch"]} if rows else {})
     given = tuple(inputs)
@@ -186,7 +186,7 @@ def _traced(part: Part, source: Source, rows: bool, batched: bool) -> Any:
 
 def _by_argument(module: nn.Module, shapes: list[dict[int, Any]]) -> Any:
     """`*inputs` is one argument of a function, whose shapes are a tuple in the tuple."""
-    return (tuple(shapes),) if isinstance(module, Told) else tuple(shapes)
+    return (tuple(shapes),) if isinstance(module, Conditioned) else tuple(shapes)
 
 
 def to_onnx(program: Any, part: Part, source: Source, path: Path) -> None:

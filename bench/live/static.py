@@ -21,7 +21,7 @@ from typing import Any
 from safetensors import safe_open
 
 from bench.files import printable, sealed, write_atomic
-from bench.live.check import Refused, Source
+from bench.live.check import NotExported, Source
 from bench.live.networks import Entry, Exhibit
 from bench.live.pieces import require, write
 from bench.live.places import replace, replaceable
@@ -45,7 +45,7 @@ EXAMPLES, SIDE = 4, 512  # test examples that go along, and their longer side at
 
 def static(exhibits: list[Exhibit], folder: Path, say: Callable[[str], None]) -> None:
     """Write the page into `folder`, which is new, empty, or an earlier page of ours. ValueError
-    where it holds anything else, or no task has pictures; Refused where a network cannot be
+    where it holds anything else, or no task has pictures; NotExported where a network cannot be
     exported, or does not compute what PyTorch does."""
     require()
     earlier = replaceable(folder, LISTING, FORMAT)
@@ -101,7 +101,7 @@ def _exhibit(
         return None
     try:
         own = _network(f"{name}-network", entry, folder, say)
-    except Refused as error:
+    except NotExported as error:
         say(f"{task.name} is left out: {error}")
         return None
     if own is None:

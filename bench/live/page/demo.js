@@ -61,6 +61,7 @@ function ticks(axis, i) {
     const end = value === axis.low || value === axis.high;
     if (end || (where - labelled > CLOSE && 1 - where > CLOSE)) labelled = where;
     else mark.classList.add("unlabelled");
+    if (!end && holder.children.length % 2 === 0) mark.classList.add("second");
     mark.style.left = across(where);
     holder.append(mark);
   }
