@@ -102,13 +102,18 @@ def _picture(task: Task, model: torch.nn.Module, batch: Tensor) -> Tensor:
 def summed(frame: pd.DataFrame) -> pd.DataFrame:
     """One row per method and coefficient: the mean distance, its standard error over the pictures,
     and the ratio to the fixed grid's; of all examples, and where there are several paintings then
-    `of` each."""
-    whole = frame if (frame["of"] == "").all() else pd.concat([frame.assign(of="all"), frame])
+    `of` each. A photograph in several paintings is one picture, with its mean."""
     key = ["of", "method", "coefficient"]
+    whole = frame
+    if (frame["of"] != "").any():
+        photograph = frame["example"].str.rpartition(" / ")[0]
+        means = frame.assign(of="all", example=photograph).groupby([*key, "example"], sort=False)
+        whole = pd.concat([means["lpips"].mean().reset_index(), frame])
     found = whole.groupby(key, sort=False)["lpips"].agg(["mean", "sem", "size"])
     found = found.reset_index().rename(columns={"size": "pictures"})
     place = ["of", "coefficient"]
-    grid = found[found["method"] == "fixed_grid"].set_index(place)["mean"]
+    grids = [name for name in ("fixed_grid", "fixed_grid_tuned") if (found["method"] == name).any()]
+    grid = found[found["method"].isin(grids[:1])].set_index(place)["mean"]
     base = grid.reindex(pd.MultiIndex.from_frame(found[place])).to_numpy(np.float64)
     found = found.assign(ratio=found["mean"].to_numpy() / base)
     return found.drop(columns="of") if (found["of"] == "").all() else found

@@ -251,7 +251,7 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
     assert {path for path in tmp_path.rglob("*") if "report" not in path.parts} == before
     assert {path.name for path in (root / "report").iterdir()} == {"index.html", built.folder.name}
     merge([root], tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"runs", "records"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"configs", "runs", "records"}
 
 
 def test_no_name_of_a_measure_decides_how_a_figure_is_called(

@@ -77,7 +77,7 @@ def test_what_ships_is_small_whole_and_names_no_machine() -> None:
     files = [path for path in ZOO.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 12_000_000
     for path in files:
-        if path.suffix != ".safetensors":
+        if path.suffix not in (".safetensors", ".jpg"):
             assert not re.search(r"/(tmp|home|root|work|Users)/", path.read_text()), path
     for exhibit in catalogue(ZOO):
         reference = exhibit.reference

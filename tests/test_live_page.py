@@ -140,7 +140,7 @@ def test_keys_go_beyond_the_range_which_is_said(digits: Browser) -> None:
 def test_the_wipe_moves_and_shows_the_original(digits: Browser) -> None:
     digits.press("#wipe input", RIGHT)
     at = digits.run("return document.querySelector('#wipe').style.getPropertyValue('--at')")
-    assert at == "50.1%"
+    assert at == "50.5%"
     digits.run("document.querySelector('[name=beside][value=original]').click()")
     shown = digits.run(SHOWN)
     assert shown["right"].startswith("blob:")

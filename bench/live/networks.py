@@ -63,7 +63,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """Of all its networks' files."""
-        return sum((each.folder / layout.WEIGHTS).stat().st_size for each in self.stored)
+        return sum(int(each.done.ledger.bytes or 0) for each in self.stored)
 
     @property
     def settings(self) -> tuple[Setting, ...]:

@@ -107,6 +107,9 @@ def _exhibit(
     if own is None:
         say(f"{task.name} is left out: it shows no picture that its network alone makes")
         return None
+    if entry is not exhibit.reference and len(entry.cells) > 1:
+        say(f"{task.name} is left out: {entry.label} has no one network told its coefficients")
+        return None
     described = room.described()
     label = printable(entry.label)
     described["methods"] = [each for each in described["methods"] if each["label"] == label]

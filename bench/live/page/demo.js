@@ -6,8 +6,8 @@ import { moved, stop } from "./ask.js";
 import { Superseded, exhibits, inputs } from "./backend.js";
 import { clearCurve, drawCurve, listCurves } from "./curve.js";
 import { film } from "./film.js";
-import { blends, listenToInputs, take } from "./inputs.js";
-import { NARROW, element, fail, find, placeOf, shown, state, valueAt } from "./state.js";
+import { blends, forget, listenToInputs, take } from "./inputs.js";
+import { NARROW, element, fail, find, placeOf, say, shown, state, valueAt } from "./state.js";
 
 const BEYOND = 0.25; // of a slider's length, on either side of the range
 const CLOSE = 0.18; // of a slider's length: labels nearer to one another overlap
@@ -73,6 +73,7 @@ async function choose(index) {
   stop();
   state.version += 1;
   state.now = state.all[index];
+  const chosen = state.now;
   const { axes, methods, measures, takes, line } = state.now;
   for (const measure of Object.values(measures)) measure.name = measure.label;
   Object.assign(state, {
@@ -84,26 +85,25 @@ async function choose(index) {
     new Option(label === written ? label : `${written} (${label})`, i)));
   element.about.textContent = `${line}.${takes ? ` Takes ${takes}.` : ""}`;
   find(".own-picture").hidden = !takes;
-  element.numbers.replaceChildren();
-  element.costs.replaceChildren();
-  element.basis.textContent = "";
   element.example.replaceChildren();
-  element.wipe.hidden = true;
+  forget();
   blends();
   sliders();
   listCurves();
   clearCurve();
   try {
-    const examples = await inputs(state.now.exhibit);
-    if (turn !== state.turn) return;
+    const examples = await inputs(chosen.exhibit);
+    if (state.now !== chosen) return;
     state.examples = examples;
   } catch (error) {
-    if (turn === state.turn && !(error instanceof Superseded)) fail(error);
+    if (state.now === chosen && !(error instanceof Superseded)) fail(error);
     return;
   }
-  element.example.replaceChildren(...state.examples.map(({ name }, i) =>
+  element.example.append(...state.examples.map(({ name }, i) =>
     new Option(`example: ${name}`, `example:${i}`)));
-  await take("example:0");
+  if (turn !== state.turn) return; // an upload was faster
+  if (state.examples.length) await take("example:0");
+  else say(`There are no test examples here${chosen.takes ? ": give a picture" : ""}.`);
 }
 
 function listen() {
@@ -111,11 +111,14 @@ function listen() {
   element.method.addEventListener("change", () => {
     state.method = state.now.methods[Number(element.method.value)];
     Object.assign(state, { latents: null, code: null });
+    element.latents.hidden = true;
     clearCurve();
     moved();
   });
-  find("input", element.wipe).addEventListener("input", (event) =>
-    element.wipe.style.setProperty("--at", `${event.target.value / 10}%`));
+  find("input", element.wipe).addEventListener("input", ({ target }) => {
+    element.wipe.style.setProperty("--at", `${target.value}%`);
+    target.setAttribute("aria-valuetext", `${Math.round(target.value)} % of ${find(".label.left").textContent}`);
+  });
   find("select", element.chart).addEventListener("change", drawCurve);
   element.film.addEventListener("click", film);
   listenToInputs();

@@ -6,18 +6,29 @@ import { clearCurve } from "./curve.js";
 import { pictures } from "./show.js";
 import { element, fail, find, question, say, state } from "./state.js";
 
+let uploads = 0;
+
+// Nothing is shown any more of the input before.
+export function forget() {
+  Object.assign(state, { latents: null, code: null, reply: null, shape: null });
+  if (state.original) URL.revokeObjectURL(state.original);
+  state.original = null;
+  for (const each of [element.wipe, element.row, element.latents, element.film, element.beside]) {
+    each.hidden = true;
+  }
+  for (const each of [element.numbers, element.costs, element.place, find(".codes")]) {
+    each.replaceChildren();
+  }
+  element.basis.textContent = "";
+  clearCurve();
+}
+
 // Take an example or an upload. What was on its way for another one is dropped.
 export async function take(input, note = "") {
   const turn = (state.turn += 1);
   stop();
-  Object.assign(state, { input, latents: null, code: null, reply: null, shape: null });
-  find(".codes").replaceChildren();
-  element.latents.hidden = true;
-  element.numbers.replaceChildren();
-  clearCurve();
-  if (state.original) URL.revokeObjectURL(state.original);
-  state.original = null;
-  element.wipe.hidden = true;
+  state.input = input;
+  forget();
   let source = null;
   try {
     source = await original(question());
@@ -42,12 +53,12 @@ export async function take(input, note = "") {
 
 async function upload(file) {
   if (!state.now?.takes) return fail(new Error("this task takes no picture: choose one of its test examples"));
-  const turn = (state.turn += 1);
-  stop();
+  const mine = (uploads += 1);
+  const { exhibit } = state.now;
   say("Reading the picture …");
   try {
-    const got = await receive(state.now.exhibit, file);
-    if (turn !== state.turn) return;
+    const got = await receive(exhibit, file);
+    if (mine !== uploads || exhibit !== state.now.exhibit) return;
     const [width, height] = got.taken;
     const note = width === got.width && height === got.height ? ""
       : `Your picture of ${got.width} × ${got.height} pixels is taken at ${width} × ${height}.`;
@@ -58,7 +69,8 @@ async function upload(file) {
     state.upload = { input: got.input, note };
     await take(got.input, note);
   } catch (error) {
-    if (turn === state.turn && !(error instanceof Superseded)) fail(error);
+    const wanted = mine === uploads && exhibit === state.now.exhibit;
+    if (wanted && !(error instanceof Superseded)) fail(error);
   }
 }
 
@@ -67,6 +79,7 @@ function choicesBeside() {
   if (state.now.reference) choices.push(["beside", "the fixed network nearest"]);
   if (state.original) choices.push(["original", "the original"]);
   if (!choices.some(([value]) => value === state.other)) state.other = choices[0]?.[0] ?? "";
+  element.beside.hidden = choices.length < 2;
   const legend = find("legend", element.beside);
   element.beside.replaceChildren(legend, ...(choices.length > 1 ? choices : []).map(([value, text]) => {
     const input = make("input");
@@ -89,6 +102,7 @@ export function codes(values) {
       Object.assign(input, { type: "range", step: 0.01 });
       input.setAttribute("aria-label", `latent ${i + 1}`);
       input.addEventListener("input", () => {
+        if (!state.code) return;
         state.latents = (state.latents ?? state.code).with(i, Number(input.value));
         moved();
       });
@@ -131,6 +145,7 @@ function blended() {
 
 export function listenToInputs() {
   element.example.addEventListener("change", () => {
+    uploads += 1; // one on its way is no longer wanted
     if (element.example.value === "own") take(state.upload.input, state.upload.note);
     else take(element.example.value);
   });
@@ -140,6 +155,7 @@ export function listenToInputs() {
   });
   element.blend.addEventListener("input", blended);
   find(".sample", element.latents).addEventListener("click", () => {
+    if (!state.code) return;
     state.latents = state.code.map(() => Math.round(1e4 * normal()) / 1e4);
     codes(state.latents);
     moved();
@@ -170,12 +186,16 @@ function listenToCamera() {
   };
   element.camera.hidden = !navigator.mediaDevices?.getUserMedia;
   element.camera.addEventListener("click", async () => {
+    element.camera.disabled = true;
     try {
       video.srcObject = await navigator.mediaDevices.getUserMedia({ video: true });
       await video.play();
       element.shot.showModal();
     } catch (error) {
+      video.srcObject?.getTracks().forEach((track) => track.stop());
       fail(new Error(`no camera: ${error.message}`));
+    } finally {
+      element.camera.disabled = false;
     }
   });
   find(".take", element.shot).addEventListener("click", () => {

@@ -1,8 +1,13 @@
 // Where answers come from: the server that sent this page. `static.js` has the same names.
 
 // Kept where a link to a place on the page does not take it away.
-const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
-if (token && token.length > 20) sessionStorage.setItem("token", token);
+const given = location.hash.slice(1);
+let token = given.length > 20 ? given : "";
+try {
+  if (token) sessionStorage.setItem("token", token);
+  else token = sessionStorage.getItem("token") ?? "";
+} catch { /* a browser that keeps nothing */ }
+
 const tab = Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16)).join("");
 
 export const about = "The networks run on the computer that this page comes from; pictures stay there.";

@@ -49,6 +49,7 @@ export function pictures() {
   const source = fixed ? beside.picture : state.original;
   if (source) right.src = source;
   else right.removeAttribute("src");
+  element.wipe.classList.toggle("alone", !source);
   for (const image of [left, right]) image.classList.toggle("pixels", small);
   find(".label.left").textContent = asked.latents === null
     ? `${name}, ${settingText(own.setting)}` : `${name}, a code moved by hand, ${settingText(own.setting)}`;

@@ -41,6 +41,7 @@ export async function exhibits() {
   for (const { own, fixed, methods, reference } of listing) {
     methods[0].bytes = own.bytes; // of these files
     if (reference) reference.bytes = fixed.reduce((sum, each) => sum + each.bytes, 0);
+    if (reference?.label === methods[0].label) methods[0].bytes = reference.bytes;
   }
   return listing;
 }
@@ -60,9 +61,8 @@ export async function receive(exhibit, file) {
     bitmap.close();
     throw new Error(`this picture cannot be used: ${refused}`);
   }
-  for (const [name, old] of pictures) {
-    if (name.startsWith("own:") && pictures.delete(name)) old.close();
-  }
+  const before = [...pictures.keys()].filter((name) => name.startsWith("own:"));
+  for (const name of before.slice(0, -3)) pictures.delete(name); // not closed: it may be in use
   const input = `own:${(uploads += 1)}`;
   pictures.set(input, bitmap);
   const [width, height] = size(listing[exhibit], bitmap, Infinity);
@@ -71,7 +71,10 @@ export async function receive(exhibit, file) {
 
 async function bitmapOf(exhibit, input) {
   const [kind, number] = input.split(":");
-  if (kind === "own") return pictures.get(input);
+  if (kind === "own") {
+    if (!pictures.has(input)) throw new Error("this picture is no longer kept: give it again");
+    return pictures.get(input);
+  }
   const { file } = listing[exhibit].examples[Number(number)];
   if (!pictures.has(file)) {
     pictures.set(file, await createImageBitmap(await (await fetched(file)).blob()));
@@ -180,7 +183,7 @@ function nearest({ axes, reference, fixed }, setting) {
 async function answered({ exhibit: place, input, method, setting, shares, latents, rest, beside = true, pictures: wanted = true }) {
   const exhibit = listing[place];
   const bitmap = await bitmapOf(place, input);
-  const told = method === exhibit.methods[0].label;
+  const told = method !== exhibit.reference?.label;
   const sides = { own: told ? [method, exhibit.own, setting, setting] : nearest(exhibit, setting) };
   if (beside && exhibit.reference) sides.beside = nearest(exhibit, setting);
   const paces = Object.values(sides).map(([, { file }]) => pace.get(file) ?? 0);
