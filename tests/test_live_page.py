@@ -104,7 +104,9 @@ def png(*shape: int) -> str:
 
 
 def no_errors(browser: Browser) -> None:
-    assert [line["message"] for line in browser.log("browser")] == []
+    """But that a browser says itself which questions were superseded."""
+    messages = [line["message"] for line in browser.log("browser")]
+    assert [message for message in messages if "409 (Conflict)" not in message] == []
 
 
 @browses
@@ -209,6 +211,57 @@ def test_while_an_answer_is_slow_only_the_newest_question_is_asked(
     assert quick[-1] == 1.26
     assert len(quick) <= 4
     assert (1.26, True) in asked
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer takes a third of a second more."""
+    answer = Answers.answer
+
+    def slow(self: Answers, question: Any, superseded: Any) -> Any:
+        time.sleep(0.3)
+        return answer(self, question, superseded)
+
+    monkeypatch.setattr(Answers, "answer", slow)
+
+
+@browses
+def test_a_late_picture_has_the_label_of_its_own_setting(digits: Browser, slowly: None) -> None:
+    pairs: dict[str, set[str]] = {}
+    for place in (1, 0, 0.75):
+        digits.run(SLIDE, place)
+        for _ in range(6):
+            shown = digits.run(SHOWN)
+            pairs.setdefault(shown["labels"][0], set()).add(shown["left"])
+    shown = until(digits, lambda shown: shown["labels"][0] == "YOTO tuned, β 0.632")
+    pairs.setdefault(shown["labels"][0], set()).add(shown["left"])
+    assert len(pairs) >= 2
+    assert all(len(pictures) == 1 for pictures in pairs.values())
+
+
+@browses
+def test_what_was_asked_of_another_task_is_dropped(digits: Browser, slowly: None) -> None:
+    digits.run("document.querySelector('#latents .sample').click()")
+    digits.run(CHOOSE, "quantiles")
+    digits.run(DROP, png(64, 64, 3), "mine.png")  # which it does not take
+    digits.run(CHOOSE, "beta_vae_scenes")
+    digits.run(SLIDE, 1)
+    shown = until(digits, lambda shown: shown["value"] == "8" and rested(shown))
+    assert shown["labels"] == ["YOTO tuned, β 8", "network trained for β 8"]
+    assert picture(shown["left"]).shape == (32, 32, 3)
+    options = "return [...document.querySelector('#example').options].map((o) => o.value)"
+    assert digits.run(options)[0] == "example:0"
+    assert not digits.run("return document.querySelector('#wipe').hidden")
+    no_errors(digits)
+
+
+@browses
+def test_a_slider_that_moves_during_a_film_is_answered(digits: Browser, slowly: None) -> None:
+    digits.run("document.querySelector('#film').click()")
+    digits.run(SLIDE, 1)
+    shown = until(digits, lambda shown: shown["labels"][0] == "YOTO tuned, β 2" and rested(shown))
+    assert shown["value"] == "2"
+    until(digits, lambda shown: shown["status"] == "The film is saved.")
 
 
 @browses
