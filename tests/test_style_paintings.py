@@ -325,6 +325,7 @@ def test_without_weights_what_needs_them_is_left_out(
     showing = two.showing()
     batch = showing.received(torch.rand(3, 40, 40))
     assert set(showing.measured(two.model(), batch, CENTRE)) == {"tv"}
+    assert showing.lacking() == "none here; it cannot be had"  # said on the page
     assert set(two.missing()) == {"lpips", "lpips bars", "lpips dots"}
 
 

@@ -78,7 +78,7 @@ def _one(exhibits: Sequence[Exhibit], preset: str | None) -> Exhibit:
     return min((each for each in exhibits if each.preset == preset), key=lambda each: each.seed)
 
 
-def setting_of(text: str, space: Space) -> Setting:
+def parsed_setting(text: str, space: Space) -> Setting:
     """A setting of a command line: "0.018", "1,2,3", or "name=value;name=value". ValueError."""
     example = ",".join(f"{value:g}" for value in space.grid(1)[0])
     try:
@@ -175,7 +175,7 @@ def export(
     ValueError for what cannot be; NotExported where a file does not compute what PyTorch does."""
     require()
     exhibit, entry = chosen(task, method, root, preset, seed)
-    setting = setting_of(at, exhibit.task.space) if at else None
+    setting = parsed_setting(at, exhibit.task.space) if at else None
     folder = out or Path("export") / f"{exhibit.task.name}-{_file_name(method)}"
     earlier = replaceable(folder, CONFIG, FORMAT)
     size = f"{exhibit.task.name} ({exhibit.preset})"
