@@ -127,6 +127,38 @@ def test_a_slider_moves_the_picture_and_then_the_numbers(digits: Browser) -> Non
     no_errors(digits)
 
 
+def drag(browser: Browser, selector: str, start: float, end: float) -> None:
+    """A pointer that goes from one share of an element's width to another, held down."""
+    left, top, width = browser.run(
+        """
+        const element = document.querySelector(arguments[0]);
+        element.scrollIntoView({ block: "center" });
+        const { left, top, width, height } = element.getBoundingClientRect();
+        return [left, top + height / 2, width];
+        """,
+        selector,
+    )
+    places = [round(left + width * (start + (end - start) * step / 8)) for step in range(9)]
+    moves = [{"type": "pointerMove", "duration": 40, "x": x, "y": round(top)} for x in places]
+    actions = [moves[0], {"type": "pointerDown", "button": 0}, *moves[1:],
+               {"type": "pointerUp", "button": 0}]  # fmt: skip
+    pointer = {"type": "pointer", "id": "mouse", "actions": actions}
+    browser.call("/actions", {"actions": [pointer]})
+
+
+@browses
+def test_a_pointer_drags_the_slider_and_the_wipe(digits: Browser) -> None:
+    before = digits.run(SHOWN)
+    drag(digits, "#sliders input", 0.5, 0.8)
+    shown = until(digits, lambda shown: shown["value"] != "0.2" and rested(shown))
+    assert 1 < float(shown["value"]) < 4
+    assert shown["labels"][0] == f"YOTO tuned, β {shown['value']}"
+    assert shown["left"] != before["left"]
+    drag(digits, "#wipe input", 0.5, 0.2)
+    at = digits.run("return document.querySelector('#wipe').style.getPropertyValue('--at')")
+    assert 10 < float(at.removesuffix("%")) < 30
+
+
 @browses
 def test_keys_go_beyond_the_range_which_is_said(digits: Browser) -> None:
     digits.press("#sliders input", RIGHT, RIGHT, LEFT)
