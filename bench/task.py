@@ -322,6 +322,11 @@ class Task(ABC):
         """The fields that say where data lies on this machine."""
         return self._marked("location")
 
+    def surroundings(self) -> dict[str, Any]:
+        """Those of `locations` that another machine may have otherwise: not what is a `part`."""
+        parts = self._marked("part")
+        return {name: place for name, place in self.locations().items() if name not in parts}
+
     def options(self) -> dict[str, Any]:
         """The fields that are part of the experiment and have a flag of their own."""
         return self._marked("option")

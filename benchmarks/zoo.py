@@ -17,6 +17,7 @@ import copy
 import dataclasses
 import hashlib
 import itertools
+import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def keep(results: Path, preset: str, methods: Sequence[str]) -> None:
     entries = {label: exhibit.methods[label] for label in methods}
     task = exhibit.task
     # What was trained towards stays: names of artefacts, not files of one machine.
-    marked = {each.name: each.metadata for each in dataclasses.fields(task)}  # type: ignore[arg-type]
-    places = {name for name in task.locations() if not marked[name].get("part")}
+    places = task.surroundings()
     assert not any("/" in task.locations()[name] for name in task.locations().keys() - places)
+    if (ZOO / "runs" / task.name).exists():
+        shutil.rmtree(ZOO / "runs" / task.name)
     for entry in entries.values():
         for cell, stored in zip(entry.cells, entry.stored, strict=True):
             assert cell.after is None, f"{entry.label} starts from another network"

@@ -12,16 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import Examples, Network, Part, Showing, cli
+from bench import Examples, Part, Showing, cli
 from bench.live import check, networks, pieces
 from bench.live.check import Source
 from bench.live.export import export
-from bench.method import Cell, build
-from bench.registry import method, preset, task_class
+from bench.registry import preset, task_class
 from bench.run.plan import experiment
 from bench.run.runner import Run
-from bench.space import Setting
-from bench.tasks.codec_parts import erfc
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install -e '.[export]'")
 pytest.importorskip("onnxscript", reason="pip install -e '.[export]'")
@@ -51,7 +48,7 @@ def _entry(root: Path, label: str) -> networks.Entry:
     return exhibit.methods[label]
 
 
-def _run(path: Path, **inputs: Tensor) -> list[Tensor]:
+def by_onnx(path: Path, **inputs: Tensor) -> list[Tensor]:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     given = {name: value.numpy().astype(np.float32) for name, value in inputs.items()}
     return [torch.from_numpy(value) for value in session.run(None, given)]
@@ -80,13 +77,13 @@ def test_a_conditioned_network_follows_its_coefficients(trained: Path, tmp_path:
     }
     x = torch.randn(5, 4)
     coefficients = torch.tensor([BETWEEN, (0.2,), (3.3,), (7.0,), (0.11,)])
-    (given,) = _run(out / "network.onnx", x=x, coefficients=coefficients)
+    (given,) = by_onnx(out / "network.onnx", x=x, coefficients=coefficients)
     entry = _entry(trained, "yoto")
     with torch.no_grad():
         rows = [entry.at(c.item())(row[None]) for c, row in zip(coefficients, x, strict=True)]
         assert (given - torch.cat(rows)).abs().max() < 1e-5
         assert (given[0] - given[1]).abs().max() > 1e-3
-    (folded,) = _run(out / "network-at-0.37.onnx", x=x)
+    (folded,) = by_onnx(out / "network-at-0.37.onnx", x=x)
     assert (folded[0] - given[0]).abs().max() < 1e-5
     program = torch.export.load(out / "network.pt2").module(check_guards=False)
     assert (program(x, coefficients) - given).abs().max() < 1e-5
@@ -122,7 +119,7 @@ def test_a_grid_has_a_file_per_setting(
         "network-at-10.onnx",
     }
     x = torch.randn(3, 4)
-    (given,) = _run(out / "network-at-10.onnx", x=x)
+    (given,) = by_onnx(out / "network-at-10.onnx", x=x)
     with torch.no_grad():
         assert (given - _entry(trained, "fixed_grid").at(10.0)(x)).abs().max() < 1e-5
     assert len(_config(out)["cells"]) == 2
@@ -146,7 +143,7 @@ def test_what_other_methods_give(
     assert sorted(path.stem for path in out.glob("*.onnx")) == sorted(names)
     x = torch.randn(3, 4)
     given = [
-        _run(
+        by_onnx(
             out / f"{name}.onnx", x=x, **({"coefficients": torch.tensor([BETWEEN])} if told else {})
         )
         for name in names
@@ -308,118 +305,3 @@ def test_examples_that_tell_nothing_are_passed_over() -> None:
     plan = check.Plan(part, Source(nn.Module(), space), rows=False, batched=False)
     assert plan.passed_over == 4
     assert all(inputs[0].max() < 0.4 for inputs, _ in plan.cases)
-
-
-# Every task and kind of method --------------------------------------------------------------------
-
-PAIRS = [
-    ("quadratic", "low_rank"),
-    ("quantiles", "several_outputs"),
-    ("registration", "yoto"),
-    ("beta_vae_scenes", "yoto_tuned"),
-    ("beta_vae_cifar10", "yoto"),
-    ("digits", "gates"),
-    ("digits", "kernel_mix"),
-    ("style", "yoto"),
-    ("fairness", "yoto"),
-]
-OTHER: dict[str, tuple[int, ...]] = {"style": (2, 3, 37, 50)}  # a size at which nothing was checked
-
-
-def conditioned(task: Any, name: str) -> Network:
-    """A network nobody trained, of which every weight moves."""
-    planned = method(name)
-    (cell,) = planned.plan(task, task.settings(2), 0)
-    network = build(Cell(task=cell.task, method=cell.method, seed=0), start=False).eval()
-    with torch.no_grad():
-        for parameter in network.conditioner.parameters():  # type: ignore[union-attr]
-            parameter += 0.03 * torch.randn(parameter.shape)
-    return network
-
-
-def settings_between(task: Any, count: int) -> list[Setting]:
-    return [*task.space.random(count, seed=5)]
-
-
-@pytest.mark.parametrize(("name", "label"), PAIRS)
-def test_every_task_gives_its_pieces(
-    name: str, label: str, tmp_path: Path, fetched: Callable[[str], None]
-) -> None:
-    if name == "fairness":
-        fetched(name)
-    task = preset(task_class(name), "smoke").task
-    network = conditioned(task, label)
-    source = Source.of(network, task.space, rows=True)
-    for stem, part in task.showing().parts(network.model).items():
-        written = pieces.write(stem, part, source, tmp_path)
-        assert max(written.errors.values()) < 1e-4
-        inputs = dict(part.examples(3))
-        if name in OTHER:
-            inputs = {"x": torch.rand(OTHER[name])}
-        count = len(next(iter(inputs.values())))
-        coefficients = torch.tensor(settings_between(task, count))
-        given = _run(tmp_path / f"{stem}.onnx", **inputs, coefficients=coefficients)
-        with torch.no_grad(), source.following(coefficients):
-            wanted = check.several(part.module(*inputs.values()))
-        for here, there in zip(given, wanted, strict=True):
-            assert (here - there).abs().max() <= check.tolerance(there)
-
-
-@pytest.fixture(params=["scale_hyperprior", "mean_scale_hyperprior", "factorized_prior"])
-def codec(request: pytest.FixtureRequest) -> tuple[Any, Network]:
-    smoke = preset(task_class("compression"), "smoke").task
-    task = type(smoke)(**{**vars(smoke), "codec": request.param, "start": "library"})
-    return task, conditioned(task, "yoto")
-
-
-def test_a_codecs_pass_and_its_pieces(codec: tuple[Any, Network], tmp_path: Path) -> None:
-    """Pictures of a size at which nothing was checked, at other settings: bits as estimated by the
-    library's own pass; and analysis, rounding and synthesis are that pass."""
-    task, network = codec
-    parts = task.showing().parts(network.model)
-    hyper = task.codec != "factorized_prior"
-    assert list(parts) == ["codec", "analysis", "synthesis", *(["hyper"] if hyper else [])]
-    source = Source.of(network, task.space, rows=True)
-    whole = task.codec == "scale_hyperprior"  # the others have the same transforms
-    for stem in parts if whole else ("codec", *list(parts)[3:]):
-        pieces.write(stem, parts[stem], source, tmp_path, programs=whole and stem != "codec")
-    multiple = network.model.downsampling_factor
-    x = torch.rand(2, 3, 3 * multiple, 2 * multiple)
-    coefficients = torch.tensor(settings_between(task, 2))
-    x_hat, bits = _run(tmp_path / "codec.onnx", x=x, coefficients=coefficients)
-    with torch.no_grad(), source.following(coefficients):
-        out: Any = network.model(x)
-    estimated = task.losses(lambda _: out, x)["bpp"] * x[0, 0].numel()
-    assert ((bits - estimated).abs() / estimated).max() < 1e-4
-    assert (x_hat - out["x_hat"]).abs().max() < 1e-3  # a latent may be rounded the other way
-    if whole:
-        y, *_ = _run(tmp_path / "analysis.onnx", x=x, coefficients=coefficients)
-        told = {"y_hat": y.round(), "coefficients": coefficients}
-        (again,) = _run(tmp_path / "synthesis.onnx", **told)
-        assert (again - x_hat).abs().max() < 1e-3
-
-
-def test_what_a_browser_runs_of_a_codec(tmp_path: Path) -> None:
-    """The decoded picture, and its measures as the task takes them, but for the coding."""
-    task = preset(task_class("compression"), "smoke").task
-    network = conditioned(task, "yoto")
-    source = Source.of(network, task.space, rows=True)
-    pieces.write("live", task.showing().live(network.model), source, tmp_path, programs=False)
-    x = torch.rand(1, 3, 192, 64)
-    coefficients = torch.tensor(settings_between(task, 1))
-    picture, rate, psnr, distortion = _run(tmp_path / "live.onnx", x=x, coefficients=coefficients)
-    with torch.no_grad(), source.following(coefficients):
-        out: Any = network.model(x)
-    wanted = task.fidelity(out["x_hat"], x)
-    assert (picture - out["x_hat"].clamp(0, 1)).abs().max() < 1e-3
-    assert rate.item() == pytest.approx(task.losses(lambda _: out, x)["bpp"].item(), rel=1e-3)
-    assert psnr.item() == pytest.approx(wanted["psnr"].item(), abs=0.01)
-    assert distortion.item() == pytest.approx(wanted["distortion"].item(), rel=1e-3)
-
-
-def test_erfc_is_as_good_in_its_tail() -> None:
-    """The tail is what costs many bits: 1 - erf has nothing of it from 4 on."""
-    x = torch.linspace(-6, 9, 4001)
-    wanted = torch.erfc(x.double())
-    assert ((erfc(x).double() - wanted) / wanted).abs().max() < 2e-5
-    assert ((erfc(x.double()) - wanted) / wanted).abs().max() < 1.3e-7

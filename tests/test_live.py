@@ -8,7 +8,6 @@ import io
 import json
 import math
 import re
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from bench.cli import main
 from bench.live.answers import MOST_PIXELS, Answers, Asked, Refused, Superseded
 from bench.live.networks import ZOO, catalogue, exhibited
 from bench.live.rooms import within
-from bench.live.server import TABS, Busy, Queue
 from bench.run.schema import Damaged
 from bench.space import format_setting
 from bench.task import weighted
@@ -364,47 +362,6 @@ def test_pictures_are_made_smaller_never_larger() -> None:
     assert within(picture, 10**6, 10**4) is picture
     assert within(picture, 5000, 10**4).shape == (1, 3, 50, 100)
     assert within(picture, 10**6, 50).shape == (1, 3, 25, 50)
-
-
-# The queue ----------------------------------------------------------------------------------------
-
-
-def test_of_a_tab_the_latest_question_counts_and_others_wait_their_turn() -> None:
-    queue, gate, begun, order = Queue(), threading.Event(), threading.Event(), []
-
-    def slow(superseded: Any) -> str:
-        begun.set()
-        gate.wait(10)
-        return "superseded" if superseded() else "done"
-
-    def quick(name: str) -> Any:
-        return lambda _: order.append(name) or name
-
-    first = queue.ask("a", slow)
-    begun.wait(10)
-    older, other, newer = (queue.ask(t, quick(n)) for t, n in (("a", "2"), ("b", "3"), ("a", "4")))
-    with pytest.raises(Superseded):
-        older.result(5)
-    gate.set()
-    assert first.result(5) == "superseded"
-    assert (other.result(5), newer.result(5)) == ("3", "4")
-    assert order == ["3", "4"]
-    queue.end()
-
-
-def test_a_full_queue_refuses_and_an_error_is_the_askers() -> None:
-    queue, gate, begun = Queue(), threading.Event(), threading.Event()
-    queue.ask("first", lambda _: (begun.set(), gate.wait(10)))
-    begun.wait(10)
-    waiting = [queue.ask(f"tab {i}", lambda _: 1 / 0) for i in range(TABS)]
-    with pytest.raises(Busy):
-        queue.ask("one more", lambda _: None)
-    gate.set()
-    for each in waiting:
-        with pytest.raises(ZeroDivisionError):
-            each.result(5)
-    assert queue.ask("later", lambda _: "well").result(5) == "well"
-    queue.end()
 
 
 def test_the_configurations_that_ship_can_be_read_as_any_folder() -> None:

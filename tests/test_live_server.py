@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,9 @@ import torch
 
 from bench.cli import main
 from bench.live import server as serving
-from bench.live.answers import Answers
+from bench.live.answers import Answers, Superseded
 from bench.live.networks import ZOO, catalogue
-from bench.live.server import CONNECTIONS, Server
+from bench.live.server import CONNECTIONS, TABS, Busy, Queue, Server
 
 ROOT = Path(__file__).parent.parent
 
@@ -197,6 +198,47 @@ def test_an_error_of_ours_is_told_and_survived(
     status, _, content = ask(server, "POST", "/api/answer", question(), **JSON)
     assert (status, json.loads(content)["error"]) == (500, "this failed here: no room")
     assert ask(server, "GET", "/api/exhibits")[0] == 200
+
+
+# The queue ----------------------------------------------------------------------------------------
+
+
+def test_of_a_tab_the_latest_question_counts_and_others_wait_their_turn() -> None:
+    queue, gate, begun, order = Queue(), threading.Event(), threading.Event(), []
+
+    def slow(superseded: Any) -> str:
+        begun.set()
+        gate.wait(10)
+        return "superseded" if superseded() else "done"
+
+    def quick(name: str) -> Any:
+        return lambda _: order.append(name) or name
+
+    first = queue.ask("a", slow)
+    begun.wait(10)
+    older, other, newer = (queue.ask(t, quick(n)) for t, n in (("a", "2"), ("b", "3"), ("a", "4")))
+    with pytest.raises(Superseded):
+        older.result(5)
+    gate.set()
+    assert first.result(5) == "superseded"
+    assert (other.result(5), newer.result(5)) == ("3", "4")
+    assert order == ["3", "4"]
+    queue.end()
+
+
+def test_a_full_queue_refuses_and_an_error_is_the_askers() -> None:
+    queue, gate, begun = Queue(), threading.Event(), threading.Event()
+    queue.ask("first", lambda _: (begun.set(), gate.wait(10)))
+    begun.wait(10)
+    waiting = [queue.ask(f"tab {i}", lambda _: 1 / 0) for i in range(TABS)]
+    with pytest.raises(Busy):
+        queue.ask("one more", lambda _: None)
+    gate.set()
+    for each in waiting:
+        with pytest.raises(ZeroDivisionError):
+            each.result(5)
+    assert queue.ask("later", lambda _: "well").result(5) == "well"
+    queue.end()
 
 
 # The command --------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Hashable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from bench.run.work import encode_png
 from bench.space import Setting
 from bench.task import weighted
 
-Value = TypeVar("Value")
 Number = Annotated[float, Meta(gt=-1e6, lt=1e6)]
 Positive = Annotated[float, Meta(gt=1e-9, lt=1e9)]
 
@@ -91,11 +90,14 @@ class Answers:
         """An exhibit's test examples: their names, and what they say. Raises Refused where they
         cannot be had."""
         room = self._room(place)
+        return [
+            {"name": printable(name), "text": room.showing.described(batch)}
+            for name, batch in self._examples(room)
+        ]
+
+    def _examples(self, room: Room) -> list[tuple[str, Any]]:
         try:
-            return [
-                {"name": printable(name), "text": room.showing.described(batch)}
-                for name, batch in room.examples
-            ]
+            return room.examples
         except (ValueError, OSError, RuntimeError) as error:
             raise Refused(f"its test examples cannot be had: {printable(error)}") from error
 
@@ -279,10 +281,10 @@ class Answers:
         showing = room.showing
         kind, _, number = asked.input.partition(":")
         if kind == "example":
-            self.inputs(asked.exhibit)
-            if not number.isdecimal() or int(number) >= len(room.examples):
+            examples = self._examples(room)
+            if not number.isdecimal() or int(number) >= len(examples):
                 raise Refused("there is no such example: load the page again")
-            batch = room.examples[int(number)][1]
+            batch = examples[int(number)][1]
             picture = showing.original(batch) if showing.takes else None
         elif asked.input in self.uploads:
             picture, batch = self.uploads[asked.input], None

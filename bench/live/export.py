@@ -1,7 +1,7 @@
 """A trained network to be taken away: ONNX, torch.export and safetensors in a folder of their own.
 
-    python run_bench.py export toy yoto                        export/toy-yoto/
-    python run_bench.py export toy yoto --at 0.3               folded at one setting, too
+    python run_bench.py export digits yoto_tuned               export/digits-yoto_tuned/
+    python run_bench.py export digits yoto_tuned --at 0.3      folded at one setting, too
 
 Where one network is told its coefficients, each piece (`Showing.parts`) is a file with these as its
 last input. Folded at a setting, and of methods that have a network per setting, it is a plain
@@ -24,13 +24,14 @@ from torch import nn
 from bench.files import sealed, with_way_out, write_atomic
 from bench.identity import file_digest, identifying
 from bench.live.check import NotExported, Source
-from bench.live.networks import Entry, Exhibit, exhibited
+from bench.live.networks import Entry, Exhibit, exhibited, setting_of
 from bench.live.pieces import Untraceable, Written, require, versions, write
 from bench.live.places import replace, replaceable
-from bench.method import Cell, Method
+from bench.method import Cell
 from bench.plugins.names import near
 from bench.run.store import packed
-from bench.space import Setting, Space, parse_setting
+from bench.space import Setting, parse_setting
+from bench.task import Task
 
 CONFIG = "config.json"
 FORMAT = "yoto-bench export 1"
@@ -74,29 +75,27 @@ def _one(exhibits: Sequence[Exhibit], preset: str | None) -> Exhibit:
         plain = [size for size in sizes if "[" not in size]
         if len(sizes) > 1 and len(plain) != 1:
             raise ValueError(f"there are several sizes: add --preset, one of {'; '.join(sizes)}")
-        preset = (plain or sizes)[0] if len(plain) == 1 or len(sizes) == 1 else sizes[0]
+        preset = plain[0] if len(plain) == 1 else sizes[0]
     return min((each for each in exhibits if each.preset == preset), key=lambda each: each.seed)
 
 
-def parsed_setting(text: str, space: Space) -> Setting:
+def parsed_setting(text: str, task: Task) -> Setting:
     """A setting of a command line: "0.018", "1,2,3", or "name=value;name=value". ValueError."""
-    example = ",".join(f"{value:g}" for value in space.grid(1)[0])
+    names, (middle,) = task.space.names, task.space.grid(1)
+    example = ",".join(f"{value:g}" for value in middle)
     try:
         if "=" in text:
             named = parse_setting(text)
-            values = [named.pop(name) for name in space.names]
-            if named:
+            values = [named[name] for name in names]
+            if len(named) > len(names):
                 raise ValueError
         else:
             values = [float(part) for part in text.split(",")]
-        if len(values) != len(space.axes) or not all(0 < value < 1e30 for value in values):
-            raise ValueError
+        return setting_of(task, values, {})
     except (ValueError, KeyError):
-        names = ", ".join(space.names)
         raise ValueError(
-            f"--at {text!r}: give a number above 0 for {names}, as {example}"
+            f"--at {text!r}: give a number above 0 for {', '.join(names)}, as {example}"
         ) from None
-    return tuple(values)
 
 
 # What is made from what ---------------------------------------------------------------------------
@@ -117,8 +116,7 @@ def jobs(entry: Entry, at: Setting | None) -> Iterator[Job]:
     """The network that is told its coefficients, where the method has one; then plain models: at
     the setting asked for, or, of methods with a network per setting, at each of theirs."""
     space, method = entry.task.space, entry.method
-    single = entry.cells[0] if len(entry.cells) == 1 else None
-    whole = single if type(method).at is Method.at else None
+    whole = entry.whole
     if whole is not None:
         network = entry.network(whole)
         rows = not getattr(method, "together", False)
@@ -175,7 +173,7 @@ def export(
     ValueError for what cannot be; NotExported where a file does not compute what PyTorch does."""
     require()
     exhibit, entry = chosen(task, method, root, preset, seed)
-    setting = parsed_setting(at, exhibit.task.space) if at else None
+    setting = parsed_setting(at, exhibit.task) if at else None
     folder = out or Path("export") / f"{exhibit.task.name}-{_file_name(method)}"
     earlier = replaceable(folder, CONFIG, FORMAT)
     size = f"{exhibit.task.name} ({exhibit.preset})"

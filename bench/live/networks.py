@@ -70,6 +70,13 @@ class Entry:
         """What its networks were trained for; none where they were told theirs."""
         return tuple(cell.trained_for[0] for cell in self.cells if cell.trained_for)
 
+    @property
+    def whole(self) -> Cell | None:
+        """The cell whose network, told its coefficients or folded, is all that answers; None where
+        there are several, or a method makes its answers otherwise."""
+        usual = type(self.method).at is Method.at
+        return self.cells[0] if usual and len(self.cells) == 1 else None
+
     def nearest(self, setting: Setting) -> Setting:
         """The setting of its networks that lies nearest, for a method that has one for each."""
         return min(self.settings, key=lambda each: self.task.space.distance(each, setting))
@@ -345,10 +352,9 @@ def _exhibit(
 def _with_data_here(task: Task) -> Task:
     """The task without what lies at places that this machine does not have: its own examples then
     stand for them. For what the network was trained towards, as a painting, nothing does."""
-    kept = {each.name for each in dataclasses.fields(task) if each.metadata.get("part")}  # type: ignore[arg-type]
     gone = {
         name: ""
-        for name, place in task.locations().items()
-        if name not in kept and place and "://" not in place and not Path(place).exists()
+        for name, place in task.surroundings().items()
+        if place and "://" not in place and not Path(place).exists()
     }
     return dataclasses.replace(task, **gone) if gone else task  # type: ignore[type-var]

@@ -94,6 +94,9 @@ def _exhibit(
     shown = [each for each in exhibit.methods.values() if each is not exhibit.reference]
     entry = min(shown or exhibit.methods.values(), key=first_shown)
     name = f"{task.name}-{place}"
+    if entry is not exhibit.reference and entry.whole is None:
+        say(f"{task.name} is left out: {entry.label} has no one network told its coefficients")
+        return None
     try:
         public = _public(exhibit).examples[:EXAMPLES]
     except (ValueError, OSError) as error:
@@ -107,18 +110,13 @@ def _exhibit(
     if own is None:
         say(f"{task.name} is left out: it shows no picture that its network alone makes")
         return None
-    if entry is not exhibit.reference and len(entry.cells) > 1:
-        say(f"{task.name} is left out: {entry.label} has no one network told its coefficients")
-        return None
     described = room.described()
     label = printable(entry.label)
     described["methods"] = [each for each in described["methods"] if each["label"] == label]
-    grid = exhibit.reference
-    fixed = [
-        _network(f"{name}-fixed-{number}", grid, folder, say, setting)
-        for number, setting in enumerate(grid.settings if grid else ())
-        if grid is not None
-    ]
+    fixed = []
+    if (grid := exhibit.reference) is not None:
+        for number, setting in enumerate(grid.settings):
+            fixed.append(_network(f"{name}-fixed-{number}", grid, folder, say, setting))
     described["measures"] = {
         key: value for key, value in described["measures"].items() if key in own["outputs"]
     }
@@ -139,9 +137,7 @@ def _public(exhibit: Exhibit) -> Room:
     """A room with the examples that come with the suite: what lies at places that a folder names is
     nobody's to publish."""
     task = exhibit.task
-    marked = {each.name: each.metadata for each in dataclasses.fields(task)}  # type: ignore[arg-type]
-    places = {name: "" for name in task.locations() if not marked[name].get("part")}
-    public = dataclasses.replace(task, **places)  # type: ignore[type-var]
+    public = dataclasses.replace(task, **dict.fromkeys(task.surroundings(), ""))  # type: ignore[type-var]
     return Room(exhibit=dataclasses.replace(exhibit, task=public))
 
 
@@ -150,8 +146,8 @@ def _network(
 ) -> dict[str, Any] | None:
     """One network's files, folded at a setting where one is given: what it takes and gives."""
     showing, space = entry.task.showing(), entry.task.space
-    if setting is None and len(entry.cells) == 1 and not entry.settings:
-        network = entry.network(entry.cells[0])
+    if setting is None and entry.whole is not None:
+        network = entry.network(entry.whole)
         rows = not getattr(entry.method, "together", False)
         source = Source.of(network, space, rows)
     else:

@@ -121,7 +121,7 @@ class Results:
         newest = methods.loc[methods["time"].idxmax()]
         display: Display = newest["display"]
         partial = [name for name, style in display.measures.items() if style.partial]
-        none = rows["value"].isna() & rows["measure"].isin(partial)
+        none = rows.loc[rows["value"].isna() & rows["measure"].isin(partial), "measure"]
         measures = dict(display.measures)
         for name in rows.loc[rows["kind"] == "method", "measure"].unique():
             measures.setdefault(name, MeasureStyle(label=name))
@@ -143,8 +143,8 @@ class Results:
             sample_line=display.sample_line,
             margin_share=display.margin_share,
             superseded=self.superseded.get(key, 0),
-            not_finite=len(rows) - len(finite) - int(none.sum()),
-            partial=[name for name in partial if (rows.loc[none, "measure"] == name).any()],
+            not_finite=len(rows) - len(finite) - len(none),
+            partial=[name for name in partial if name in set(none)],
             infinite=rows[infinite & (rows["kind"] == "method")],
             damaged=self.damaged.get(key, []),
             looks=planned,
