@@ -69,8 +69,8 @@ FOLDERS: Option = ("folders", "results folders, read as one (results)", MANY | D
 PRESET: Option = ("--preset", "smoke, quick (default), small, paper", {"default": "quick"})
 AUTO = (
     "cells at once on a device, in a pool or on Ray; auto (default): as many as its free memory "
-    "holds of the largest finished cell of the task and a quarter more, at most one a core; the "
-    "first cell of a task runs alone to be measured"
+    "holds of the largest cell of the task and a quarter more, at most one a core; where the size "
+    "of a cell is not known, the first runs alone to be measured"
 )
 LENGTHS = (
     "train the reference and the networks under test for these shares of the steps, too, each with "
@@ -83,7 +83,10 @@ DECIDE = (
 WIDTHS = "a study: the whole comparison at each of these factors of the model's width"
 RANGES = "a study: with each of these ranges of the coefficients, the high end over the low end"
 COUNTS = "a study: with each of these numbers of coefficients"
-ON = "where cells run: one after another here (default), in several processes, or on a Ray cluster"
+ON = (
+    "where cells run: one after another here, in a pool of processes, or on a Ray cluster; auto "
+    "(default): a pool where there are several cores"
+)
 METHODS = "names or files, A[field=value,...] to change a field, or all (the cheap ones)"
 RUN: tuple[Option, ...] = (
     ("tasks", "names, or your own file.py; TASK[...] changes fields", MANY | {"metavar": "TASK"}),
@@ -104,7 +107,7 @@ RUN: tuple[Option, ...] = (
     ("--ranges", RANGES, {"metavar": "4,16,64"}),
     ("--coefficients", COUNTS, {"metavar": "1,2,4"}),
     DEVICE,
-    ("--on", ON, one_of("here", "pool", "ray", usual="here")),
+    ("--on", ON, one_of("auto", "here", "pool", "ray", usual="auto")),
     ("--address", "the Ray cluster ($RAY_ADDRESS, or one started here)", {"metavar": "HOST:PORT"}),
     ("--limit", "of a network (none)", {"type": float, "default": math.inf, "metavar": "SECONDS"}),
     ("--per-device", AUTO, {"default": "auto", "metavar": "N"}),

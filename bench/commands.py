@@ -34,6 +34,7 @@ REPLAYED = (
 def run(options: Namespace) -> int:
     import torch
 
+    from bench import growing
     from bench.run import folders, runner
     from bench.run.plan import experiment_from
     from bench.run.schedule import stopping
@@ -48,6 +49,7 @@ def run(options: Namespace) -> int:
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")
     device = torch.device("cpu") if options.on == "ray" else runner.choose_device(options.device)
+    on = runner.usual_place() if options.on == "auto" else options.on
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     config = _stored(options) if options.config else None
@@ -59,12 +61,12 @@ def run(options: Namespace) -> int:
     if not options.limit > 0:
         raise ValueError("--limit needs more than 0 seconds")
     where = ""
-    if options.on == "ray" and not options.dry:  # last: no cluster is started for a misspelt name
+    if on == "ray" and not options.dry:  # last: no cluster is started for a misspelt name
         from bench.run import cluster
 
         where = f", Ray at {cluster.connect(options.address)}"
         device = torch.device(cluster.device(options.device))
-    how = root, experiments, device, options.on, per_device, options.limit
+    how = root, experiments, device, on, per_device, options.limit
     run = runner.Run(*how) if asked is None else decide.Deciding(asked, *how)
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again
@@ -78,7 +80,9 @@ def run(options: Namespace) -> int:
     _announce(run, len(jobs), where)
     if not options.again and (jobs or run.record_jobs()):
         run.open_data()
-    with stopping() as stop:
+    page = growing.GrowingReport(run)
+    with stopping() as stop, page:
+        run.listeners.append(page)
         done = run.complete(stop)
     if not done:
         print("stopped, everything done so far is kept; to continue:")

@@ -124,6 +124,8 @@ class Preset:
         too, each with its whole schedule, for quality against compute.
     wants: locations of data without which a run of this size is warned of: one that is meant as
         evidence says little on a few pictures.
+    memory: bytes that a process takes to train one of its networks on a CPU, as measured, so that
+        several are started at once without trying one first; 0 for unknown.
     """
 
     task: Task
@@ -133,6 +135,7 @@ class Preset:
     methods: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     lengths: tuple[float, ...] = ()
     wants: tuple[str, ...] = ()
+    memory: int = 0
 
 
 class Data(Protocol):

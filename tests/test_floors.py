@@ -55,7 +55,7 @@ ROOMS = {
         "bench.live",
         "networks rooms answers server check pieces places export static command",
     ),
-    "entry": ("bench", "decide commands cli"),
+    "entry": ("bench", "decide growing commands cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 # By the module it is in; imported when it is first touched.
 HOMES = {
-    **dict.fromkeys(("build", "csv_of"), "document"),
+    **dict.fromkeys(("build", "csv_of", "settle"), "document"),
     **dict.fromkeys(("Results", "Run", "load_results"), "load"),
     "Built": "sections",
     "terminal_tables": "terminal",

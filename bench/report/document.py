@@ -7,6 +7,7 @@ Needs only what lies in the results folders: no torch, no task.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,13 +38,17 @@ Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
 
 
 def build(
-    *roots: Path, out: Path | None = None, only: set[tuple[str, str, str]] | None = None
+    *roots: Path,
+    out: Path | None = None,
+    only: set[tuple[str, str, str]] | None = None,
+    going: str = "",
 ) -> list[Built]:
     """Write the reports of everything in the results folders `roots`, read as one, and the page
     of them all; [] where nothing is measured.
 
     `out` defaults to `report` in the first root. `only` names the (task, preset, experiment)s to
     write and return, with those that show a study of them; the page shows the others as they were.
+    going: see `bench.report.page.page`.
     FileNotFoundError and ValueError as `load_results`.
     """
     results = load_results(*roots)
@@ -57,8 +62,17 @@ def build(
     ]
     if reports:
         command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
-        write_atomic(out / "index.html", page.page(results, reports, command))
+        write_atomic(out / "index.html", page.page(results, reports, command, going))
     return [report for report, write in zip(reports, wanted, strict=True) if write]
+
+
+def settle(root: Path) -> None:
+    """Take out of the page of a results folder that a run lasts."""
+    place = root / "report" / "index.html"
+    with contextlib.suppress(OSError):
+        text = place.read_text(encoding="utf-8")
+        if (settled := page.settled(text)) != text:
+            write_atomic(place, settled)
 
 
 def _shows(run: Run) -> set[Key]:

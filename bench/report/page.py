@@ -33,6 +33,8 @@ from bench.report.text import NOTHING, estimate, measure_label, number, one_line
 
 PAGE = 6_000_000  # bytes, about as much as still opens at once on a phone
 FEW = 6  # rows that need no filter
+RELOAD = 20  # seconds after which it loads itself anew while a run lasts
+GOING = ("<meta data-going ", "<p data-going ")  # how lines begin that stand there meanwhile
 COLUMN = 900  # pixels of a PNG beyond which a figure is as wide as two columns
 REPLACED = ("samples", "sweep")  # by the slider, where it has pictures
 # Shown as marks, whatever follows them in the cell.
@@ -43,10 +45,11 @@ SCRIPTS = ("chart.js", "knob.js", "tables.js")  # one after the other, as one
 _POWERS = {"k": "e3", "M": "e6", "G": "e9", "T": "e12", "P": "e15"}
 
 
-def page(results: Results, reports: Sequence[Built], command: str) -> str:
+def page(results: Results, reports: Sequence[Built], command: str, going: str = "") -> str:
     """The page of one or more reports, whose files lie in their folders.
 
-    command: what rebuilds it. The same results give the same text.
+    command: what rebuilds it. going: how far the run is that is still at work on these results;
+    then the page loads itself anew, until it is `settled`. The same results give the same text.
     """
     knobs = [knob_of(report) for report in reports]
     plates = [_plates(report, knob) for report, knob in zip(reports, knobs, strict=True)]
@@ -63,12 +66,20 @@ def page(results: Results, reports: Sequence[Built], command: str) -> str:
             for report, knob, each in zip(reports, knobs, plates, strict=True)
         ],
         lead=_lead(results),
+        going=going,
+        reload=RELOAD,
         all_trained=_all_trained(results.cells),
         command=command,
         few=FEW,
         value_of=value_of,
         verdict_in=verdict_in,
     )
+
+
+def settled(text: str) -> str:
+    """A page without what it says and does while a run lasts."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith(GOING))
 
 
 def _policy(style: str, script: str) -> str:

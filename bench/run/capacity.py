@@ -5,6 +5,8 @@
 Packing pays while one small network leaves the device idle; it must never push a network out of
 memory. So each is given the largest peak of its task's finished networks and a margin, and no
 fewer than one core: two processes that wait for each other's threads are slower than one alone.
+Where no network of a task is finished and its preset does not say what one takes, the first is run
+alone, to be measured.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def peaks(root: Path, kind: str) -> dict[str, int]:
             peak = int(ledger.peak_memory_bytes or 0)
             if ledger.device != kind or not 0 < peak < MOST:
                 continue
-            task = _key(read(path.parent / layout.CONFIG, CellConfig).task)
+            task = key(read(path.parent / layout.CONFIG, CellConfig).task)
         except (OSError, ValueError, LookupError, AttributeError):  # damaged, or not ours
             continue
         largest[task] = max(peak, largest.get(task, 0))
@@ -73,10 +75,10 @@ def peaks(root: Path, kind: str) -> dict[str, int]:
 def task_of(job: Job) -> str:
     """A job's task, as a key of `peaks`."""
     assert isinstance(job, Train | Recording)
-    return _key(job.cell.task if isinstance(job, Train) else job.task)
+    return key(job.cell.task if isinstance(job, Train) else job.task)
 
 
-def _key(task: Plugin) -> str:
+def key(task: Plugin) -> str:
     """A described task with all its fields but the number of steps, which takes no memory."""
     training = {k: v for k, v in task.fields["training"].items() if k != "steps"}
     return canonical({"class": task.target, "fields": {**task.fields, "training": training}})
@@ -87,8 +89,8 @@ def unmeasured(jobs: Sequence[Job], known: dict[str, int]) -> Train | None:
     alone. None where all are known."""
     trainings = {job.id: job for job in jobs if isinstance(job, Train)}
     first = next((job for job in trainings.values() if task_of(job) not in known), None)
-    while first is not None and first.after in trainings:
-        first = trainings[first.after]
+    while first is not None and (before := trainings.keys() & set(first.after)):
+        first = trainings[min(before)]
     return first
 
 
@@ -96,11 +98,22 @@ def room(kind: str) -> Room:
     """What is free on this machine now, on its current GPU or in its main memory."""
     usable = cores()
     if kind != "cuda":
-        return Room(free=_free_memory(), cores=usable)
+        return Room(free=_free_memory(), cores=usable / threads())
     import torch
 
     free, _ = torch.cuda.mem_get_info()
     return Room(free=free, cores=max(1.0, usable / torch.cuda.device_count()))
+
+
+def threads() -> int:
+    """How many threads train a network on a CPU: one, or what OMP_NUM_THREADS says.
+
+    A sum depends on how many threads share it. So the same network has the same bits here, in a
+    pool and on a machine with more cores. Threads of one network wait for each other, and whatever
+    else runs slows them; several networks of one thread each use the cores as well.
+    """
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(named)) if named.isdecimal() else 1
 
 
 def cores(group: Path = GROUP) -> int:

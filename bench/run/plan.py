@@ -50,6 +50,7 @@ class Experiment:
     lengths: shares of the steps, above 0 and at most 1, for which the methods with a `role` are
         trained, too; 1 adds nothing to what is compared.
     study: what it changes of the plain experiment, as one of several (`run --widths`).
+    memory: bytes that a process takes to train a network on a CPU, 0 for unknown; see `Preset`.
     """
 
     task: Task
@@ -60,6 +61,7 @@ class Experiment:
     split: Split = "test"
     lengths: tuple[float, ...] = ()
     study: Study | None = None
+    memory: int = 0
 
     def __post_init__(self) -> None:
         refuse_names(self.task, self.preset, self.methods)
@@ -146,7 +148,8 @@ class Experiment:
 
     def config(self) -> ExperimentConfig:
         """The experiment as plain values; `experiment_from` makes it again."""
-        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        named = {each.name for each in dataclasses.fields(self)} - {"memory"}  # of this machine
+        fields = {name: getattr(self, name) for name in named}
         methods = {label: Plugin.of(each) for label, each in self.methods.items()}
         return ExperimentConfig(**fields | {"task": Plugin.of(self.task), "methods": methods})
 
@@ -217,6 +220,7 @@ def experiment(
         split=split,
         lengths=tuple(lengths),
         study=study,
+        memory=chosen.memory if size == preset_name else 0,
     )
 
 

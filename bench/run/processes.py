@@ -21,23 +21,27 @@ from bench.run.schedule import GRACE, POLL, STARTING, Driver, Emit, Executor, St
 from bench.run.schema import Ended, Event, Job
 
 
+def start_deaf(process: Any) -> None:
+    """Start a process that leaves it to this one what a signal means: Ctrl-C reaches every process
+    of the terminal, and SIGTERM of a batch job every process of it."""
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            before[sign] = signal.signal(sign, signal.SIG_IGN)  # which is inherited
+    try:
+        process.start()
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
 class _Worker:
     """A spawned process with a pipe of its own: no lock is shared that a killed one could hold."""
 
     def __init__(self, context: Any, *arguments: Any) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        # Ctrl-C reaches every process of the terminal, and SIGTERM of a batch job every process of
-        # it; workers inherit that the parent decides.
-        before = {}
-        with contextlib.suppress(ValueError):  # not in the main thread
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                before[sign] = signal.signal(sign, signal.SIG_IGN)
-        try:
-            self.process.start()
-        finally:
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
+        start_deaf(self.process)
         theirs.close()
         self.job: Job | None = None
 

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from msgspec.structs import replace
@@ -31,8 +32,18 @@ from bench.task import Task
 BEHIND = ("context", "original")  # what a task may have to show behind the methods
 
 
+class Listener(Protocol):
+    """Follows a run in the process that drives it, beside the board."""
+
+    def begin(self, jobs: Sequence[schema.Job]) -> None:
+        """These jobs are begun."""
+
+    def handle(self, event: schema.Event) -> None:
+        """This happened to one of them."""
+
+
 class Run:
-    """One `run` of one or more experiments on a results folder."""
+    """One `run` of one or more experiments on a results folder. `listeners` follow it."""
 
     def __init__(
         self,
@@ -50,6 +61,7 @@ class Run:
         self.experiments = list(experiments)
         self.device, self.on, self.per_device, self.limit = device, on, per_device, limit
         self.failures: list[str] = []
+        self.listeners: list[Listener] = []
         self._kept: processes.Kept | None = None
 
     def missing_cells(self) -> list[tuple[Experiment, Cell]]:
@@ -98,6 +110,20 @@ class Run:
 
     # Jobs
 
+    def jobs(self) -> list[schema.Job]:
+        """All that is missing, task by task: trainings, then what is measured of each, which waits
+        for its networks. So the first task is whole long before the last one is trained."""
+        firsts: dict[str, int] = {}  # by the cell, the experiment that is the first to plan it
+        for place, planned in enumerate(self.experiments):
+            for cell in planned.cells:
+                firsts.setdefault(cell.id, place)
+        by_place: list[list[schema.Job]] = [[] for _ in self.experiments]
+        for training in self.train_jobs():
+            by_place[firsts[training.id]].append(training)
+        for jobs, planned in zip(by_place, self.experiments, strict=True):
+            jobs += self._missing_records(planned)
+        return [job for jobs in by_place for job in jobs]
+
     def train_jobs(self) -> list[schema.Train]:
         jobs = []
         for planned, cell in self.missing_cells():
@@ -112,22 +138,22 @@ class Run:
             root=str(self.store.root),
             device=str(self.device),
             uses=tuple(self._place(each) for each in (cell, cell.after) if each),
-            after=cell.after.id if cell.after else None,
+            after=(cell.after.id,) if cell.after else (),
             cell=cell_config(cell, preset),
         )
 
     def record_jobs(self) -> list[schema.Recording]:
         """The measurements that are missing, damaged, or made from other weights."""
-        jobs: list[schema.Recording] = []
-        for planned in self.experiments:
-            cells = {cell.id: cell for cell in planned.cells}
-            missing = planned.task.missing()
-            jobs += [
-                job
-                for job in self._record_jobs(planned)
-                if not recorded(self.store, job, cells, missing)
-            ]
-        return jobs
+        return [job for planned in self.experiments for job in self._missing_records(planned)]
+
+    def _missing_records(self, planned: Experiment) -> list[schema.Recording]:
+        cells = {cell.id: cell for cell in planned.cells}
+        missing = planned.task.missing()
+        return [
+            job
+            for job in self._record_jobs(planned)
+            if not recorded(self.store, job, cells, missing)
+        ]
 
     def _record_jobs(self, planned: Experiment) -> list[schema.Recording]:
         task = planned.task
@@ -174,6 +200,7 @@ class Run:
             root=str(self.store.root),
             device=str(self.device),
             uses=tuple(self._place(cell) for cell in measured.cells),
+            after=tuple(cell.id for cell in measured.cells),
             path=self._inside(self.store.record_path(task.name, method.name, name)),
             task=schema.Plugin.of(task),
             method=schema.Plugin.of(method),
@@ -223,22 +250,21 @@ class Run:
             return self._complete(stop)
 
     def _complete(self, stop: schedule.Stop) -> bool:
-        jobs: Sequence[schema.Job] = self.train_jobs()
-        if jobs:
-            self.execute(jobs, "training", stop)
-        if not stop():
-            if jobs := self.record_jobs():
-                self.execute(jobs, "measuring", stop)
-            else:
-                Board("records", []).note("all stored, nothing to measure")
+        if jobs := self.jobs():
+            self.execute(jobs, "run", stop)
+        else:
+            Board("run", []).note("all is stored, nothing is left to train or to measure")
         return not stop()
 
     def execute(self, jobs: Sequence[schema.Job], title: str, stop: schedule.Stop) -> None:
         by_id = {job.id: job for job in jobs}
+        for listener in self.listeners:
+            listener.begin(jobs)
         with Board(title, jobs) as board:
 
             def emit(event: schema.Event) -> None:
-                board.handle(event)
+                for follower in (board, *self.listeners):
+                    follower.handle(event)
                 if isinstance(event, schema.Ended) and event.how == "failed":
                     self._note_failure(event, by_id[event.job])
 
@@ -248,16 +274,21 @@ class Run:
             left, count, memory = list(jobs), self.per_device, 0
             if count is None:
                 kind = self.device.type
-                peaks = capacity.peaks(self.store.root, kind)
+                peaks = self._known_peaks(kind) | capacity.peaks(self.store.root, kind)
                 while (first := capacity.unmeasured(left, peaks)) and not stop():
                     self._together([first], 1, emit, stop)  # alone, to be measured
                     left.remove(first)
-                    peaks = capacity.peaks(self.store.root, kind)
+                    peaks |= capacity.peaks(self.store.root, kind)
             if left and not stop():
                 if count is None:
                     count, memory = self._fitting(left, peaks)
                     board.note(f"{count} at once on a device, by its memory and cores")
                 self._together(left, count, emit, stop, memory)
+
+    def _known_peaks(self, kind: str) -> dict[str, int]:
+        """Those that presets know of a CPU, as `capacity.peaks`."""
+        known = [each for each in self.experiments if each.memory and kind == "cpu"]
+        return {capacity.key(schema.Plugin.of(each.task)): each.memory for each in known}
 
     def _fitting(self, jobs: Sequence[schema.Job], peaks: dict[str, int]) -> tuple[int, int]:
         """How many of these jobs fit a device at once, and the bytes that each is to have; one, and
@@ -321,6 +352,13 @@ def display(task: Task) -> schema.Display:
         raise ValueError(
             f"{task.name}: tables cannot take what it says of itself: {error}"
         ) from None
+
+
+def usual_place() -> str:
+    """Where networks are trained if nobody says: in a pool of processes where there are cores for
+    two. On a CPU that is faster than one network on all cores, and hardly slowed by what else the
+    machine does; on a GPU as many are at work as fit it."""
+    return "pool" if capacity.cores() > 1 else "here"
 
 
 def choose_device(name: str) -> torch.device:

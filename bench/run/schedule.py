@@ -3,7 +3,7 @@
 
 A job is a record of `bench/run/schema.py`; `work(job, emit, should_stop)` does it and is importable
 by name. One that fails, or whose process dies, is told by an event and the others go on. A job with
-the id of another under `after` waits for that one; `jobs` has it earlier. A job that another run
+ids of others under `after` waits for all of them; `jobs` has them earlier. A job that another run
 has (`Busy`) is tried again later.
 """
 
@@ -53,8 +53,8 @@ def attempt(work: Work, job: Job, emit: Emit, should_stop: Stop) -> Ended:
 
 
 class Queue:
-    """The jobs that are still to be begun, in order: each once its parent has ended, those that
-    another run has (`postpone`) after the others and not before `RETRY` seconds.
+    """The jobs that are still to be begun, in order: each once all that it waits for have ended,
+    those that another run has (`postpone`) after the others and not before `RETRY` seconds.
 
     Whoever `take`s a job says later that it `ended` or postpones it. No call looks at all jobs.
     """
@@ -62,13 +62,20 @@ class Queue:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._places = itertools.count()
         self._ready: list[tuple[int, Job]] = []  # a heap by place, which no two share
-        self._held: dict[str | None, list[tuple[int, Job]]] = defaultdict(list)  # by parent's id
+        self._held: dict[str, list[tuple[int, Job]]] = defaultdict(list)  # by what they wait for
+        self._waits: Counter[int] = Counter()  # by a job's place: for how many it still waits
         self._later: deque[tuple[float, Job]] = deque()  # by the time, as each waits equally long
         self._left = len(jobs)
         known = {job.id for job in jobs}
         for job in jobs:
             entry = next(self._places), job
-            (self._held[job.after] if job.after in known else self._ready).append(entry)
+            before = known.intersection(job.after)
+            for parent in before:
+                self._held[parent].append(entry)
+            if before:
+                self._waits[entry[0]] = len(before)
+            else:
+                self._ready.append(entry)
 
     def __len__(self) -> int:
         """How many are still to be begun, or begun again."""
@@ -87,7 +94,10 @@ class Queue:
     def ended(self, job: Job) -> None:
         """What waited for the job can be begun, however it ended."""
         for entry in self._held.pop(job.id, []):
-            heapq.heappush(self._ready, entry)
+            self._waits[entry[0]] -= 1
+            if not self._waits[entry[0]]:
+                del self._waits[entry[0]]
+                heapq.heappush(self._ready, entry)
 
     def postpone(self, job: Job) -> None:
         self._left += 1

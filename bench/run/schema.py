@@ -291,14 +291,14 @@ class Head(Struct, kw_only=True):
 
 class Job(Struct, kw_only=True):
     """One thing to do. root: the results folder. uses: the folders in it that are needed, the one
-    written to first. after: the job that comes before it."""
+    written to first. after: the jobs that come before it."""
 
     id: str
     label: str
     root: str
     device: str
     uses: tuple[str, ...] = ()
-    after: str | None = None
+    after: tuple[str, ...] = ()
 
 
 class Train(Job, kw_only=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bench.cost import (
 )
 from bench.faithful import faithful
 from bench.method import Cell, Method, build
-from bench.run import layout, schema
+from bench.run import capacity, layout, schema
 from bench.run.lease import Lease
 from bench.run.plan import cell_label
 from bench.run.records import WHOLE, Record, picture_is_whole
@@ -35,10 +36,11 @@ def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
     keep_freed_memory()
     try:
-        if isinstance(job, schema.Train):
-            train(job, emit, should_stop)
-        elif isinstance(job, schema.Recording):
-            record(job)
+        with counted_threads(job.device):
+            if isinstance(job, schema.Train):
+                train(job, emit, should_stop)
+            elif isinstance(job, schema.Recording):
+                record(job)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -48,6 +50,18 @@ def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
         ) from error
     finally:
         give_back_memory()
+
+
+@contextlib.contextmanager
+def counted_threads(device: str) -> Iterator[None]:
+    """While it lasts, what is done on a CPU is done by `capacity.threads`."""
+    before = torch.get_num_threads()
+    if torch.device(device).type == "cpu":
+        torch.set_num_threads(capacity.threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def lease_of(job: schema.Job) -> Lease | None:
