@@ -25,14 +25,14 @@ from typing import Any
 from bench import commands
 from bench.files import drawing_to_files, expanded, printable_lines
 from bench.live import command as live
-from bench.registry import DEFAULT_TASKS, TASKS
+from bench.registry import DEFAULT_TASKS, EXAMPLE, TASKS
 
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
 
 FIELDS = (
-    f'any field of a task can be changed, as in "{DEFAULT_TASKS[0]}[width=32,training.steps=4000,'
+    f'any field of a task can be changed, as in "{EXAMPLE}[width=32,training.steps=4000,'
     'training.milestones=0.5:0.8]": colons between the items of a tuple, quotes around commas'
 )
 BROKEN_PIPE = 141  # what a shell says of a program whose reader went away
@@ -129,7 +129,7 @@ REPORT: tuple[Option, ...] = (
     CACHE,
 )
 TIME: tuple[Option, ...] = (
-    ("task", "a name or file", {"default": DEFAULT_TASKS[0], "metavar": "TASK", **MAY}),
+    ("task", "a name or file", {"default": EXAMPLE, "metavar": "TASK", **MAY}),
     PRESET,
     ("--steps", "steps per round (30)", {"type": int, "default": 30}),
     ("--rounds", "alternations (5)", {"type": int, "default": 5}),

@@ -49,7 +49,9 @@ def run(options: Namespace) -> int:
     if options.address and options.on != "ray":
         raise ValueError("--address names a Ray cluster and needs --on ray")
     device = torch.device("cpu") if options.on == "ray" else runner.choose_device(options.device)
-    on = runner.usual_place() if options.on == "auto" else options.on
+    on = options.on
+    if on == "auto":
+        on = "pool" if (per_device or 1) > 1 else runner.usual_place()
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     config = _stored(options) if options.config else None

@@ -102,7 +102,7 @@ def chained(jobs: list[Any], length: int) -> list[Any]:
     """The jobs in chains of `length`, generation by generation as a planner has them."""
     width = math.ceil(len(jobs) / length)
     return [
-        replace(job, after=jobs[place - width].id if place >= width else None)
+        replace(job, after=(jobs[place - width].id,) if place >= width else ())
         for place, job in enumerate(jobs)
     ]
 

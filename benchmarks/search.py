@@ -180,7 +180,7 @@ def main() -> None:
     if options.keep:
         kept = json.loads(options.keep.read_text()) if options.keep.exists() else {}
         usual = preset(type(task), options.preset).methods
-        kept[task.name] = kept.get(task.name, {}) | best(searched, options.preset, usual)
+        kept[task.name] = kept.get(task.name, {}) | best(searched, planned.preset, usual)
         write_atomic(options.keep, written(kept))
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 from bench.files import sealed
 from bench.pictures import downloads
+from bench.run import runner
 from bench.run.plan import Experiment, experiment
 from bench.run.records import Record, dumps, loads
 from bench.run.runner import Run
@@ -51,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _cells_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting processes takes seconds: a command in a test's own process does without, where the
+    test does not ask for a pool."""
+    monkeypatch.setattr(runner, "usual_place", lambda: "here")
 
 
 @pytest.fixture(autouse=True)

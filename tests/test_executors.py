@@ -177,7 +177,7 @@ def test_a_queue_keeps_its_order_and_children_behind_their_parents(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(schedule.time, "monotonic", lambda: now[0])
-    a, b, c = Stand(id="a"), Stand(id="b", after="a"), Stand(id="c", after="gone")
+    a, b, c = Stand(id="a"), Stand(id="b", after=("a",)), Stand(id="c", after=("gone",))
     queue = schedule.Queue([a, b, c])
     assert [queue.take(), queue.take(), queue.take()] == [a, c, None]
     assert len(queue) == 1  # b is still to come

@@ -28,7 +28,7 @@ from benchmarks import growth
 TOY = preset(task_class("toy"), "smoke").task
 
 
-def stand(name: str, after: str | None = None, kind: type[Job] = Job) -> Job:
+def stand(name: str, *after: str, kind: type[Job] = Job) -> Job:
     return kind(id=name, label=f"job {name}", root="", device="cpu", after=after)
 
 

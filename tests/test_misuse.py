@@ -39,7 +39,7 @@ def picture(folder: Path, name: str) -> Path:
         ([*TOY, "--lengths", "half"], "shares of the steps, as in 0.25,0.5,1"),
         ([*TOY, "--lengths", "0.5,2"], "above 0 and at most 1"),
         (["run", "--config", "x.json", "--lengths", "1"], "leave out lengths"),
-        ([*TOY, "--per-device", "2"], "needs --on pool"),
+        ([*TOY, "--on", "here", "--per-device", "2"], "needs --on pool"),
         ([*TOY, "--train-data", "x"], "--train-data: no task of this run takes one; they take no"),
         (
             ["run", "style", "--train-dota", "x"],

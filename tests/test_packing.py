@@ -48,7 +48,7 @@ def described(steps: int = 10, batch: int = 8) -> schema.Plugin:
     return schema.Plugin(target="bench.x:X", fields={"training": {"steps": steps, "batch": batch}})
 
 
-def training(name: str, task: schema.Plugin, after: str | None = None) -> schema.Train:
+def training(name: str, task: schema.Plugin, *after: str) -> schema.Train:
     method = schema.Plugin(target="bench.x:Y", fields={})
     cell = schema.CellConfig(
         id=name, preset="smoke", task=task, method=method, seed=0, trained_for=()

@@ -29,6 +29,7 @@ MARGIN = 1.25  # over the measured peak: other methods, and what allocators wast
 # What a process holds on a GPU beside its tensors, CUDA's context and the libraries' kernels: 770
 # MiB on an H100 with CUDA 13.
 CONTEXT = 800 * 2**20
+TAKING = ("batch", "precision", "channels_last", "compile")  # fields of a training
 MOST = 2**50  # bytes; a peak beyond is none
 GROUP = Path("/sys/fs/cgroup")  # where Linux (cgroup v2) says what a container may take
 
@@ -79,8 +80,8 @@ def task_of(job: Job) -> str:
 
 
 def key(task: Plugin) -> str:
-    """A described task with all its fields but the number of steps, which takes no memory."""
-    training = {k: v for k, v in task.fields["training"].items() if k != "steps"}
+    """A described task with all its fields but those of its training that take no memory."""
+    training = {k: v for k, v in task.fields["training"].items() if k in TAKING}
     return canonical({"class": task.target, "fields": {**task.fields, "training": training}})
 
 

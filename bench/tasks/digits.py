@@ -38,6 +38,7 @@ SIDE, GREY = 8, 16  # pixels a side, and the value of a white one
 LATENTS = 8
 SPLITS = {"train": (0, 1257), "validation": (1257, 1527), "test": (1527, 1797)}
 TEN = tuple(range(10))  # seeds
+MEMORY = 760_000_000  # bytes of a process that trains one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,12 @@ class Digits(Task):
         return {
             "smoke": Preset(task=smoke, settings=2, seeds=(0,), line="a second, for tests"),
             "quick": Preset(
-                task=quick, settings=5, seeds=(0,), line="a minute or two on two CPU cores"
+                task=quick,
+                settings=5,
+                seeds=(0, 1, 2),
+                line="a minute or two on two CPU cores",
+                lengths=(0.5, 1.0),
+                memory=MEMORY,
             ),
             "trained": Preset(
                 task=long,
@@ -79,6 +85,7 @@ class Digits(Task):
                 seeds=TEN,
                 methods=found(cls.name),
                 line="evidence: an hour on two CPU cores",
+                memory=MEMORY,
             ),
         }
 

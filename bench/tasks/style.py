@@ -49,6 +49,7 @@ from bench.tasks.style_terms import (
     variation,
 )
 
+MEMORY = 1_150_000_000  # bytes of a process that trains one of the sizes for a CPU
 PAINTING = "wheat-field-with-cypresses"
 FOUR = (PAINTING, "landscapes-with-poems", "circus-sideshow", "fourteen-auspicious-dreams")
 # Axes by how far they move a picture: LPIPS between low and high, in trials, 0.38 to 0.04.
@@ -173,8 +174,8 @@ class Style(OnPhotographs):
             return {"crop": crop, "evaluation": evaluation, "style_size": style_size}
 
         low, tiny, high = sides(96, 192, 192), sides(32, 32, 32), sides(256, 256, 384)
-        quick = cls(width=16, blocks=2, shrink=2, **low, training=training(240, 2, 5e-3))
-        smoke = replace(quick, width=4, blocks=1, **tiny, training=training(4, 2, 5e-3))
+        cpu = cls(width=16, blocks=2, shrink=2, **low, training=training(240, 2, 5e-3))
+        smoke = replace(cpu, width=4, blocks=1, **tiny, training=training(4, 2, 5e-3))
         on_gpu = {"precision": "bf16"}  # without channels_last, which instance norms undo
         small = cls(width=32, blocks=5, **high, training=training(2000, 8, 1e-3, **on_gpu))
         long = training(100_000, 8, 1e-3, warmup=0.02, **on_gpu)
@@ -195,15 +196,20 @@ class Style(OnPhotographs):
             return Preset(task=task, line=line, **some, **more)
 
         # Four times as long as small-cpu, so that each painting is seen as often.
-        four = replace(quick, paintings=";".join(FOUR)).lasting(8)
+        four = replace(cpu, paintings=";".join(FOUR)).lasting(8)
 
         return {
             "smoke": size(
                 smoke, 2, 1, "seconds, for tests", methods={"yoto": wide, "yoto_tuned": wide}
             ),
-            "quick": size(quick, 5, 1, "minutes on two CPU cores", methods=short),
+            "quick": size(
+                *(cpu.lasting(0.5), 5, 1, "minutes on two CPU cores"), methods=short, memory=MEMORY
+            ),
             "small-cpu": size(
-                quick.lasting(2), 5, 3, reduced, methods=short | found(cls.name), wants=wants
+                *(cpu.lasting(2), 5, 3, reduced),
+                methods=short | found(cls.name),
+                wants=wants,
+                memory=MEMORY,
             ),
             "four-paintings": size(
                 four,
