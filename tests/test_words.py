@@ -12,11 +12,19 @@ import pytest
 from test_evidence import ROOT, TRAINED, compute_ratio, longer_codecs, unpacked
 
 README = (ROOT / "README.md").read_text("utf-8")
-WORDS = " ".join(README.split())
+EVIDENCE = (ROOT / "results" / "EVIDENCE.md").read_text("utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
+
+
+ANSWER = section(EVIDENCE, "The answer")
+WORDS = " ".join(ANSWER.split())
 
 
 def number(value: float, ends: tuple[float, float] | None = None) -> str:
-    """As the README writes a share: `24 % [−22, 96]`."""
+    """As a share is written: `24 % [−22, 96]`."""
     text = f"{100 * value:.0f} %"
     text += f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if ends else ""
     return text.replace("-", "−")
@@ -135,16 +143,11 @@ def written(match: re.Match[str]) -> list[float]:
     return [float(match[part].replace("−", "-")) for part in (1, 3, 4)]
 
 
-def section(page: str, heading: str) -> str:
-    text = (ROOT / page).read_text("utf-8")
-    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
-
-
 def test_what_jpeg_takes_at_the_same_psnr() -> None:
     """Its rate in the logarithm, on a line between two of its qualities."""
     tables = longer_codecs()
     jpeg = tables["JPEG"]
-    words = " ".join((ROOT / "results" / "EVIDENCE.md").read_text("utf-8").split())
+    words = " ".join(EVIDENCE.split())
     for method in ("fixed_grid_tuned", "yoto_tuned", "yoto"):
         codec = tables[method]
         rate = np.exp(np.interp(codec["psnr"], jpeg["psnr"], np.log(jpeg["bpp"])))
@@ -155,10 +158,12 @@ def test_what_jpeg_takes_at_the_same_psnr() -> None:
         assert f"{', '.join(fewer[:-1])} and {fewer[-1]} %" in words
 
 
+FIRST = "One network, or one per setting?"
 SECTIONS = pytest.mark.parametrize(
     ("page", "heading"),
     [
-        ("README.md", "One network, or one per setting?"),
+        ("README.md", FIRST),
+        ("results/EVIDENCE.md", "The answer"),
         ("results/EVIDENCE.md", "Said beforehand"),
         ("results/EVIDENCE.md", "The three tasks of the default run"),
         ("results/EVIDENCE.md", "Problems that two cores train out"),
@@ -169,17 +174,17 @@ SECTIONS = pytest.mark.parametrize(
 
 def paragraphs(page: str, heading: str) -> Iterator[tuple[set[Path], str]]:
     """Each with the folders of the tables that it links, or else its section, and without the
-    addresses. README's table is that of answer.md, which another test says."""
+    addresses. The table of answers is that of answer.md, which another test says."""
 
     def folders(text: str) -> set[Path]:
         links = re.findall(r"\]\((?:results/)?(reference/[^)#]+)", text)
         paths = {ROOT / "results" / link for link in links}
         return {path if path.is_dir() else path.parent for path in paths}
 
-    whole = section(page, heading)
+    whole = section((ROOT / page).read_text("utf-8"), heading)
     for block in re.split(r"\n(?=- |\n|\|)", whole):
         words = re.sub(r"\]\([^)]*\)", "", " ".join(block.split()))
-        if not (page == "README.md" and words.startswith("|")):
+        if not (heading in (FIRST, "The answer") and words.startswith("|")):
             yield folders(block) or folders(whole), words
 
 
@@ -229,7 +234,7 @@ def test_a_verdict_that_does_not_survive_the_correction_is_marked(page: str, hea
     assert not unmarked
 
 
-def test_the_compute_ratios_of_the_readme() -> None:
+def test_the_compute_ratios_of_the_answer() -> None:
     for task, method in (
         ("digits", "yoto"),
         ("quantiles", "yoto"),
@@ -245,7 +250,11 @@ def test_the_compute_ratios_of_the_readme() -> None:
 
 def test_the_readme_has_the_table_and_links_that_lead_somewhere() -> None:
     for line in (TRAINED / "answer.md").read_text("utf-8").splitlines():
-        assert re.sub(r"\]\((?=\w)", f"](results/reference/{TRAINED.name}/", line) in README
+        assert re.sub(r"\]\((?=\w)", f"](reference/{TRAINED.name}/", line) in ANSWER
+        task, *cells = line.strip("| ").split(" | ")[:3]
+        if "overall.md" in line:
+            links = (re.sub(r"\]\(", f"](results/reference/{TRAINED.name}/", c) for c in cells)
+            assert f"{task} | {' | '.join(links)} |" in README
     for page in ("README.md", "results/README.md", "results/EVIDENCE.md", "results/ADVICE.md"):
         text = (ROOT / page).read_text("utf-8")
         links = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)|src="([^"]+)"', text)
