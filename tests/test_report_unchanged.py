@@ -38,7 +38,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     def figures(run: Any, frames: Mapping[str, Any]) -> dict[str, dict[str, bytes]]:
         seen.append(run.folder)
         data = f"{run.folder} {len(seen)}".encode()
-        return {"headline": {"svg": data}}
+        return {"headline": {"gif": data}}
 
     monkeypatch.setattr("bench.report.figures.figures", figures)
     return seen
@@ -96,7 +96,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a method less": without("records/*/yoto/*.json"),
     "no known curve": without("records/*/context/*"),
     "a cost": dearer,
-    "a label": lambda root: change(heads(root)[0], label="Another"),
+    "what answering took": lambda root: change(heads(root)[0], answering_flops=1e9),
 }
 
 
@@ -120,26 +120,26 @@ def test_a_file_that_is_not_as_it_was_written_is_made_anew(
 ) -> None:
     write_results(tmp_path)
     (built,) = build(tmp_path)
-    figure, stamp = built.folder / "headline.svg", built.folder / stamps.STAMP
+    figure, stamp = built.folder / "headline.gif", built.folder / stamps.STAMP
     if harm == "changed":
         figure.write_bytes(b"older")
     elif harm == "gone":
         figure.unlink()
     elif harm == "a link":
-        figure.rename(tmp_path / "elsewhere.svg")
-        figure.symlink_to(tmp_path / "elsewhere.svg")
+        figure.rename(tmp_path / "elsewhere.gif")
+        figure.symlink_to(tmp_path / "elsewhere.gif")
     elif harm == "left over":
-        (built.folder / "gap.svg").write_bytes(b"of an older version")
+        (built.folder / "gap.gif").write_bytes(b"of an older version")
     else:
         made = json.loads(stamp.read_text())
-        made["files"]["../../elsewhere.svg"] = made["files"]["headline.svg"]
+        made["files"]["../../elsewhere.gif"] = made["files"]["headline.gif"]
         stamp.write_text(json.dumps(made))
-        (tmp_path / "elsewhere.svg").write_bytes(figure.read_bytes())
+        (tmp_path / "elsewhere.gif").write_bytes(figure.read_bytes())
     (second,) = again(tmp_path)
     assert figure.read_bytes() == b"compression-quick 2"
     assert not figure.is_symlink()
     assert sorted(path.name for path in second.paths) == sorted(p.name for p in built.paths)
-    assert not (built.folder / "gap.svg").exists()
+    assert not (built.folder / "gap.gif").exists()
 
 
 @pytest.mark.parametrize(
