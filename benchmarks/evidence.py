@@ -34,6 +34,7 @@ from bench.report import build
 from bench.report.answers import lengths, studies
 from bench.report.answers.reference import LOSS, Yardstick
 from bench.report.answers.stats import holm
+from bench.report.appearance import hollow
 from bench.report.figures import saved
 from bench.report.figures.look import (
     DOUBLE,
@@ -41,7 +42,6 @@ from bench.report.figures.look import (
     PALETTE,
     STYLE,
     gap_axis,
-    hollow,
     legend_above,
     note,
     plain_ticks,

@@ -8,7 +8,8 @@ import pytest
 from full_results import VARIANT, Case, full_results, names_on, said_on
 from matplotlib.figure import Figure
 
-from bench.report.figures import look, tradeoffs
+from bench.report import appearance
+from bench.report.figures import tradeoffs
 from bench.report.figures.curves import front, gap
 from bench.report.figures.tradeoffs import break_even, headline
 
@@ -27,7 +28,7 @@ def test_a_crowded_headline_names_those_no_better_than_the_middle_network_below(
     lost = [full.run.label(m) for m in full.overall.loc[worse, "method"]]
     assert len(lost) >= 2
     every = headline(full.run, full.overall)
-    monkeypatch.setattr(look, "READABLE", 14)
+    monkeypatch.setattr(appearance, "READABLE", 14)
     figure = headline(full.run, full.overall)
     assert figure is not None
     assert every is not None
@@ -43,7 +44,7 @@ def test_crowded_curves_leave_out_the_forms_of_methods(
         return {text.get_text() for legend in figure.legends for text in legend.texts}
 
     every = drawn(gap(full.run, full.comparisons))
-    monkeypatch.setattr(look, "READABLE", 14)
+    monkeypatch.setattr(appearance, "READABLE", 14)
     figure = gap(full.run, full.comparisons)
     assert every - drawn(figure) == {full.run.label(VARIANT)}
     assert figure is not None
@@ -51,6 +52,25 @@ def test_crowded_curves_leave_out_the_forms_of_methods(
     beside = front(full.run, full.summary, *full.run.fronts[0])
     assert beside is not None
     assert full.run.label(VARIANT) not in names_on(beside)
+
+
+def test_a_figure_shows_eight_methods_that_look_as_among_all(full: Case) -> None:
+    every, chosen = full.run.methods, appearance.few(full.run, full.overall)
+    assert len(chosen) == 8 < len(every)
+    assert {"fixed_grid", "yoto", "yoto_tuned", "single_model", "warm_grid"} < set(chosen)
+    left = full.overall[~full.overall["method"].isin(chosen)]["loss_gap_mean"].min()
+    named = [full.run.reference, full.run.tuned_reference, full.run.warm, full.run.floor]
+    best = [m for m in chosen if m not in [*named, *appearance.featured(full.run)]]
+    assert full.overall.set_index("method").loc[best, "loss_gap_mean"].max() <= left
+    view = appearance.narrowed(full.run, chosen)
+    assert view.methods == chosen
+    assert full.run.methods == every
+    looks = appearance.looks(full.run)
+    assert appearance.looks(view) == {method: looks[method] for method in chosen}
+    figure = gap(view, full.comparisons[full.comparisons["method"].isin(chosen)])
+    assert figure is not None
+    labels = {text.get_text() for legend in figure.legends for text in legend.texts}
+    assert labels == {full.run.label(method) for method in chosen if method != "fixed_grid"}
 
 
 def test_of_many_lines_that_cost_the_same_some_are_named(
@@ -72,7 +92,7 @@ def test_of_many_lines_that_cost_the_same_some_are_named(
 def test_forms_stay_where_most_are_such() -> None:
     def left_out(plain: int, forms: int) -> list[str]:
         methods = [*(f"m{i}" for i in range(plain)), *(f"yoto[hidden={i}]" for i in range(forms))]
-        return look.crowded_out(SimpleNamespace(methods=methods))  # type: ignore[arg-type]
+        return appearance.crowded_out(SimpleNamespace(methods=methods))  # type: ignore[arg-type]
 
     assert len(left_out(16, 10)) == 10
     assert left_out(2, 20) == left_out(12, 4) == []

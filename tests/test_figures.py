@@ -37,10 +37,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
+from bench.report import appearance
 from bench.report.answers import knob
 from bench.report.answers.costs import break_evens, savings
 from bench.report.answers.reference import failing
 from bench.report.figures import figures, look, moving
+from bench.report.figures.curves import measure_parts
 from bench.report.figures.matrices import MARKS, heatmap
 from bench.report.figures.tradeoffs import headline, quality_compute
 
@@ -75,9 +77,11 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_every_figure_is_there_has_its_size_and_is_the_same_again(full: Case) -> None:
     drawn = figures(full.run, full.frames)
-    wanted = {"headline", "heatmap", "measures", "gap", "quality_compute", "break_even", "samples"}
-    wanted |= {"cross_yoto", "cross_yoto_tuned"}
-    wanted |= {f"front_{x}_{y}" for x, y in full.run.fronts}
+    crowded = {"headline", "gap", "quality_compute", "break_even"}
+    crowded |= {"_".join(["measures", *part]) for part in measure_parts(full.run, full.overall)}
+    crowded |= {f"front_{x}_{y}" for x, y in full.run.fronts}
+    wanted = crowded | {f"{name}-all" for name in crowded}
+    wanted |= {"heatmap", "samples", "cross_yoto", "cross_yoto_tuned"}
     wanted |= {f"sweep_{axis.name}" for axis in full.run.axes}
     wanted |= set() if full.run.lengths.empty else {"gap_share"}
     assert set(drawn) == wanted
@@ -136,7 +140,7 @@ def as_drawn(*methods: str) -> dict[str, dict[str, Any]]:
     under_test = sorted((n for n in methods if plain[n].startswith("yoto")), reverse=True)
     measured = pd.DataFrame({"method": methods, "tuned": tuned})
     parts = {"methods": list(methods), "under_test": under_test, "reference": "fixed_grid"}
-    return look.looks(SimpleNamespace(measured=measured, **parts))  # type: ignore[arg-type]
+    return appearance.looks(SimpleNamespace(measured=measured, **parts))  # type: ignore[arg-type]
 
 
 def test_methods_look_the_same_in_every_task_and_differ_without_colour() -> None:
@@ -352,7 +356,7 @@ def test_hollow_is_where_the_reference_fails(failed: Case) -> None:
     drawn = failed.drawn
     marks = {name: hollow_on(figure.axes[0]) for name, figure in drawn.items()}
     assert marks["front_bpp_psnr"] == {(grid["bpp"], grid["psnr"])}
-    assert marks["measures"] == {(0.18, grid["bpp"])}
+    assert marks["measures"] == {(0.18, grid["loss"])}
     assert marks["gap"] == {(0.18, 0.0), *((0.18, gap) for gap in gaps)}
     assert {y for _, y in marks["headline"]} == {0.0, *frame["share_mean"]}
     assert marks["quality_compute"]

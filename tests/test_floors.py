@@ -43,13 +43,14 @@ ROOMS = {
         "stats spending fronts reference costs verdict knob compare lengths studies claims",
     ),
     "report: tables": ("bench.report", "sheet rendering headings tables cost_tables study_tables"),
+    "report: looks": ("bench.report", "appearance"),
     "report: figures": (
         "bench.report.figures",
         "look point_names panels films curves matrices tradeoffs studies",
     ),
     "report: document": (
         "bench.report",
-        "figures explain notes sections sentence terminal sliders page document",
+        "figures explain notes sections sentence terminal sliders page stamps document",
     ),
     "live": (
         "bench.live",

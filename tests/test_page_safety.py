@@ -141,7 +141,11 @@ def test_everything_that_can_be_used_has_a_name(browser: Browser, compression: P
 
 def test_the_page_is_whole_and_its_policy_fits(compression: Path) -> None:
     text = compression.read_text(encoding="utf-8")
-    assert not re.search(r"(?:src|href)=\"(?!data:|#)", text)
+    assert not re.search(r"src=\"(?!data:)", text)
+    links = [link for link in re.findall(r"href=\"([^\"]*)\"", text) if link[0] not in "#d"]
+    assert len(links) == text.count('class="csv"') >= 8
+    assert all((compression.parent / link).suffix == ".csv" for link in links)
+    assert all((compression.parent / link).is_file() for link in links)
     assert "http://" not in re.sub(r'"http://www.w3.org/2000/svg"', "", text)
     for name in ("style", "script"):
         (content,) = re.findall(rf"<{name}>(.*?)</{name}>", text, re.DOTALL)

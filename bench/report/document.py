@@ -8,6 +8,7 @@ Needs only what lies in the results folders: no torch, no task.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +17,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
-from bench.report import page
+from bench.report import page, stamps
 from bench.report.answers import lengths, studies
+from bench.report.answers.costs import networks
+from bench.report.appearance import ALL
 from bench.report.headings import origin, setting_labels, size_line
-from bench.report.load import Key, Run, load_results
+from bench.report.load import Key, Results, Run, load_results
 from bench.report.notes import notes
 from bench.report.rendering import markdown
 from bench.report.sections import (
@@ -56,14 +59,23 @@ def build(
         out = roots[0] / "report"
         _refuse_outside(roots[0], [out, *(out / run.folder for run in results.runs)])
     wanted = [only is None or bool(_shows(run) & only) for run in results.runs]
-    reports = [
-        _report(run, out / run.folder, write=write)
-        for run, write in zip(results.runs, wanted, strict=True)
-    ]
+    inputs = [stamps.inputs_of(run) for run in results.runs]
+    reports = []
+    for run, made_of, write in zip(results.runs, inputs, wanted, strict=True):
+        known = _last.get((made_of, roots))
+        report = _answers(run) if known is None else known
+        report = dataclasses.replace(report, folder=out / run.folder, paths=[])
+        report.paths.extend(_files(report, made_of, write=write))
+        reports.append(report)
+    _last.clear()
+    _last.update({(each, roots): it for each, it in zip(inputs, reports, strict=True)})
     if reports:
-        command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
-        write_atomic(out / "index.html", page.page(results, reports, command, going))
+        _write_page(results, reports, inputs, out, roots, going)
     return [report for report, write in zip(reports, wanted, strict=True) if write]
+
+
+# The reports of this process's last `build`, by what they are made of.
+_last: dict[tuple[str, tuple[Path, ...]], Built] = {}
 
 
 def settle(root: Path) -> None:
@@ -80,32 +92,65 @@ def _shows(run: Run) -> set[Key]:
     return {each.key for each in run.family if each is run or studies.home(run) is run}
 
 
-def _report(run: Run, folder: Path, *, write: bool) -> Built:
+def _write_page(
+    results: Results,
+    reports: list[Built],
+    inputs: list[str],
+    out: Path,
+    roots: Iterable[Path],
+    going: str,
+) -> None:
+    """Write the page of all reports, unless it is there."""
+    command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
+    files = [path for report in reports for path in report.paths]
+    made_of = stamps.inputs_of_page(results, inputs, files, command, going)
+    if stamps.unchanged(out, made_of) is None:
+        text = page.page(results, reports, command, going)
+        write_atomic(out / "index.html", text)
+        stamps.stamp(out, made_of, {"index.html": text})
+
+
+def _answers(run: Run) -> Built:
+    """Everything that a report says, without its files."""
     frames = frames_of(run)
-    trained_out = None if run.lengths.empty else lengths.trained_out(run)
     sentence = verdict_sentence(run)
     facts = notes(run, frames["comparisons"], frames["overall"], frames["savings"])
-    report = Built(
-        run=run, folder=folder, paths=[], sentence=sentence, notes=facts, frames=frames,
+    return Built(
+        run=run, folder=Path(run.folder), paths=[], sentence=sentence, notes=facts, frames=frames,
         sheets=sheets_of(run, frames),
     )  # fmt: skip
+
+
+def _files(report: Built, made_of: str, *, write: bool) -> list[Path]:
+    """A report's files, the page first; written where they are wanted and not there already."""
+    folder = report.folder
     if not write:
-        report.paths.extend(sorted(folder.glob("*.*")))
-        return report
-    if trained_out is not None:
-        same_loss = lengths.same_loss(run)
-        frames = frames | {"trained_out": trained_out, "same_loss": same_loss}
-    if len(frames["study"]):
-        frames = frames | {"slopes": studies.slopes(run)}
-    files = _write(report, frames)
-    report.paths.extend(folder / name for name in files)
-    return report
+        return sorted(path for path in folder.glob("*.*") if path.name != stamps.STAMP)
+    names = stamps.unchanged(folder, made_of)
+    if names is None or _leftovers(folder, names):
+        run, frames = report.run, report.frames
+        if not run.lengths.empty:
+            same_loss = {"same_loss": lengths.same_loss(run)}
+            frames = frames | {"trained_out": lengths.trained_out(run)} | same_loss
+        if len(frames["study"]):
+            frames = frames | {"slopes": studies.slopes(run)}
+        names = list(files := _write(report, frames))
+        stamps.stamp(folder, made_of, files)
+    return [folder / name for name in names]
+
+
+def _leftovers(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Figures and tables of an earlier build."""
+    kept = set(names)
+    ours = (path for path in folder.glob("*.*") if path.name not in kept)
+    return [p for p in ours if p.suffix in (".svg", ".png", ".gif") or p.stem in TITLES]
 
 
 def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
     """The files by name, the page first."""
     with drawing_to_files():
         from bench.report.figures import figures
+    frames = frames | {"networks": networks(report.run)}
     files: dict[str, str | bytes] = {f"{name}.csv": csv_of(frames[name]) for name in frames}
     bullets = [f"- {escape(note)}" for note in report.notes]
     for section in report.sections:
@@ -117,10 +162,8 @@ def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
     files = {"report.md": _page(report, sorted(files), drawn), **files}
     for name, endings in drawn.items():
         files |= {f"{name}.{ending}": data for ending, data in endings.items()}
-    for path in report.folder.glob("*.*"):  # of an earlier build
-        ours = path.suffix in (".svg", ".png", ".gif") or path.stem in TITLES
-        if ours and path.name not in files:
-            path.unlink()
+    for path in _leftovers(report.folder, files):
+        path.unlink()
     for name, content in files.items():
         write_atomic(report.folder / name, content)
     return files
@@ -144,8 +187,8 @@ def _page(report: Built, files: list[str], drawn: Drawn) -> str:
     labels = setting_labels(run)
     return markdown(
         "report.md", run=run, report=report, size=size_line(run), sections=sections,
-        figures=by_section(drawn, report.sections), more=MORE, drawn=drawn, pictures=pictures,
-        narrow=narrow, files=files, origin=origin(run),
+        figures=by_section(drawn, report.sections), more=MORE, all=ALL, drawn=drawn,
+        pictures=pictures, narrow=narrow, files=files, origin=origin(run),
         settings={labels[setting]: setting for setting in run.settings if len(run.axes) > 1},
     )  # fmt: skip
 

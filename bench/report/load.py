@@ -42,6 +42,7 @@ MEASURED = [
     *("entry", "task", "preset", "experiment", "method", "seed", "setting", "cells", "status"),
     *("outside", "kind", "share", "split", "time", "display", "provenance", "path", "reason"),
     *("device", "device_name", "answering_flops", "tuning", "role", "tuned", "label", "study"),
+    *("sha256", "picture_sha256"),
 ]
 CELLS = [
     *("cell", "task", "preset", "method", "seed", "trained_for", "after", "status", "reason"),

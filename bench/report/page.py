@@ -22,6 +22,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from bench.report.answers.compare import LOST
+from bench.report.appearance import ALL
 from bench.report.headings import origin, size_line
 from bench.report.load import Results, Run, file_name
 from bench.report.notes import warnings
@@ -118,7 +119,12 @@ def _all_trained(cells: pd.DataFrame) -> str:
 def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
     """What the template shows of one run."""
     run = report.run
-    by_name = {plate.name: plate for plate in plates}
+    every = {plate.name: plate for plate in plates}
+    by_name = {
+        name: plate._replace(whole=every.get(name + ALL))
+        for name, plate in every.items()
+        if name.removesuffix(ALL) == name
+    }
     places = by_section(by_name, report.sections)
     galleries = {place: [by_name[name] for name in names] for place, names in places.items()}
     return {
@@ -134,14 +140,22 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
                 "section": section,
                 "words": re.sub("`(.+?)`", r"“\1”", section.words),
                 "listing": Listing.of(report.sheets[section.name]),
+                "csv": _csv(report, section.shows or section.name),
                 "plates": galleries.get(section.name, []),
             }
             for section in report.sections
         ],
         "more": galleries[MORE],
         "networks": Listing.of(_networks(run)),
+        "networks_csv": _csv(report, "networks"),
         "origin": {name: ", ".join(values) for name, values in origin(run).items()},
     }
+
+
+def _csv(report: Built, name: str) -> str:
+    """The link from the page to a table's file, "" where there is none."""
+    path = report.folder / f"{name}.csv"
+    return f"{path.parent.name}/{path.name}" if path in report.paths else ""
 
 
 def _facts(report: Built) -> list[tuple[str, str, str]]:
@@ -242,11 +256,14 @@ def value_of(text: str) -> float | None:
 
 
 class Plate(NamedTuple):
+    """A figure as the page shows it; `whole` is the one of all methods where it has some."""
+
     name: str
     caption: str
     source: str
     width: int  # of the PNG, whose shape the SVG shares
     height: int
+    whole: Any = None
 
     @property
     def kind(self) -> str:
@@ -276,6 +293,8 @@ def pixels(png: bytes) -> tuple[int, int]:
 
 
 def _caption(run: Run, figure: str) -> str:
+    if figure.endswith(ALL):
+        return f"All {len(run.methods)} methods"
     for x, y in run.fronts:
         if figure == file_name(f"front_{x}_{y}"):
             across, up = (measure_label(run.measures[name]) for name in (x, y))
@@ -283,6 +302,7 @@ def _caption(run: Run, figure: str) -> str:
     for section in SECTIONS:
         for start, caption in section.figures.items():
             if figure.startswith(start):
-                method = figure.removeprefix(start).removeprefix("_")
-                return f"{caption}: {run.label(method)}" if method in run.methods else caption
+                rest = figure.removeprefix(start).removeprefix("_")
+                caption += f", part {rest}" if rest.isdigit() else ""
+                return f"{caption}: {run.label(rest)}" if rest in run.methods else caption
     return one_line(figure.replace("_", " ")).capitalize()

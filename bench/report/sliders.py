@@ -7,6 +7,7 @@ fixed network that was trained nearest to it.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,7 @@ import pandas as pd
 from PIL import Image, features
 
 from bench.report.answers.reference import LOSS, failing, in_percent
+from bench.report.appearance import looks
 from bench.report.load import Run
 from bench.report.pictures import opened, sample_of
 from bench.report.rendering import data_uri
@@ -71,7 +73,19 @@ class Previews(NamedTuple):
 def preview(path: Path, side: int, quality: int) -> str:
     """The middle `side` by `side` pixels, since scaling would hide what a codec does to them; a
     small PNG as it is."""
-    picture, data = opened(path), path.read_bytes()
+    data = path.read_bytes()
+    key = hashlib.sha256(data).digest(), side, quality
+    if key not in _made:
+        _made[key] = _coded(path, data, side, quality)
+    return _made[key]
+
+
+# A page is built again and again while a run lasts, of nearly the same pictures.
+_made: dict[tuple[bytes, int, int], str] = {}
+
+
+def _coded(path: Path, data: bytes, side: int, quality: int) -> str:
+    picture = opened(path)
     if len(data) <= SMALL:
         return data_uri("image/png", data)
     width, height = picture.size
@@ -115,7 +129,7 @@ def knob_of(report: Built) -> Knob:
         return Knob(None, [])
     shown = list(dict.fromkeys([LOSS, *main_measures(run)]))
     used = list(dict.fromkeys([*shown, *(name for front in run.fronts for name in front)]))
-    points = _Points(report, used)
+    points, marks = _Points(report, used), looks(run)
     first = run.under_test[0] if run.under_test else methods[0]
     content = {
         "axes": [
@@ -137,6 +151,8 @@ def knob_of(report: Built) -> Knob:
         "methods": [
             {
                 "label": run.label(method),
+                "colour": marks[method]["color"],
+                "marker": marks[method]["marker"],
                 "swept": method in set(run.swept["method"]),
                 "points": points.of(method),
             }

@@ -56,6 +56,17 @@ def savings(run: Run) -> pd.DataFrame:
     return frame[["method", *COSTS, *(f"{name}_ratio" for name in COSTS), *kept]]
 
 
+def networks(run: Run) -> pd.DataFrame:
+    """The ledger itself, one row per training; `<phase>_seconds` of every phase."""
+    cells = run.cells.drop(columns=["path", "provenance", "phases", "task", "preset"])
+    phases = dict.fromkeys(name for each in run.cells["phases"] for name in each)
+    seconds = {
+        f"{one_line(name)}_seconds": [each.get(name) for each in run.cells["phases"]]
+        for name in phases
+    }
+    return cells.assign(**seconds)
+
+
 def _entries(run: Run, method: str | None) -> pd.DataFrame:
     return run.measured[run.measured["method"] == method]
 

@@ -3,6 +3,7 @@ reference."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import Any
 
@@ -12,18 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.answers.reference import LOSS, failing, in_percent, margin_of
-from bench.report.figures.look import (
+from bench.report.appearance import (
     DASHES,
     REFERENCE,
     crowded_note,
     featured,
-    gap_axis,
     hollow,
     no_line,
-    plain,
-    scale,
     uncrowded,
 )
+from bench.report.figures.look import gap_axis, plain, scale
 from bench.report.figures.panels import Named, OverSettings, Points, hollow_note, room_for_names
 from bench.report.figures.point_names import Label, along, name_all
 from bench.report.load import MeasureStyle, Run
@@ -31,6 +30,7 @@ from bench.report.tables import main_measures
 from bench.report.text import measure_label, one_line
 
 GREYS = ["0.55", "0.7", "0.4"]
+PANELS = 4  # of measures in a figure
 CROWD = 4  # with more methods than this, bands are drawn for those that stand out only
 
 
@@ -106,15 +106,27 @@ def _lonely(axes: Axes, pairs: Points, others: Points) -> Points:
     return pairs[np.argsort(-nearest)]
 
 
-def measures(run: Run, summary: pd.DataFrame) -> Figure | None:
-    """Small multiples: the mean of every measure against the coefficient; the reference's mark is
-    hollow where it fails."""
-    if run.records.empty:
-        return None
+def measure_parts(run: Run, overall: pd.DataFrame) -> list[tuple[str, ...]]:
+    """As many figures as show every measure, the first of them without a number."""
+    count = math.ceil(len(_measured(run)) / PANELS)
+    return [(str(part),) if part > 1 else () for part in range(1, count + 1)]
+
+
+def _measured(run: Run) -> list[str]:
+    """The measures of which anything is known, those that tables are about first."""
+    known = set(run.records["measure"])
+    names = dict.fromkeys([LOSS, *main_measures(run), *run.measures])
+    return [name for name in names if name in known and name in run.measures]
+
+
+def measures(run: Run, summary: pd.DataFrame, part: str = "1") -> Figure | None:
+    """Small multiples: the mean of every measure against the coefficient, a few a figure; the
+    reference's mark is hollow where it fails."""
     summary = uncrowded(run, summary)
-    names = [name for name in run.measures if summary[name].notna().any()]
+    every = _measured(run)
+    names = list(np.array_split(every, len(measure_parts(run, summary)))[int(part) - 1])
     titles = [measure_label(run.measures[name]) for name in names]
-    drawing = OverSettings(run, titles, 1.4, hollow_note(run))
+    drawing = OverSettings(run, titles, 1.6, hollow_note(run), across=(2, 3))
     for axes, name in zip(drawing.panels, names, strict=True):
         for method in drawing.looks:
             at = summary[summary["method"] == method]

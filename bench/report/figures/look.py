@@ -1,8 +1,7 @@
 """What all figures share: one look, axes that suit ratios and gaps, notes and legends.
 
-A single column is 3.4 inches wide, a double one 7. The reference is black and the methods under
-test stand out; the others are thinner. All differ by colour (colour-blind safe), marker and dashes,
-so that they stay apart in grey, and a method looks alike in every figure.
+A single column is 3.4 inches wide, a double one 7. How methods look is said in
+`bench/report/appearance.py`.
 """
 
 from __future__ import annotations
@@ -13,17 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
-
-from bench.registry import METHODS
-from bench.report.load import Run
 
 SINGLE, DOUBLE = 3.4, 7.0  # inches
 DPI = 200  # of the PNGs
@@ -45,84 +39,6 @@ STYLE: dict[str, Any] = {
     **{"lines.linewidth": 1.1, "lines.markersize": 4},
     "svg.hashsalt": "yoto-bench",  # the same results give the same file
 }
-
-Look = dict[str, Any]  # what `Axes.plot` takes
-
-PALETTE = sns.color_palette("colorblind")
-EDGE: Look = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-# The reference's marks are larger than the others', which lie on them.
-REFERENCE: Look = {"color": "black", "marker": "o", "zorder": 3, "linewidth": 1.6, "markersize": 5}
-FEATURED: tuple[Look, Look] = (  # under test: as it is, and tuned
-    {"color": PALETTE[0], "marker": "s", "zorder": 6, "markersize": 4.5},
-    {"color": PALETTE[1], "marker": "d", "zorder": 5, "markersize": 5.5},
-)
-# All others take theirs from three lists of different lengths. Of the palette, what is under test
-# has blue and orange; grey, pink and yellow are too pale on paper.
-OTHERS = [PALETTE[place] for place in (4, 9, 5, 2, 3)]
-MARKERS = ">hpD^vXP<"
-DASHES = [(1.2, 1.2), (6, 1.2, 1.2, 1.2), (3, 1, 1, 1, 1, 1), (4, 1.2)]
-READABLE = 16  # methods that can be told apart and named
-
-
-def featured(run: Run) -> dict[str, bool]:
-    """The methods that stand out, and whether they are tuned: what is under test as it is by
-    default, then its tuned one."""
-    tuned = run.measured.drop_duplicates("method").set_index("method")["tuned"]
-    kinds = {bool(tuned[m]): m for m in reversed(run.under_test) if "[" not in m}
-    return {kinds[kind]: kind for kind in sorted(kinds)}
-
-
-def crowded_out(run: Run) -> list[str]:
-    """The forms of methods that curves leave out where more than `READABLE` methods would be drawn,
-    which nobody can tell apart; tables and matrices have all. None where most are such forms, as
-    in an ablation: then they are what is asked about."""
-    forms = [m for m in run.methods if "[" in m]
-    return forms if len(run.methods) > READABLE and 2 * len(forms) < len(run.methods) else []
-
-
-def uncrowded(run: Run, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table that curves show."""
-    return frame[~frame["method"].isin(crowded_out(run))]
-
-
-def crowded_note(run: Run) -> list[str]:
-    """Where what curves leave out is found."""
-    return ["forms with changed fields are in tables and the heat map"] if crowded_out(run) else []
-
-
-def looks(run: Run) -> dict[str, Look]:
-    """Colour, marker, dashes and weight per method, in the order of display.
-
-    A method of the suite looks the same whatever else is drawn; the user's own come after those.
-    """
-    stand_out, every = featured(run), list(dict.fromkeys([*METHODS, *run.methods]))
-    look_of: dict[str, Look] = {}
-    for method in run.methods:
-        place = every.index(method)
-        if method == run.reference:
-            look_of[method] = REFERENCE
-        elif method in stand_out:
-            weight = {"linewidth": 1.6, "dashes": (None, None)}
-            look_of[method] = EDGE | FEATURED[stand_out[method]] | weight
-        else:
-            look_of[method] = EDGE | {
-                "color": OTHERS[place % len(OTHERS)],
-                "marker": MARKERS[place % len(MARKERS)],
-                "dashes": DASHES[place % len(DASHES)],
-                **{"linewidth": 0.9, "markersize": 3.8, "zorder": 4},
-            }
-    return look_of
-
-
-def no_line(look: Look) -> Look:
-    return {k: v for k, v in look.items() if k != "dashes"} | {"linestyle": "none"}
-
-
-def hollow(look: Look) -> Look:
-    """The mark of what no verdict may be read from; in every figure it means that and no more."""
-    mark = {"markerfacecolor": "white", "markeredgecolor": look["color"], "markeredgewidth": 1.1}
-    return no_line(look) | mark | {"zorder": look["zorder"] + 0.5}
-
 
 # Axes -------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
+from bench.report import appearance
 from bench.report.answers.reference import failing
 from bench.report.figures import look
 from bench.report.figures.look import DOUBLE, SINGLE, plain
@@ -49,7 +50,7 @@ class Named:
     """
 
     def __init__(self, run: Run, height: float, panels: int = 1) -> None:
-        self.run, self.looks = run, look.looks(run)
+        self.run, self.looks = run, appearance.looks(run)
         self.figure = Figure(figsize=(SINGLE, height), layout="constrained")
         self.panels: list[Axes] = list(
             self.figure.subplots(panels, sharex=True, squeeze=False).flat
@@ -75,14 +76,14 @@ class Named:
 
     def label(self, method: str, at: ArrayLike, text: str = "") -> Label:
         """A method's name (or `text`) for one of the places `at`, the best first."""
-        bold = method == self.run.reference or method in look.featured(self.run)
+        bold = method == self.run.reference or method in appearance.featured(self.run)
         text = text or self.called[method]
         return Label(text=text, at=at, colour=self.looks[method]["color"], bold=bold)
 
 
 class OverSettings:
     """A figure with a panel per title over the settings, at double width, the legend above, and
-    the `remarks` below. Draw on `panels`."""
+    the `remarks` below. Draw on `panels`. across: how many may stand side by side."""
 
     def __init__(
         self,
@@ -91,20 +92,22 @@ class OverSettings:
         height: float,
         remarks: Sequence[str] = (),
         without: str | None = None,
+        across: tuple[int, ...] = (4, 3),
     ) -> None:
         self.run, self.several = run, len(run.axes) > 1
-        left = [without, *look.crowded_out(run)]
-        self.looks = {m: marks for m, marks in look.looks(run).items() if m not in left}
-        remarks = [*remarks, *look.crowded_note(run)]
+        left = [without, *appearance.crowded_out(run)]
+        self.looks = {m: marks for m, marks in appearance.looks(run).items() if m not in left}
+        remarks = [*remarks, *appearance.crowded_note(run)]
         if self.several:  # side by side nothing is hidden, and the reference's need not be large
             smaller = {run.reference: {"markersize": 4}}
-            self.looks = {m: look.no_line(k) | smaller.get(m, {}) for m, k in self.looks.items()}
+            self.looks = {
+                m: appearance.no_line(k) | smaller.get(m, {}) for m, k in self.looks.items()
+            }
         count = len(titles)
-        choices: tuple[int, ...] = (4, 3)
         if self.several:
             crowded = len(self.looks) * len(run.settings) > 60 and count <= 6
-            choices = (1,) if crowded else (2,)
-        columns = min(count, min(choices, key=lambda c: -count % c))
+            across = (1,) if crowded else (2,)
+        columns = min(count, min(across, key=lambda c: -count % c))
         rows = math.ceil(count / columns)
         width = DOUBLE if columns > 1 or self.several else SINGLE
         wrapped = [textwrap.fill(title, int(15 * width / columns)) for title in titles]
@@ -114,8 +117,12 @@ class OverSettings:
         below = [] if self.several else [_axis_label(run)]
         below += textwrap.wrap("; ".join(remarks), int(19 * width))
         tall = height + 0.13 * max(title.count("\n") for title in wrapped)
-        if self.several:
-            tall += 0.05 * max(map(len, run.labels().values()))
+        longest = max(map(len, run.labels().values()))
+        # Level where they fit between two settings.
+        room = (width / columns - 0.6) / len(run.settings)
+        self.upright = self.several and 0.055 * longest > room - 0.06
+        if self.upright:
+            tall += 0.05 * longest
         self.figure = Figure(
             figsize=(width, rows * tall + 0.14 * len(below) + 0.1),
             layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, hspace=0.04, wspace=0.04),
@@ -138,7 +145,8 @@ class OverSettings:
         run = self.run
         if self.several:
             labels = [plain(label) for label in run.labels().values()]
-            axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
+            turned = 90 if self.upright else 0
+            axes.set_xticks(range(len(labels)), labels, rotation=turned, fontsize=6)
             axes.set_xlim(-0.6, len(labels) - 0.4)
             return
         (axis,) = run.axes
@@ -169,7 +177,7 @@ class OverSettings:
         """A method's values, hollow where the reference fails."""
         axes.plot(places, values, **self.looks[method])
         if silent.any():
-            axes.plot(places[silent], values[silent], **look.hollow(self.looks[method]))
+            axes.plot(places[silent], values[silent], **appearance.hollow(self.looks[method]))
 
 
 def _axis_label(run: Run) -> str:

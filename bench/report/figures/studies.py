@@ -17,13 +17,11 @@ from bench.report.answers import studies
 from bench.report.answers.reference import LOSS, margin_of
 from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.answers.verdict import FAILS
+from bench.report.appearance import Look, hollow, looks
 from bench.report.figures.look import (
     DOUBLE,
-    Look,
     gap_axis,
-    hollow,
     legend_above,
-    looks,
     note,
     plain,
     plain_ticks,

@@ -11,23 +11,15 @@ import pandas as pd
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from bench.report import appearance
 from bench.report.answers.costs import break_evens, costs_by_seed, step_words
 from bench.report.answers.lengths import least_compute, needed
 from bench.report.answers.reference import LOSS, failing, margin_of
 from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.answers.verdict import FAILS
+from bench.report.appearance import crowded_note, crowded_out, featured, hollow, no_line
 from bench.report.figures import look
-from bench.report.figures.look import (
-    compute_axis,
-    crowded_note,
-    crowded_out,
-    featured,
-    gap_axis,
-    hollow,
-    no_line,
-    plain,
-    scale,
-)
+from bench.report.figures.look import compute_axis, gap_axis, plain, scale
 from bench.report.figures.panels import Named, Points, hollow_note, room_for_names
 from bench.report.figures.point_names import Label, name_all
 from bench.report.headings import gap_title
@@ -48,7 +40,7 @@ def headline(run: Run, overall: pd.DataFrame) -> Figure | None:
     if not known.any():
         return None
     shown = overall[known | (overall["method"] == run.reference)]
-    if len(shown) > look.READABLE:
+    if len(shown) > appearance.READABLE:
         lost = shown["share_mean"].round(6) >= 1  # of the middle network 1 but for rounding
         shown = shown[~lost | shown["method"].isin(featured(run))]
     shown = shown.sort_values("share_mean", ascending=False, na_position="last")

@@ -25,9 +25,43 @@ const written = (value, digits) => {
   return plain(/[1-9]/.test(text) ? text : text.replace("-", "")); // no signed zero
 };
 
+// The marks of the figures (`bench/report/appearance.py`), about a unit wide on each side.
+const SHAPES = {
+  s: [[-1, -1], [1, -1], [1, 1], [-1, 1]],
+  d: [[0, -1.5], [0.9, 0], [0, 1.5], [-0.9, 0]],
+  D: [[0, -1.35], [1.35, 0], [0, 1.35], [-1.35, 0]],
+  "^": [[0, -1.2], [1.2, 1], [-1.2, 1]],
+  v: [[0, 1.2], [1.2, -1], [-1.2, -1]],
+  ">": [[1.2, 0], [-1, 1.2], [-1, -1.2]],
+  "<": [[-1.2, 0], [1, 1.2], [1, -1.2]],
+  p: polygon(5),
+  h: polygon(6),
+  P: cross(0),
+  X: cross(Math.PI / 4),
+};
+
+function polygon(corners) {
+  return Array.from({ length: corners }, (_, i) => {
+    const angle = (2 * Math.PI * i) / corners;
+    return [1.25 * Math.sin(angle), -1.25 * Math.cos(angle)];
+  });
+}
+
+function cross(turn) {
+  const arm = [[0.45, -0.45], [0.45, -1.3], [-0.45, -1.3]];
+  return [0, 1, 2, 3].flatMap((side) =>
+    arm.map(([x, y]) => {
+      const angle = turn - (side * Math.PI) / 2;
+      const [sin, cos] = [Math.sin(angle), Math.cos(angle)];
+      return [x * cos - y * sin, x * sin + y * cos];
+    }),
+  );
+}
+
 // Two measures, one against the other: `own` and `beside` are points of a method and of the fixed
-// networks, each with `numbers` by measure, `at` and `kind`; `pair` has the one of each shown now.
-function chart(svg, [x, y], measures, { own, beside }, pair, about) {
+// networks, each with `numbers` by measure, `at` and `kind`; `pair` has the one of each shown now;
+// `shape` is that of `own`.
+function chart(svg, [x, y], measures, { own, beside }, pair, shape, about) {
   const has = (point) => point?.numbers[x] !== undefined && point.numbers[y] !== undefined;
   const series = { beside: beside.filter(has), own: own.filter(has) };
   const all = Object.values(series).flat();
@@ -44,7 +78,8 @@ function chart(svg, [x, y], measures, { own, beside }, pair, about) {
       draw(svg, "path", { class: who, d: `M${line.join("L")}` });
     }
     for (const point of points) {
-      mark(svg, spot(point), who, who === "beside" && point.fails ? "fails" : point.kind);
+      const kind = who === "beside" && point.fails ? "fails" : point.kind;
+      mark(svg, spot(point), who, kind, who === "own" ? shape : "o");
     }
   }
   const ends = Object.entries(pair).filter(([, point]) => has(point));
@@ -74,11 +109,16 @@ function axes(svg, across, up, [below, left]) {
   draw(svg, "text", { transform: "translate(10 129) rotate(-90)", "text-anchor": "middle" }, left);
 }
 
-function mark(svg, [cx, cy], who, kind) {
+function mark(svg, [cx, cy], who, kind, shape) {
+  const r = kind === "between" ? 2.5 : 4;
+  const attributes = { class: `${who} ${kind}` };
   if (kind === "outside") {
     const d = `M${cx - 4} ${cy - 4}l8 8m0 -8l-8 8`;
     draw(svg, "path", { class: who, d });
-  } else draw(svg, "circle", { class: `${who} ${kind}`, cx, cy, r: kind === "between" ? 2.5 : 4 });
+  } else if (SHAPES[shape]) {
+    const corners = SHAPES[shape].map(([x, y]) => `${cx + r * x} ${cy + r * y}`);
+    draw(svg, "path", { ...attributes, d: `M${corners.join("L")}Z` });
+  } else draw(svg, "circle", { ...attributes, cx, cy, r });
 }
 
 function scale(values, low, high) {

@@ -187,7 +187,12 @@ class Knob {
     const front = data.fronts[this.front.value || 0];
     const about =
       `${method.label} and the fixed networks. ` + "The numbers stand in the table beside it.";
-    chart(this.find(".chart svg"), front, data.measures, series, pair, about);
+    const svg = this.find(".chart > svg");
+    this.find(".chart").style.setProperty("--mark", method.colour);
+    chart(svg, front, data.measures, series, pair, method.marker, about);
+    const key = this.find(".chart svg.key");
+    key.replaceChildren();
+    mark(key, [7, 7], "own", "compared", method.marker);
   }
 
   // Once the slider rests: a reader should hear where it came to, not all that it passed.
