@@ -59,6 +59,8 @@ METHODS = {
 }
 FILE = re.compile(r"(.*\.py)(?::([^:/]*))?", re.DOTALL)  # a path may hold colons, too
 DEFAULT_TASKS = ("compression", "style", "beta_vae_scenes")
+# The order in which pages show tasks; others follow by name.
+SHOWN_FIRST = ("compression", "style", "beta_vae_scenes")
 # What a first run compares: those that cost little beside the grid. `--methods all` takes all.
 DEFAULT_METHODS = (
     *("yoto", "yoto_tuned", "fixed_grid", "warm_grid", "single_model", "interpolation"),

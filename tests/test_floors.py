@@ -40,16 +40,19 @@ ROOMS = {
     "report: results": ("bench.report", "pictures run load once text"),
     "report: answers": (
         "bench.report.answers",
-        "stats spending fronts reference costs verdict knob compare lengths studies claims",
+        "stats spending fronts reference costs verdict knob compare lengths studies claims answer",
     ),
-    "report: tables": ("bench.report", "sheet rendering headings tables cost_tables study_tables"),
+    "report: tables": (
+        "bench.report",
+        "sheet rendering headings tables cost_tables study_tables answer_table",
+    ),
     "report: figures": (
         "bench.report.figures",
         "look point_names panels films curves matrices tradeoffs studies",
     ),
     "report: document": (
         "bench.report",
-        "figures explain notes sections sentence terminal sliders page document",
+        "figures explain notes sentence sections terminal sliders page document",
     ),
     "live": (
         "bench.live",

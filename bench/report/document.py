@@ -8,14 +8,16 @@ Needs only what lies in the results folders: no torch, no task.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
+from bench.registry import SHOWN_FIRST
 from bench.report import page
+from bench.report.answer_table import answer_frame, answer_sheet, task_words
 from bench.report.answers import lengths, studies
 from bench.report.headings import origin, setting_labels, size_line
 from bench.report.load import Key, Run, load_results
@@ -30,7 +32,7 @@ from bench.report.sections import (
     frames_of,
     sheets_of,
 )
-from bench.report.sentence import verdict_sentence
+from bench.report.sentence import verdict_points
 from bench.report.text import escape
 
 Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
@@ -40,25 +42,36 @@ def build(
     *roots: Path, out: Path | None = None, only: set[tuple[str, str, str]] | None = None
 ) -> list[Built]:
     """Write the reports of everything in the results folders `roots`, read as one, and the page
-    of them all; [] where nothing is measured.
+    of them all, beside its table of answers (`answers.md`, `answers.csv`); [] where nothing is
+    measured.
 
     `out` defaults to `report` in the first root. `only` names the (task, preset, experiment)s to
     write and return, with those that show a study of them; the page shows the others as they were.
     FileNotFoundError and ValueError as `load_results`.
     """
     results = load_results(*roots)
+    runs = sorted(results.runs, key=lambda run: _place(run, roots))
     if out is None:
         out = roots[0] / "report"
-        _refuse_outside(roots[0], [out, *(out / run.folder for run in results.runs)])
-    wanted = [only is None or bool(_shows(run) & only) for run in results.runs]
+        _refuse_outside(roots[0], [out, *(out / run.folder for run in runs)])
+    wanted = [only is None or bool(_shows(run) & only) for run in runs]
     reports = [
-        _report(run, out / run.folder, write=write)
-        for run, write in zip(results.runs, wanted, strict=True)
+        _report(run, out / run.folder, write=write) for run, write in zip(runs, wanted, strict=True)
     ]
     if reports:
         command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
         write_atomic(out / "index.html", page.page(results, reports, command))
+        write_atomic(out / "answers.md", answer_sheet(runs).markdown())
+        write_atomic(out / "answers.csv", csv_of(answer_frame(runs)))
     return [report for report, write in zip(reports, wanted, strict=True) if write]
+
+
+def _place(run: Run, roots: Sequence[Path]) -> tuple[int, int]:
+    """Of a run on the page: by the folders in their order, then as tasks are shown first."""
+    path = run.measured["path"].iloc[0]
+    root = next(place for place, root in enumerate(roots) if path.is_relative_to(root))
+    known = run.task in SHOWN_FIRST
+    return root, SHOWN_FIRST.index(run.task) if known else len(SHOWN_FIRST)
 
 
 def _shows(run: Run) -> set[Key]:
@@ -69,10 +82,10 @@ def _shows(run: Run) -> set[Key]:
 def _report(run: Run, folder: Path, *, write: bool) -> Built:
     frames = frames_of(run)
     trained_out = None if run.lengths.empty else lengths.trained_out(run)
-    sentence = verdict_sentence(run)
+    points = verdict_points(run)
     facts = notes(run, frames["comparisons"], frames["overall"], frames["savings"])
     report = Built(
-        run=run, folder=folder, paths=[], sentence=sentence, notes=facts, frames=frames,
+        run=run, folder=folder, paths=[], points=points, notes=facts, frames=frames,
         sheets=sheets_of(run, frames),
     )  # fmt: skip
     if not write:
@@ -129,7 +142,7 @@ def _page(report: Built, files: list[str], drawn: Drawn) -> str:
     }
     labels = setting_labels(run)
     return markdown(
-        "report.md", run=run, report=report, size=size_line(run), sections=sections,
+        "report.md", title=task_words(run), report=report, size=size_line(run), sections=sections,
         figures=by_section(drawn, report.sections), more=MORE, drawn=drawn, pictures=pictures,
         narrow=narrow, files=files, origin=origin(run),
         settings={labels[setting]: setting for setting in run.settings if len(run.axes) > 1},
