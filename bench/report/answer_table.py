@@ -31,8 +31,8 @@ LEGEND = {
     "compute": "FLOPs of training all the networks that are needed; the grid's are 1×",
     "pays from": "with so many settings or more, the one network takes less compute than a grid; "
     "the search for the tuned options is not counted",
-    "trained out": "yes if half of the training would have done for the grid; if no, the answer says "
-    "who learns faster, not who ends better",
+    "trained out": "yes if half of the training would have done for the grid; if no, the answer "
+    "says who learns faster, not who ends better",
 }
 ONE_SEED = "One seed is a demonstration, not evidence: another seed may turn any of this round."
 UNSURE = "° does not survive Holm's correction over the methods of its task."
@@ -136,7 +136,7 @@ def _widths(
     """Of the columns: as wide as their longest cell, less where there is no room for that; and what
     stands between them."""
     cells = [*zip(*rows, strict=True)] if rows else [()] * len(heads)
-    words = [max(map(len, head.split()), default=0) for head in heads]
+    words = [_in_two_lines(head) for head in heads]
     widths = [max([word, *map(len, column)]) for word, column in zip(words, cells, strict=True)]
 
     def folded(gap: str) -> list[int]:
@@ -148,6 +148,13 @@ def _widths(
 
     gap = "  " if sum(folded("  ")) + 2 * (len(widths) - 1) <= width else " "
     return folded(gap), gap
+
+
+def _in_two_lines(head: str) -> int:
+    """How wide a heading is there."""
+    longest = max(map(len, head.split()), default=0)
+    widths = range(max(1, longest), len(head) + 1)
+    return next((width for width in widths if len(textwrap.wrap(head, width)) <= 2), longest)
 
 
 def _folded(

@@ -24,11 +24,11 @@ Frames = dict[str, pd.DataFrame]
 MORE = "more"  # figures beside no table
 
 
-def _words() -> dict[str, list[str]]:
-    """The paragraphs of `words.md`, Markdown, by section: above the table, and below it."""
+def _words() -> dict[str, str]:
+    """The paragraphs of `words.md`, Markdown, by section."""
     _, *parts = source("words.md").split("## ")
     texts = (part.partition("\n")[::2] for part in parts)
-    return {name: [" ".join(p.split()) for p in text.split("\n\n")] for name, text in texts}
+    return {name: " ".join(text.split()) for name, text in texts}
 
 
 WORDS = _words()
@@ -60,11 +60,7 @@ class Section:
 
     @property
     def words(self) -> str:
-        return WORDS[self.name][0]
-
-    @property
-    def after(self) -> str:
-        return " ".join(WORDS[self.name][1:])
+        return WORDS[self.name]
 
 
 SECTIONS = [

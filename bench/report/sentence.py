@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 from bench.report.answers.answer import (
     BOTH_TUNED,
     NO_VERDICT,
-    TUNED_ALONE,
     answers,
     grid_trained_out,
     yardstick,
 )
 from bench.report.answers.compare import overall, versus
-from bench.report.answers.costs import savings, step_words
+from bench.report.answers.costs import savings, step_words, tuned_alone
 from bench.report.answers.reference import Yardstick, loss_words, setting_words
 from bench.report.answers.spending import LEVEL
 from bench.report.answers.stats import ENOUGH_SEEDS
@@ -266,7 +265,7 @@ def _unknown(run: Run, row: dict[str, Any]) -> str:
         parts.append(
             "The grid is not trained out: this says who learns faster, not who ends better."
         )
-    if row["compared"] == TUNED_ALONE:
+    if row["method"] in tuned_alone(run):
         parts.append(
             f"The levers of {run.label(row['method'])} were searched for and the grid's were not "
             "(no tuned grid is in this run): like is not compared with like."

@@ -70,8 +70,8 @@ def _row(run: Run, method: str) -> dict[str, Any]:
         return row | {"why": "no network told its coefficients"}
     tuned = run.is_tuned(method)
     against = yard is not None and yard.reference == run.tuned_reference
-    alone = TUNED_ALONE if method in tuned_alone(run) else BOTH_TUNED
-    row["compared"] = (BOTH_TUNED if against else alone) if tuned else PUBLISHED
+    fair = BOTH_TUNED if tuned else PUBLISHED
+    row["compared"] = TUNED_ALONE if method in tuned_alone(run) else fair
     of_all = overall(run).set_index("method").loc[method].to_dict()
     judged = judge(yard, method) if against else of_all
     row |= {name: judged[name] for name in COLUMNS if name in judged}
