@@ -66,7 +66,12 @@ DEVICE: Option = ("--device", "auto (default), cpu, cuda, cuda:N", {"default": "
 OUT: Option = ("--out", "results folder (results)", {"default": "results", **DIR})
 FOLDER: Option = ("folder", "results folder (results)", {"default": "results", **MAY, **DIR})
 FOLDERS: Option = ("folders", "results folders, read as one (results)", MANY | DIR)
-PRESET: Option = ("--preset", "smoke, quick (default), small, paper", {"default": "quick"})
+PRESET: Option = (
+    "--preset",
+    "the size: smoke (seconds, for tests), quick (default), small-cpu, small, paper and, of some "
+    "tasks, others as `trained`: `list` has them all",
+    {"default": "quick"},
+)
 AUTO = (
     "cells at once on a device, in a pool or on Ray; auto (default): as many as its free memory "
     "holds of the largest cell of the task and a quarter more, at most one a core; where the size "
@@ -87,7 +92,10 @@ ON = (
     "where cells run: one after another here, in a pool of processes, or on a Ray cluster; auto "
     "(default): a pool where there are several cores"
 )
-METHODS = "names or files, A[field=value,...] to change a field, or all (the cheap ones)"
+METHODS = (
+    "names or files; A[field=value,...] changes a field; all: every one that applies to the task "
+    "(the default: those marked * in `list`, which cost little beside the grid)"
+)
 RUN: tuple[Option, ...] = (
     ("tasks", "names, or your own file.py; TASK[...] changes fields", MANY | {"metavar": "TASK"}),
     PRESET,
@@ -125,6 +133,7 @@ RUN: tuple[Option, ...] = (
 REPORT: tuple[Option, ...] = (
     FOLDERS,
     ("--out", "where to write (DIR/report, of the first)", DIR),
+    ("--tables", "print all tables, too, and not the answers alone", YES),
     ("--explain", "print what is behind TASK-PRESET/METHOD/SETTING", {"metavar": "ROW"}),
     CACHE,
 )
@@ -203,7 +212,7 @@ LOCATED = (
 )
 MORE = {  # below the options
     "run": f"{FIELDS}. {LOCATED}",
-    "list": FIELDS,
+    "list": "Times are estimates; `status` says how long what is left takes here.\n" + FIELDS,
     "time": f"{FIELDS}. {LOCATED}",
 }
 

@@ -163,7 +163,7 @@ def _announce(run: Any, missing: int, where: str) -> None:
             f"methods {printable(', '.join(planned.methods))}; {training.steps} steps of "
             f"{training.batch} per network; on {run.device}{where}"
         )
-        name = escape(printable(task.name))
+        name = escape(printable(task.title))
         console.print(f"[bold]{name}[/bold] {escape(text)}", highlight=False)
         for measure, reason in task.missing().items():
             console.print(f"{measure} is not measured:", style="yellow", markup=False, end=" ")
@@ -261,25 +261,29 @@ def report(options: Namespace) -> int:
 
         print(printable_lines(explain(load_results(*roots), options.explain)))
         return 0
-    _report(roots, None, Path(options.out) if options.out else None)
+    _report(roots, None, Path(options.out) if options.out else None, tables=options.tables)
     return 0
 
 
 def _report(
-    roots: Sequence[Path], only: set[tuple[str, str, str]] | None, out: Path | None = None
+    roots: Sequence[Path],
+    only: set[tuple[str, str, str]] | None,
+    out: Path | None = None,
+    *,
+    tables: bool = False,
 ) -> None:
+    """Write the reports, and say the answers, a row or two per task, and where the page is."""
     from bench import report
 
     console = terminal()
     reports = report.build(*roots, out=out, only=only)
-    for built in reports:
-        for table in report.terminal_tables([built]):
-            console.print()
-            console.print(table)
-        print(f"\nreport: {printable(built.folder / 'report.md')}")
+    for part in report.last_screen(reports, min(console.width, 100), tables=tables):
+        console.print(part)
     if reports:
-        page = reports[0].folder.parent / "index.html"
-        print(f"\nto look at: {printable(page)}")
+        if not tables:
+            words = [*program(), "report", *map(str, roots), "--tables"]
+            print(f"all tables: {printable(shlex.join(words))}")
+        print(f"page: {printable(reports[0].folder.parent / 'index.html')}")
 
 
 def terminal() -> Any:
@@ -338,23 +342,23 @@ def listing(options: Namespace) -> int:
 
     for name in TASKS:
         task: Any = task_class(name)
-        print(f"{name}: {task.line}")
+        print(f"{name} ({task.title}): {task.line}")
         for size, chosen in task.presets().items():
             counts = f"{chosen.settings} settings, {_seeds(chosen)}"
-            print(f"    {size:12} {counts:22} {chosen.line}")
+            print(f"    {size:14} {counts:22} {chosen.line}")
     print(f"\n{options.more}")
     print("\nmethods (*: in a run that names none)")
     for name in METHODS:
-        print(f"  {'*' if name in DEFAULT_METHODS else ' '} {name:15} {method(name).line}")
+        print(f"  {'*' if name in DEFAULT_METHODS else ' '} {name:17} {method(name).line}")
     print("\nwhich applies to which task, at its quick preset")
     quick = {name: preset(task_class(name), "quick").task for name in TASKS}
-    print(f"    {'':15} {'  '.join(TASKS)}")
+    print(f"    {'':17} {'  '.join(TASKS)}")
     for name in METHODS:
         marks = [
             ("-" if method(name).refuses(task) else "yes").center(len(where))
             for where, task in quick.items()
         ]
-        print(f"    {name:15} {'  '.join(marks)}".rstrip())
+        print(f"    {name:17} {'  '.join(marks)}".rstrip())
     return 0
 
 

@@ -61,6 +61,8 @@ FILE = re.compile(r"(.*\.py)(?::([^:/]*))?", re.DOTALL)  # a path may hold colon
 # The default run; the first two are decided, and in the first minutes.
 DEFAULT_TASKS = ("quantiles", "digits", "compression", "style", "beta_vae_scenes")
 EXAMPLE = "compression"  # in help, and what `time` times
+# The order in which pages show tasks; others follow by name.
+SHOWN_FIRST = ("compression", "style", "beta_vae_scenes")
 # What a first run compares: those that cost little beside the grid. `--methods all` takes all.
 DEFAULT_METHODS = (
     *("yoto", "yoto_tuned", "fixed_grid", "warm_grid", "single_model", "step_scaling"),

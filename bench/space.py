@@ -179,10 +179,25 @@ class Space:
         if len(setting) != len(self.axes):
             return [f"{len(setting)} values were given for the axes {', '.join(self.names)}"]
         return [
-            f"{axis.name} = {value:g} is outside [{axis.low:g}, {axis.high:g}]"
+            f"{axis.symbol or axis.name} = {value:g} is outside [{axis.low:g}, {axis.high:g}]"
             for axis, value in zip(self.axes, setting, strict=True)
             if not axis.low <= value <= axis.high
         ]
+
+    def words(self, setting: Setting) -> str:
+        """How a person reads a setting: `λ = 0.018`; of three coefficients and more those that are
+        not in the middle of their range, or "centre".
+
+        >>> Space((Axis(name="rate", low=1.0, high=9.0, symbol="λ"),)).words((3.0,))
+        'λ = 3'
+        """
+        middle = self.grid(1)[0] if len(self.axes) > 2 else (math.nan,) * len(self.axes)
+        moved = [
+            f"{axis.symbol or axis.name} = {value:g}"
+            for axis, value, usual in zip(self.axes, setting, middle, strict=True)
+            if value != usual
+        ]
+        return ", ".join(moved) or "centre"
 
     def distance(self, one: Setting, other: Setting) -> float:
         """How far two settings lie apart, in units of the (logarithmic) axes' lengths."""

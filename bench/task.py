@@ -164,6 +164,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    title: ClassVar[str]  # in words, for people; no part of any id: by default, that of the name
     version: ClassVar[int] = 1
     line: ClassVar[str]  # what it is, for `list`
     sample_line: ClassVar[str] = ""  # what the pictures of `sample` show, for the figure
@@ -178,6 +179,11 @@ class Task(ABC):
     margin_share: ClassVar[float] = 0.10
     fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
     training: Training
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "name" in vars(cls) and "title" not in vars(cls):
+            cls.title = str(cls.name).replace("_", " ")
 
     @classmethod
     @abstractmethod

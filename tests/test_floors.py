@@ -40,9 +40,12 @@ ROOMS = {
     "report: results": ("bench.report", "pictures run load once text"),
     "report: answers": (
         "bench.report.answers",
-        "stats spending fronts reference costs verdict knob compare lengths studies claims",
+        "stats spending fronts reference costs verdict knob compare lengths studies claims answer",
     ),
-    "report: tables": ("bench.report", "sheet rendering headings tables cost_tables study_tables"),
+    "report: tables": (
+        "bench.report",
+        "sheet rendering headings tables cost_tables study_tables answer_table",
+    ),
     "report: looks": ("bench.report", "appearance"),
     "report: figures": (
         "bench.report.figures",
@@ -50,7 +53,7 @@ ROOMS = {
     ),
     "report: document": (
         "bench.report",
-        "figures explain notes sections sentence terminal sliders page stamps document",
+        "figures explain notes sentence sections terminal sliders page stamps document",
     ),
     "live": (
         "bench.live",

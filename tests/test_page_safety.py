@@ -67,7 +67,7 @@ def test_its_policy_refuses_what_it_does_not_name(browser: Browser, compression:
     refused = " ".join(line["message"] for line in browser.log("browser"))
     assert "script-src" in refused
     assert "img-src" in refused
-    assert browser.run("return document.title") == "yoto-bench: compression, quick"
+    assert browser.run("return document.title") == "yoto-bench: image compression, quick"
 
 
 @browses
@@ -86,7 +86,8 @@ def test_hostile_names_are_text(browser: Browser, pages: Callable[..., Path]) ->
     assert browser.run("return document.querySelectorAll('img[src=x]').length") == 0
     assert browser.run("return document.title").startswith("yoto-bench: <img src=x")
     assert browser.log("browser") == []
-    assert "<img src=x onerror" in browser.text("h2")
+    assert "<img src=x onerror" in browser.text(".task h2")
+    assert "<img src=x onerror" in browser.text(".answers tbody th")
     assert "<img src=x onerror" in browser.text(".slider p")
     options = browser.run(
         "return [...document.querySelectorAll('.method option')].map((o) => o.text)"
@@ -156,14 +157,17 @@ def test_the_page_is_whole_and_its_policy_fits(compression: Path) -> None:
 def test_what_to_know_first_stands_first(compression: Path) -> None:
     text = compression.read_text(encoding="utf-8")
     order = [
+        "The answer so far",
+        "no verdict: one seed",
+        "Which number decides?",
         '<section class="task"',
         "Read this first",
-        "1 of 3 seeds: all of this is orientation",
-        "The reference examined",
+        "One seed is a demonstration, not evidence. Nothing is called better",
+        "Use it today?",
+        "Is the grid a fair yardstick?",
         '<div class="knob">',
         "Lost and saved",
-        "Which number decides?",
-        "Front and knob",
+        "<h3>Front and knob",
     ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)

@@ -13,6 +13,7 @@ import pytest
 from ideal import DECADES, MEASURES, benefit, ideal, overall_of, row_of, run_of, told, write_ideal
 from test_report import Noise, write_results
 
+from bench.report.answer_table import answer_sheet
 from bench.report.answers import compare, stats
 from bench.report.answers.knob import reached
 from bench.report.answers.reference import best_of, examine
@@ -90,10 +91,13 @@ def test_a_reference_that_fails_is_found_and_silences_every_verdict(
     assert row["share_settings"] == 3  # without it and without the middle
     assert row["share_mean"] == pytest.approx(0.5)
     halved = pd.DataFrame({"method": ["fixed_grid"] * 2, "trained_out": [0.0, 1.0]})
-    monkeypatch.setattr("bench.report.sentence.trained_out", lambda run: halved)
+    monkeypatch.setattr("bench.report.answers.answer.trained_out", lambda run: halved)
     sentence = verdict_sentence(run)
-    assert sentence.startswith("compression, quick: The grid is not trained out: at λ = 10000 its")
-    assert not {"better", "worse"} & {*sentence.split()}
+    assert "No answer. The grid is no fair yardstick: at λ = 10000 its own network" in sentence
+    assert "The grid is not trained out" in sentence
+    assert not {"better", "worse", "equal", "Yes.", "No."} & {*sentence.split()}
+    (cells,) = answer_sheet([run]).rows
+    assert cells[2] == "no verdict: the grid fails at λ = 10000"
     assert setting_labels(run)["distortion=10000"] == "10000 §"
     assert "fails" in reference_sheet(run, examine(run)).rows[4]
     assert overall_sheet(run, compare.overall(run)).rows[1][3] == "no verdict §"

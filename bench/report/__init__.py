@@ -1,7 +1,7 @@
 """The report of a run, from the files in its results folder alone: no torch, no task.
 
     built = build(Path("results"))              results/report/<task>-<preset>/report.md
-    for table in terminal_tables(built): console.print(table)
+    for line in answer_text(built, 100): console.print(line)
 
 Other uses of the same files start at `bench.report.load.load_results`. `answers/` has the numbers,
 `figures/` what is drawn of them, `sections.py` what stands where.
@@ -17,7 +17,7 @@ HOMES = {
     **dict.fromkeys(("build", "csv_of", "settle"), "document"),
     **dict.fromkeys(("Results", "Run", "load_results"), "load"),
     "Built": "sections",
-    "terminal_tables": "terminal",
+    **dict.fromkeys(("answer_text", "last_screen", "terminal_tables"), "terminal"),
 }
 __all__ = [*HOMES]
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from markupsafe import Markup
 
 from bench.files import drawing_to_files, guarded, printable, write_atomic
+from bench.registry import SHOWN_FIRST
 from bench.report import page, stamps
+from bench.report.answer_table import answer_frame, answer_sheet, task_words
 from bench.report.answers import lengths, studies
 from bench.report.answers.costs import networks
 from bench.report.appearance import ALL
@@ -34,7 +36,7 @@ from bench.report.sections import (
     frames_of,
     sheets_of,
 )
-from bench.report.sentence import verdict_sentence
+from bench.report.sentence import verdict_points
 from bench.report.text import escape
 
 Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
@@ -47,7 +49,8 @@ def build(
     going: str = "",
 ) -> list[Built]:
     """Write the reports of everything in the results folders `roots`, read as one, and the page
-    of them all; [] where nothing is measured.
+    of them all, beside its table of answers (`answers.md`, `answers.csv`); [] where nothing is
+    measured.
 
     `out` defaults to `report` in the first root. `only` names the (task, preset, experiment)s to
     write and return, with those that show a study of them; the page shows the others as they were.
@@ -55,13 +58,14 @@ def build(
     FileNotFoundError and ValueError as `load_results`.
     """
     results = load_results(*roots)
+    runs = sorted(results.runs, key=lambda run: _place(run, roots))
     if out is None:
         out = roots[0] / "report"
-        _refuse_outside(roots[0], [out, *(out / run.folder for run in results.runs)])
-    wanted = [only is None or bool(_shows(run) & only) for run in results.runs]
-    inputs = [stamps.inputs_of(run) for run in results.runs]
+        _refuse_outside(roots[0], [out, *(out / run.folder for run in runs)])
+    wanted = [only is None or bool(_shows(run) & only) for run in runs]
+    inputs = [stamps.inputs_of(run) for run in runs]
     reports = []
-    for run, made_of, write in zip(results.runs, inputs, wanted, strict=True):
+    for run, made_of, write in zip(runs, inputs, wanted, strict=True):
         known = _last.get((made_of, roots))
         report = _answers(run) if known is None else known
         report = dataclasses.replace(report, folder=out / run.folder, paths=[])
@@ -76,6 +80,14 @@ def build(
 
 # The reports of this process's last `build`, by what they are made of.
 _last: dict[tuple[str, tuple[Path, ...]], Built] = {}
+
+
+def _place(run: Run, roots: Sequence[Path]) -> tuple[int, int]:
+    """Of a run on the page: by the folders in their order, then as tasks are shown first."""
+    path = run.measured["path"].iloc[0]
+    root = next(place for place, root in enumerate(roots) if path.is_relative_to(root))
+    known = run.task in SHOWN_FIRST
+    return root, SHOWN_FIRST.index(run.task) if known else len(SHOWN_FIRST)
 
 
 def settle(root: Path) -> None:
@@ -100,23 +112,29 @@ def _write_page(
     roots: Iterable[Path],
     going: str,
 ) -> None:
-    """Write the page of all reports, unless it is there."""
+    """Write the page of all reports and the table of answers, unless they are there."""
     command = shlex.join(["python", "run_bench.py", "report", *map(str, roots)])
     files = [path for report in reports for path in report.paths]
     made_of = stamps.inputs_of_page(results, inputs, files, command, going)
     if stamps.unchanged(out, made_of) is None:
-        text = page.page(results, reports, command, going)
-        write_atomic(out / "index.html", text)
-        stamps.stamp(out, made_of, {"index.html": text})
+        runs = [report.run for report in reports]
+        texts: dict[str, str | bytes] = {
+            "index.html": page.page(results, reports, command, going),
+            "answers.md": answer_sheet(runs).markdown(),
+            "answers.csv": csv_of(answer_frame(runs)),
+        }
+        for name, text in texts.items():
+            write_atomic(out / name, text)
+        stamps.stamp(out, made_of, texts)
 
 
 def _answers(run: Run) -> Built:
     """Everything that a report says, without its files."""
     frames = frames_of(run)
-    sentence = verdict_sentence(run)
+    points = verdict_points(run)
     facts = notes(run, frames["comparisons"], frames["overall"], frames["savings"])
     return Built(
-        run=run, folder=Path(run.folder), paths=[], sentence=sentence, notes=facts, frames=frames,
+        run=run, folder=Path(run.folder), paths=[], points=points, notes=facts, frames=frames,
         sheets=sheets_of(run, frames),
     )  # fmt: skip
 
@@ -186,7 +204,7 @@ def _page(report: Built, files: list[str], drawn: Drawn) -> str:
     }
     labels = setting_labels(run)
     return markdown(
-        "report.md", run=run, report=report, size=size_line(run), sections=sections,
+        "report.md", title=task_words(run), report=report, size=size_line(run), sections=sections,
         figures=by_section(drawn, report.sections), more=MORE, all=ALL, drawn=drawn,
         pictures=pictures, narrow=narrow, files=files, origin=origin(run),
         settings={labels[setting]: setting for setting in run.settings if len(run.axes) > 1},

@@ -7,6 +7,7 @@ from bench.report.load import Run
 from bench.report.text import one_line
 from bench.run.records import WHOLE
 
+SHORT = ("centre", "mix", "setting")  # how names of settings begin that do not say their values
 SIGN = " §"  # of a setting at which the reference fails
 
 
@@ -36,6 +37,27 @@ def setting_labels(run: Run) -> dict[str, str]:
         setting: label + " †" * (setting in outside) + SIGN * (setting in silent)
         for setting, label in run.labels().items()
     }
+
+
+def term_label(run: Run, name: str) -> str:
+    """How a loss term is called."""
+    return one_line(run.measures[name].label if name in run.measures else name)
+
+
+def settings_line(run: Run) -> str:
+    """What the settings' symbols stand for, and what short names of settings mean."""
+    spans = {(axis.low, axis.high) for axis in run.axes}
+    parts = []
+    for axis in run.axes:
+        span = f" ({axis.low:g} to {axis.high:g})" if len(spans) > 1 or len(run.axes) == 1 else ""
+        parts.append(f"{one_line(axis.symbol)} weighs {term_label(run, axis.name)}{span}")
+    each = f"; each from {run.axes[0].low:g} to {run.axes[0].high:g}"
+    text = ", ".join(parts) + (each if len(spans) == 1 < len(run.axes) else "")
+    named = {label: s for s, label in run.labels().items() if label.split()[0] in SHORT}
+    for label, setting in named.items():
+        values = zip(run.axes, run.values(setting), strict=True)
+        text += f"; {label}: " + ", ".join(f"{one_line(a.symbol)} = {v:g}" for a, v in values)
+    return f"{text}."
 
 
 def examples(run: Run) -> int:

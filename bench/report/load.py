@@ -133,6 +133,7 @@ class Results:
             preset=key[1],
             experiment=key[2],
             folder=folder,
+            title=display.title or key[0].replace("_", " "),
             **frames,
             context=finite[finite["kind"] == "context"].reset_index(drop=True),
             cells=self._behind([*methods["cells"], *lengths["cells"]]),

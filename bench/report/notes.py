@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
+from bench.report.answers.answer import grid_trained_out
 from bench.report.answers.compare import LOST
 from bench.report.answers.costs import ALL, tuned_alone
 from bench.report.answers.reference import failing, setting_words
 from bench.report.answers.spending import LEVEL, tail
 from bench.report.answers.stats import ENOUGH_SEEDS
 from bench.report.answers.studies import home
-from bench.report.headings import SIGN, examples
+from bench.report.headings import SIGN, examples, term_label
 from bench.report.load import Run
 from bench.report.text import one_line
 
@@ -35,23 +37,51 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
 
 
 def warnings(run: Run, examined: pd.DataFrame) -> list[str]:
-    """What stands before all other notes: too few seeds, and settings of which nothing is said."""
-    few = (
-        f"{len(run.seeds)} of {ENOUGH_SEEDS} seeds: all of this is orientation, and nothing is "
-        "called better, equal or worse."
-    )
-    return [few] * (len(run.seeds) < ENOUGH_SEEDS) + [
-        f"{SIGN.strip()} The reference fails at {setting_words(run, row['setting'])}, where "
-        f"nothing is called better or worse: {row['why']}."
-        for row in examined[examined["fails"].astype(bool)].to_dict("records")
-    ]
+    """What stands before all other notes: too few seeds, settings of which nothing is said, a grid
+    that is not trained out, and what was tuned on one side alone."""
+    return [*_few_seeds(run), *_unfit(run, examined), *_unlike(run)]
+
+
+def _few_seeds(run: Run) -> Iterator[str]:
+    if (seeds := len(run.seeds)) < ENOUGH_SEEDS:
+        count = "One seed is" if seeds == 1 else f"{seeds} seeds are"
+        yield (
+            f"{count} a demonstration, not evidence. Nothing is called better, equal or worse "
+            f"before there are {ENOUGH_SEEDS} seeds."
+        )
+
+
+def _unfit(run: Run, examined: pd.DataFrame) -> Iterator[str]:
+    for row in examined[examined["fails"].astype(bool)].to_dict("records"):
+        yield (
+            f"{SIGN.strip()} The reference fails at {setting_words(run, row['setting'])}, where "
+            f"nothing is called better or worse: {row['why']}."
+        )
+    if run.reference is None:
+        return
+    known = grid_trained_out(run, run.reference)
+    if math.isnan(known):
+        yield (
+            "It is not known whether the grid is trained out: no networks were trained for half of "
+            "the steps (`run --lengths 0.5,1`). If it is not, this says who learns faster."
+        )
+    elif not known:
+        yield "The grid is not trained out. So this says who learns faster, not who ends better."
+
+
+def _unlike(run: Run) -> Iterator[str]:
+    if tuned := tuned_alone(run):
+        yield (
+            f"The levers of {_listed(run, tuned)} were found by trying variants, and the fixed "
+            "grid has none: measure a tuned grid beside it, which has the same right."
+        )
 
 
 def _design(run: Run) -> Iterator[str]:
     if (first := home(run)) is not run:
         yield f"One of a study: what is lost at its other sizes, too, is in {first.folder}."
     for name, constant in run.constant.items():
-        yield f"{one_line(name)} = {constant:g} at every setting."
+        yield f"The coefficient of {term_label(run, name)} is {constant:g} at every setting."
     count, seeds = examples(run), len(run.seeds)
     if seeds == 1:
         yield (
@@ -111,7 +141,7 @@ def _lost(run: Run) -> Iterator[str]:
         places = []
         for setting, entries in rows.groupby("setting"):
             seeds = ", ".join(str(seed) for seed in sorted(entries["seed"]))
-            places.append(f"{one_line(setting)} (seed {seeds})")
+            places.append(f"{setting_words(run, setting)} (seed {seeds})")
         at_those = run.measured["setting"].isin(rows["setting"]) & (
             run.measured["method"] == method
         )
@@ -172,24 +202,35 @@ def _costs(run: Run, saving: pd.DataFrame) -> Iterator[str]:
 
 def _devices(run: Run, saving: pd.DataFrame) -> Iterator[str]:
     devices = saving.loc[saving["method"] == ALL, "device"].iloc[0]
-    if ";" in devices:
+    names, threads = _processors(devices)
+    if len(names) > 1:
         yield f"Trained on different devices ({devices}): seconds are compared on one only."
+    elif len(threads) > 1:
+        counts = " and ".join(sorted(threads, key=int))
+        yield (
+            f"Trained with {counts} threads a network ({one_line(names.pop())}): seconds are "
+            "compared between networks of as many threads only."
+        )
     if run.measured.loc[run.measured["status"] == "done", "answering_flops"].isna().any():
         yield (
             "What a method does to answer for a setting (a search, say) was not counted in all of "
             "these measurements: then it is in no cost, and neither is the tuning of its levers."
         )
-    if tuned := tuned_alone(run):
-        yield (
-            f"The levers of {_listed(run, tuned)} were found by trying variants, and the fixed "
-            "grid has none: measure a tuned grid beside it, which has the same right."
-        )
+    yield from _unlike(run)
     kinds = sorted({kind for kind in run.measured["device"] if kind})
     if len(kinds) > 1:
         yield (
             f"Measured on different kinds of device ({one_line(', '.join(kinds))}): coded bytes of "
             "one may differ from those of the other."
         )
+
+
+def _processors(devices: str) -> tuple[set[str], set[str]]:
+    """The different machines in a list of device names, and the different numbers of threads."""
+    listed = [one.strip() for each in devices.split(";") for one in each.split(", then ")]
+    matches = [re.fullmatch(r"(.*), (\d+) threads", one) for one in listed]
+    names = {match[1] if match else one for match, one in zip(matches, listed, strict=True)}
+    return names, {match[2] for match in matches if match}
 
 
 def _left_out(run: Run) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,16 +22,17 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
+from bench.report.answer_table import LEGEND, answer_sheet, remarks, shown_in, task_words
 from bench.report.answers.compare import LOST
 from bench.report.appearance import ALL
-from bench.report.headings import origin, size_line
+from bench.report.headings import origin, settings_line, size_line
 from bench.report.load import Results, Run, file_name
 from bench.report.notes import warnings
 from bench.report.rendering import data_uri, embedded, html, source
 from bench.report.sections import MORE, SECTIONS, Built, by_section
 from bench.report.sheet import Column, Row, Sheet, sheet_of
 from bench.report.sliders import Knob, Previews, knob_of
-from bench.report.text import NOTHING, estimate, measure_label, number, one_line, ratio, short
+from bench.report.text import NOTHING, measure_label, number, one_line, short
 
 PAGE = 6_000_000  # bytes, about as much as still opens at once on a phone
 FEW = 6  # rows that need no filter
@@ -66,7 +68,9 @@ def page(results: Results, reports: Sequence[Built], command: str, going: str = 
             _shown(report, embedded(knob.data(previews)) if knob.content else "", each)
             for report, knob, each in zip(reports, knobs, plates, strict=True)
         ],
-        lead=_lead(results),
+        answers=_answers(reports),
+        legend=LEGEND,
+        measured=_measured(results),
         going=going,
         reload=RELOAD,
         all_trained=_all_trained(results.cells),
@@ -95,14 +99,25 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _lead(results: Results) -> str:
+def _measured(results: Results) -> str:
     last = datetime.fromtimestamp(results.measured["time"].max(), UTC)
     numbers = f"{len(results.records):,}".replace(",", "\u202f")
     return (
-        "A loss has coefficients. Here one network that is told them is compared with one network "
-        f"for each setting, at the same coefficients. {numbers} measured numbers from "
-        f"{len(results.cells)} trained networks, the last of {last:%-d %B %Y}."
+        f"{numbers} measured numbers from {len(results.cells)} trained networks, the last of "
+        f"{last:%-d %B %Y}."
     )
+
+
+def _answers(reports: Sequence[Built]) -> dict[str, Any]:
+    """The table of answers: per task its rows, and the place of its section on the page."""
+    runs = [report.run for report in reports]
+    sheet, places = answer_sheet(runs), {run.key: place for place, run in enumerate(runs)}
+    ends = itertools.pairwise(itertools.accumulate(sheet.groups, initial=0))
+    tasks = [
+        {"place": places[run.key], "name": sheet.rows[start][0], "rows": sheet.rows[start:end]}
+        for run, (start, end) in zip(shown_in(runs), ends, strict=True)
+    ]
+    return {"head": sheet.head, "tasks": tasks, "remarks": remarks(runs)}
 
 
 def _all_trained(cells: pd.DataFrame) -> str:
@@ -127,13 +142,14 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
     }
     places = by_section(by_name, report.sections)
     galleries = {place: [by_name[name] for name in names] for place, names in places.items()}
+    first = warnings(run, report.reference)
     return {
-        "task": one_line(run.task).replace("_", " "),
-        "preset": one_line(run.preset),
+        "title": task_words(run),
         "about": f"{size_line(run)}. {one_line(run.sample_line)}".strip(),
-        "sentence": report.sentence,
-        "facts": _facts(report),
-        "notes": [one_line(note) for note in [*warnings(run, report.reference), *report.notes]],
+        "settings": settings_line(run),
+        "points": report.points,
+        "first": [one_line(note) for note in first],
+        "notes": [one_line(note) for note in report.notes if note not in first],
         "knob": knob,
         "sections": [
             {
@@ -156,26 +172,6 @@ def _csv(report: Built, name: str) -> str:
     """The link from the page to a table's file, "" where there is none."""
     path = report.folder / f"{name}.csv"
     return f"{path.parent.name}/{path.name}" if path in report.paths else ""
-
-
-def _facts(report: Built) -> list[tuple[str, str, str]]:
-    """The numbers of the sentence, large: what of, the number, what is around it."""
-    run = report.run
-    if not run.under_test or run.reference is None:
-        return []
-    row = report.overall.set_index("method").loc[run.under_test[0]]
-    share, low, high, worst = (
-        100 * row[f"share_{part}"] for part in ("mean", "low", "high", "worst")
-    )
-    mean, _, around = estimate(share, (low, high), 0).partition(" ")
-    settings = f"{row['share_settings']} of {len(run.settings)} settings"
-    facts = [
-        ("of the grid's compute", ratio(row["flops_ratio"]), ""),
-        (f"of the benefit lost, {settings}", f"{mean} %", around),
-        ("at the worst of them", f"{estimate(worst, (), 0)} %", ""),
-        ("settings from which it pays", number(row["break_even"], 0), ""),
-    ]
-    return [fact for fact in facts if not fact[1].startswith(NOTHING)]
 
 
 def _networks(run: Run) -> Sheet:
@@ -239,7 +235,7 @@ class Listing(NamedTuple):
 
 def verdict_in(text: str) -> str:
     """The verdict that a cell begins with, if any."""
-    word = text.partition(" ")[0]
+    word = text.partition(" ")[0].rstrip(":")
     return word if word in WORDS else ""
 
 

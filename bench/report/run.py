@@ -41,6 +41,7 @@ class Run:
     preset: str
     experiment: str
     folder: str  # the name of its report
+    title: str  # of the task, in words
     records: pd.DataFrame
     context: pd.DataFrame
     measured: pd.DataFrame
@@ -88,6 +89,10 @@ class Run:
     def _plain(self, method: str) -> bool:
         """Whether its fields are the default ones, and no tuning's."""
         return not self._heads[method]["tuned"] and "[" not in method
+
+    def is_tuned(self, method: str) -> bool:
+        """Whether a method's levers were searched for."""
+        return bool(self._heads[method]["tuned"])
 
     @functools.cached_property
     def methods(self) -> list[str]:

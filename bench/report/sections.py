@@ -17,17 +17,18 @@ from bench.report import cost_tables, study_tables, tables
 from bench.report.answers import claims, compare, costs, reference, studies
 from bench.report.load import Run
 from bench.report.rendering import source
+from bench.report.sentence import Point, joined
 from bench.report.sheet import Sheet
 
 Frames = dict[str, pd.DataFrame]
 MORE = "more"  # figures beside no table
 
 
-def _words() -> dict[str, list[str]]:
-    """The paragraphs of `words.md`, Markdown, by section: above the table, and below it."""
+def _words() -> dict[str, str]:
+    """The paragraphs of `words.md`, Markdown, by section."""
     _, *parts = source("words.md").split("## ")
     texts = (part.partition("\n")[::2] for part in parts)
-    return {name: [" ".join(p.split()) for p in text.split("\n\n")] for name, text in texts}
+    return {name: " ".join(text.split()) for name, text in texts}
 
 
 WORDS = _words()
@@ -59,17 +60,13 @@ class Section:
 
     @property
     def words(self) -> str:
-        return WORDS[self.name][0]
-
-    @property
-    def after(self) -> str:
-        return " ".join(WORDS[self.name][1:])
+        return WORDS[self.name]
 
 
 SECTIONS = [
     Section(
         "reference",
-        "The reference examined",
+        "Is the grid a fair yardstick?",
         tables.reference_sheet,
         lambda run, _: reference.examine(run),
     ),
@@ -159,14 +156,15 @@ TITLES = {section.name: section.title for section in SECTIONS}
 class Built:
     """The report of one task, preset and experiment. `paths` has the page first.
 
-    sentence: the verdict in words. frames: by the names of SECTIONS, which are attributes, too:
-    `built.overall`; see `bench/report/answers/`. sheets: those with something in them.
+    points: the verdict in words; `sentence` has them in a row. frames: by the names of SECTIONS,
+    which are attributes, too: `built.overall`; see `bench/report/answers/`. sheets: those with
+    something in them.
     """
 
     run: Run
     folder: Path
     paths: list[Path]
-    sentence: str
+    points: list[Point]
     notes: list[str]
     frames: Frames
     sheets: dict[str, Sheet]
@@ -176,6 +174,10 @@ class Built:
         if name not in frames:
             raise AttributeError(f"a report has no {name!r}: its frames are {', '.join(frames)}")
         return frames[name]
+
+    @property
+    def sentence(self) -> str:
+        return joined(self.run, self.points)
 
     @property
     def sections(self) -> list[Section]:

@@ -19,6 +19,7 @@ from PIL import Image, features
 
 from bench.report.answers.reference import LOSS, failing, in_percent
 from bench.report.appearance import looks
+from bench.report.headings import term_label
 from bench.report.load import Run
 from bench.report.pictures import opened, sample_of
 from bench.report.rendering import data_uri
@@ -133,7 +134,12 @@ def knob_of(report: Built) -> Knob:
     first = run.under_test[0] if run.under_test else methods[0]
     content = {
         "axes": [
-            {"name": one_line(a.name), "symbol": one_line(a.symbol), "low": a.low, "high": a.high}
+            {
+                "name": term_label(run, a.name),
+                "symbol": one_line(a.symbol),
+                "low": a.low,
+                "high": a.high,
+            }
             for a in run.axes
         ],
         "measures": {

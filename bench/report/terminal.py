@@ -1,4 +1,5 @@
-"""A report in the terminal: four tables at most 100 columns wide."""
+"""A report in the terminal: one table of answers, a row or two per task; and all tables, where they
+are asked for, at most 100 columns wide."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from bench.report.answer_table import LEGEND, answer_lines, answer_sheet, remarks, task_words
 from bench.report.answers.compare import LOST
 from bench.report.answers.reference import LOSS
 from bench.report.answers.studies import home
@@ -23,6 +25,31 @@ from bench.report.tables import main_measures, overall_sheet, summary_sheet
 from bench.report.text import one_line
 
 
+def last_screen(built: Sequence[Built], width: int, *, tables: bool) -> list[Table | Text]:
+    """What a command ends with, to be printed part by part: the answers, and before them all other
+    tables where these are asked for."""
+    if not built:
+        return []
+    every = terminal_tables(built) if tables else []
+    spaced = [part for table in every for part in (Text(), table)]
+    return [*spaced, Text(), *answer_text(built, width), Text()]
+
+
+def answer_text(built: Sequence[Built], width: int) -> list[Text]:
+    """The table of answers, and what it has to be read with, as lines of this width at most."""
+    runs = [report.run for report in built]
+    styles = {"head": "dim", "task": "bold", "row": ""}
+    rows = [(line, styles[kind]) for kind, line in answer_lines(answer_sheet(runs), width)]
+    legend = [(f"{name.capitalize()}: {words}.", "dim") for name, words in LEGEND.items()]
+    below = [*((remark, "bold") for remark in remarks(runs)), *legend]
+    rows += [("", "")] + [
+        (line, style)
+        for text, style in below
+        for line in textwrap.wrap(text, width, subsequent_indent="  ")
+    ]
+    return [Text(line, style, no_wrap=True, overflow="ignore") for line, style in rows]
+
+
 def terminal_tables(built: Sequence[Built]) -> list[Table]:
     """Per report: what is lost and saved, the claims and the study, the reference examined, the
     measures that matter with the loss gap, and the costs as ratios to the grid's; of the other
@@ -32,7 +59,7 @@ def terminal_tables(built: Sequence[Built]) -> list[Table]:
 
 def _tables(report: Built) -> Iterator[Table]:
     run = report.run
-    title = f"{one_line(run.task)}, {one_line(run.preset)}: {size_line(run)}"
+    title = f"{task_words(run)}: {size_line(run)}"
     yield rich_table(overall_sheet(run, report.overall, narrow=True), title, report.sentence)
     if home(run) is not run:
         return  # the rest stands in the page: of a study, all at once are too many tables

@@ -1,4 +1,5 @@
-"""What a person sees while jobs run: a live table on a terminal, plain lines when piped.
+"""What a person sees while jobs run: a live table on a terminal; when piped a line every ten
+seconds, and at once what failed or diverged.
 
 The loops never print; they send events, and this is the only place that shows them.
 """
@@ -20,6 +21,7 @@ from bench.files import printable, printable_lines
 from bench.run.schema import Ended, Event, Job, Note, Started, Step, Waiting
 
 LONGEST = 12  # rows of the live table; jobs beyond are counted, not listed, the oldest first
+PACE = 10.0  # seconds between two plain lines of one phase
 COLUMNS = ("job", "state", "step", "loss", "examples/s", "left")
 
 
@@ -37,7 +39,6 @@ class _Row:
     note: str = ""
     step: Step | None = None
     begun: float = field(default_factory=time.monotonic)
-    printed: float = 0.0  # when its last step was
 
     def cells(self) -> list[str]:
         if self.step is None:
@@ -57,11 +58,11 @@ class Board:
         # Looked after event by event, so that no event and no redrawing looks at all rows.
         self._running: dict[str, _Row] = {}
         self._last: deque[_Row] = deque(maxlen=LONGEST)  # those that ended
-        self._ended = 0
+        self._ended = self._failed = 0
         self._live: Live | None = None
 
     def __enter__(self) -> Board:
-        self.begun = time.monotonic()
+        self.begun = self._said = time.monotonic()
         if self.console.is_terminal and self.rows:
             self._live = Live(
                 get_renderable=self._table, console=self.console, refresh_per_second=4
@@ -72,6 +73,9 @@ class Board:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()  # draws it once more
+        elif self.rows:
+            failed = f", {self._failed} failed" if self._failed else ""
+            self._print(f"{self._count()} in {clock(time.monotonic() - self.begun)}{failed}")
 
     def note(self, text: str) -> None:
         """A line on the whole phase, above the table."""
@@ -79,21 +83,16 @@ class Board:
 
     def handle(self, event: Event) -> None:
         row = self.rows[event.job]
-        text = ""  # of the plain line
+        urgent = ""  # said at once
         match event:
             case Note():
-                row.note = event.note
+                row.note = urgent = event.note
             case Started():
                 row.state, row.begun = "running", time.monotonic()
                 self._running[event.job] = row
             case Step():
                 row.step = event
-                if time.monotonic() - row.printed >= 10:  # a sign of life
-                    row.printed = time.monotonic()
-                    step, loss, pace, left = row.cells()
-                    text = f"step {step}, loss {loss}, {pace} examples/s, {left} left"
             case Waiting():
-                text = f"waiting, {event.reason}" if event.reason != row.note else ""
                 row.state, row.note = "waiting", event.reason
                 self._running.pop(event.job, None)
             case Ended():
@@ -101,10 +100,28 @@ class Board:
                 self._running.pop(event.job, None)
                 self._last.append(row)
                 self._ended += 1
+                self._failed += event.how == "failed"
                 row.state = f"{event.how} {clock(time.monotonic() - row.begun)}"
-                text = row.state.replace(" ", " after ", 1) + (f" ({row.note})" if row.note else "")
-        if text and self._live is None:
-            self._print(f"{self.title} {self._ended}/{len(self.rows)} {row.label}: {text}")
+                urgent = f"failed ({row.note})" if event.how == "failed" else ""
+        if self._live is not None:
+            return
+        if urgent:
+            self._print(f"{row.label}: {urgent}")
+        elif time.monotonic() - self._said >= PACE:
+            self._said = time.monotonic()
+            self._print(f"{self._count()}, {clock(self._said - self.begun)}: {self._doing(row)}")
+
+    def _count(self) -> str:
+        return f"{self.title} {self._ended}/{len(self.rows)}"
+
+    def _doing(self, row: _Row) -> str:
+        """What one job is at, and how many others run beside it."""
+        text = f"{row.label}, {row.state}" + (f" ({row.note})" if row.note else "")
+        if row.step is not None and row.state == "running":
+            step, loss, _, left = row.cells()
+            text = f"{row.label}, step {step}, loss {loss}, {left} left"
+        others = len(self._running) - (row.state == "running")
+        return text + (f"; {others} more at work" if others > 0 else "")
 
     def _print(self, line: str) -> None:
         self.console.print(printable_lines(line), markup=False, highlight=False, soft_wrap=True)

@@ -13,6 +13,19 @@ ROLES = {
     "single_model": ("floor", False, "single model"),
     "warm_grid": ("warm start", False, "warm grid"),
 }
+# Of the tasks of heads that do not say so, in words.
+TITLES = {
+    "beta_vae_cifar10": "β-VAE, CIFAR-10",
+    "beta_vae_scenes": "β-VAE, rendered scenes",
+    "beta_vae_shapes3d": "β-VAE, 3D Shapes",
+    "compression": "image compression",
+    "digits": "β-VAE, handwritten digits",
+    "fairness": "income prediction, fairness",
+    "quadratic": "linear targets, exact answer known",
+    "quantiles": "quantile regression",
+    "registration": "image registration",
+    "style": "style transfer",
+}
 
 
 def upgraded(content: dict[str, Any]) -> dict[str, Any]:
@@ -27,4 +40,8 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
         name, bracket, changed = str(content.get("method")).partition("[")
         role, tuned, label = ROLES.get(name, ("", False, name.replace("_", " ")))
         content = {**content, "role": role, "tuned": tuned, "label": label + bracket + changed}
+    display = content.get("display")
+    if isinstance(display, dict) and "title" not in display:
+        title = TITLES.get(str(content.get("task")), "")
+        content = {**content, "display": {**display, "title": title}}
     return content

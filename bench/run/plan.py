@@ -18,7 +18,7 @@ from bench.plugins.names import refuse_names
 from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
 from bench.run.schema import ExperimentConfig, Plugin, Split
 from bench.run.study import PLAIN, Factors, Study, changed, labelled
-from bench.space import Setting, format_setting
+from bench.space import Setting
 from bench.task import Preset, Task
 
 SEEDS = 2**32  # so many; torch, numpy and what is added to a seed have room for them
@@ -266,8 +266,7 @@ def _warn_of_few_pictures(chosen: Preset, task: Task, size: str, split: str) -> 
 def cell_label(cell: Cell, size: str = "") -> str:
     """How a cell is called in the progress table: task, with the fields changed that its `size`
     says, method, setting if fixed, seed."""
-    names = cell.task.space.names
     _, bracket, changed = size.partition("[")
     task = cell.task.name + bracket + changed
-    trained = " ".join(format_setting(names, setting) for setting in cell.trained_for)
-    return " ".join(filter(None, [task, cell.method.name, trained, f"seed {cell.seed}"]))
+    trained = " and ".join(map(cell.task.space.words, cell.trained_for))
+    return ", ".join(filter(None, [f"{task} {cell.method.name}", trained, f"seed {cell.seed}"]))

@@ -196,7 +196,7 @@ class Run:
         tuning = levers.tuning(task.name, method)
         return schema.Measure(
             id=name,
-            label=f"{label} at {setting}",
+            label=f"{task.name} {label} at {task.space.words(measured.setting)}",
             root=str(self.store.root),
             device=str(self.device),
             uses=tuple(self._place(cell) for cell in measured.cells),
@@ -340,6 +340,7 @@ class Run:
 def display(task: Task) -> schema.Display:
     """How a task writes what it measures. ValueError where no table can take that."""
     written = {
+        "title": task.title,
         "measures": {"loss": task.loss, **task.measures},
         "fronts": task.fronts,
         "axes": task.space.axes,

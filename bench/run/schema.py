@@ -214,6 +214,7 @@ class AxisStyle:
 class Display(Struct, kw_only=True):
     """How a task writes what it measures."""
 
+    title: Text = ""  # of the task, in words; "" in older folders
     measures: dict[Text, MeasureStyle]
     axes: Annotated[tuple[AxisStyle, ...], Meta(min_length=1)]
     fronts: tuple[tuple[Text, Text], ...] = ()

@@ -215,7 +215,7 @@ class BetaVae(Task):
         short = methods | {
             name: {**methods.get(name, {}), "lr": rate} for name, rate in self.rates.items()
         }
-        reduced = "small, reduced: an hour on two CPU cores"
+        reduced = "small, reduced: about an hour on two CPU cores"
         tests = {name: {"hidden": 128} for name in methods}
 
         def size(task: BetaVae, settings: int, seeds: int, line: str, **more: Any) -> Preset:
@@ -223,7 +223,7 @@ class BetaVae(Task):
             return Preset(task=task, settings=settings, line=line, **some)
 
         def wide(width: int) -> Preset:
-            line = f"as published, at width {width}: days on one GPU"
+            line = f"as published, at width {width}: not run yet, days on a GPU by estimate"
             return size(replace(self, width=width), settings, 3, line, lengths=(0.25, 0.5, 1.0))
 
         return {
@@ -236,7 +236,7 @@ class BetaVae(Task):
                 methods=short | found(self.name),
                 memory=MEMORY,
             ),
-            "small": size(small, 6, 1, "half an hour on one GPU"),
+            "small": size(small, 6, 1, "half an hour on a GPU by estimate"),
             "paper": wide(1),
             "paper-2x": wide(2),
             "paper-4x": wide(4),
@@ -289,6 +289,7 @@ class Cifar10(BetaVae):
     40 x 40, random crops of 32 x 32, mirrored), measured on the test split as it is."""
 
     name: ClassVar[str] = "beta_vae_cifar10"
+    title: ClassVar[str] = "β-VAE, CIFAR-10"
     line: ClassVar[str] = "β-VAE on CIFAR-10, Gaussian likelihood with learned deviation"
 
     layout: ClassVar[Layout] = Layout(
@@ -344,6 +345,7 @@ class OurScenes(WithFactors):
     side: of the pictures in pixels, 64, 32 or 16; every halving takes the network's last block."""
 
     name: ClassVar[str] = "beta_vae_scenes"
+    title: ClassVar[str] = "β-VAE, rendered scenes"
     line: ClassVar[str] = "β-VAE on our own scenes with known factors, Bernoulli likelihood"
 
     side: int = field(default=64, metadata=ADDED)
@@ -381,6 +383,7 @@ class Shapes3D(WithFactors):
     is."""
 
     name: ClassVar[str] = "beta_vae_shapes3d"
+    title: ClassVar[str] = "β-VAE, 3D Shapes"
     line: ClassVar[str] = "β-VAE on Shapes3D (your 3dshapes.h5), Bernoulli likelihood"
 
     train_data: str = location("3dshapes.h5")

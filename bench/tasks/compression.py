@@ -45,6 +45,7 @@ class Compression(OnPhotographs):
     """
 
     name: ClassVar[str] = "compression"
+    title: ClassVar[str] = "image compression"
     version: ClassVar[int] = 2  # 1: the start's noise was the same for every seed
     line: ClassVar[str] = "Ballé et al.'s codec: λ · 255² · MSE + bpp, bytes really coded"
     terms: ClassVar[tuple[str, ...]] = ("bpp", "distortion")
@@ -119,12 +120,22 @@ class Compression(OnPhotographs):
                 wants=wants,
                 memory=MEMORY,
             ),
-            "small": size(small, 5, 3, "under an hour on one GPU", wants=wants),
+            "small": size(small, 5, 3, "an hour on a GPU by estimate", wants=wants),
             "paper": size(
-                paper, 8, 3, "width 128/192, days on one GPU", lengths=shares, wants=wants
+                paper,
+                8,
+                3,
+                "width 128/192: not run yet, days on a GPU by estimate",
+                lengths=shares,
+                wants=wants,
             ),
             "paper-wide": size(
-                wide, 8, 3, "width 192/320, days on one GPU", lengths=shares, wants=wants
+                wide,
+                8,
+                3,
+                "width 192/320: not run yet, days on a GPU by estimate",
+                lengths=shares,
+                wants=wants,
             ),
         }
 

@@ -46,6 +46,7 @@ class Digits(Task):
     """hidden: units of the encoder's and the decoder's hidden layer. low, high: the range of β."""
 
     name: ClassVar[str] = "digits"
+    title: ClassVar[str] = "β-VAE, handwritten digits"
     line: ClassVar[str] = "β-VAE with dense layers on scikit-learn's handwritten digits"
     terms: ClassVar[tuple[str, ...]] = BetaVae.terms
     measures: ClassVar[dict[str, Measure]] = {

@@ -38,6 +38,7 @@ class Fairness(Task):
     """
 
     name: ClassVar[str] = "fairness"
+    title: ClassVar[str] = "income prediction, fairness"
     line: ClassVar[str] = "Adult: cross-entropy against demographic parity between the sexes"
     terms: ClassVar[tuple[str, ...]] = ("cross_entropy", "disparity")
     measures: ClassVar[dict[str, Measure]] = {

@@ -44,6 +44,7 @@ class Quadratic(Task):
     geometric middle. dimension: of inputs and outputs. hidden: units between them."""
 
     name: ClassVar[str] = "quadratic"
+    title: ClassVar[str] = "linear targets, exact answer known"
     line: ClassVar[str] = "compromises between linear targets: the least loss is known exactly"
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("target_1", "target_0"),)
 

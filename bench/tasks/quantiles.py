@@ -46,6 +46,7 @@ class Quantiles(Task):
     """
 
     name: ClassVar[str] = "quantiles"
+    title: ClassVar[str] = "quantile regression"
     line: ClassVar[str] = "quantile regression, the pinball loss as two terms; or any CSV of yours"
     terms: ClassVar[tuple[str, ...]] = ("under", "over")
     measures: ClassVar[dict[str, Measure]] = {

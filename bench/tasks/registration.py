@@ -41,6 +41,7 @@ class Registration(OnPhotographs):
     """
 
     name: ClassVar[str] = "registration"
+    title: ClassVar[str] = "image registration"
     line: ClassVar[str] = "2-D image registration: similarity against smoothness, deformation known"
     terms: ClassVar[tuple[str, ...]] = ("similarity", "smoothness")
     measures: ClassVar[dict[str, Measure]] = {

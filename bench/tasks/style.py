@@ -86,6 +86,7 @@ class Style(OnPhotographs):
     """
 
     name: ClassVar[str] = "style"
+    title: ClassVar[str] = "style transfer"
     line: ClassVar[str] = "adjustable style transfer: VGG-16 content and style, five coefficients"
     terms: ClassVar[tuple[str, ...]] = ("content", *STYLE_TERMS, "tv")
     measures: ClassVar[dict[str, Measure]] = {
@@ -219,7 +220,9 @@ class Style(OnPhotographs):
                 methods=short | found(cls.name),
                 wants=wants,
             ),
-            "small": size(small, 11, 1, "half an hour on one GPU", methods=methods, wants=wants),
+            "small": size(
+                small, 11, 1, "half an hour on a GPU by estimate", methods=methods, wants=wants
+            ),
             "paper": size(
                 paper, 15, 3, chosen, lengths=(0.25, 0.5, 1.0), methods=methods, wants=wants
             ),
