@@ -50,6 +50,7 @@ class Run:
         self.experiments = list(experiments)
         self.device, self.on, self.per_device, self.limit = device, on, per_device, limit
         self.failures: list[str] = []
+        self.listeners: list[Callable[[schema.Event, schema.Job], None]] = []
         self._kept: processes.Kept | None = None
 
     def missing_cells(self) -> list[tuple[Experiment, Cell]]:
@@ -239,6 +240,8 @@ class Run:
 
             def emit(event: schema.Event) -> None:
                 board.handle(event)
+                for listen in self.listeners:
+                    listen(event, by_id[event.job])
                 if isinstance(event, schema.Ended) and event.how == "failed":
                     self._note_failure(event, by_id[event.job])
 
