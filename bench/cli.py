@@ -22,19 +22,16 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bench import commands
+from bench import commands, completion, listing
 from bench.files import drawing_to_files, expanded, printable_lines
+from bench.listing import FIELDS
 from bench.live import command as live
-from bench.registry import DEFAULT_TASKS, EXAMPLE, TASKS
+from bench.registry import DEFAULT_TASKS, EXAMPLE, offered
 
 DESCRIPTION = """\
 One loss-conditional network (YOTO) against one network per loss coefficient: quality at matching
 coefficients, and the compute each side cost. Without a command: `run`, the quick preset."""
 
-FIELDS = (
-    f'any field of a task can be changed, as in "{EXAMPLE}[width=32,training.steps=4000,'
-    'training.milestones=0.5:0.8]": colons between the items of a tuple, quotes around commas'
-)
 BROKEN_PIPE = 141  # what a shell says of a program whose reader went away
 HELP = ("-h", "--help")
 
@@ -92,6 +89,7 @@ ON = (
     "where cells run: one after another here, in a pool of processes, or on a Ray cluster; auto "
     "(default): a pool where there are several cores"
 )
+LOG = "write the loss and terms of every training to DIR/tensorboard, too (needs the extra)"
 METHODS = (
     "names or files; A[field=value,...] changes a field; all: every one that applies to the task "
     "(the default: those marked * in `list`, which cost little beside the grid)"
@@ -125,6 +123,7 @@ RUN: tuple[Option, ...] = (
         "what is measured on: choose by validation, report test (default)",
         one_of("test", "validation", usual="test"),
     ),
+    ("--log", LOG, one_of("tensorboard")),
     ("--config", "replay a stored run or cell", FILE),
     ("--dry", "only print the commands of missing cells", YES),
     ("--again", "delete what this run made; do it again", YES),
@@ -145,6 +144,7 @@ TIME: tuple[Option, ...] = (
     DEVICE,
     CACHE,
 )
+LIST: tuple[Option, ...] = (("--json", "as JSON, for programs; the keys are below", YES), CACHE)
 MERGE: tuple[Option, ...] = (("folders", "results folders", {"nargs": "+", **DIR}), OUT, CACHE)
 NEW: tuple[Option, ...] = (("file", "such as mytask.py", FILE),)
 FETCH: tuple[Option, ...] = (("names", "artefacts (all)", MANY | {"metavar": "NAME"}), CACHE)
@@ -184,7 +184,7 @@ EXPORT: tuple[Option, ...] = (
 COMMANDS: dict[str, tuple[str, Callable[[argparse.Namespace], int], tuple[Option, ...]]] = {
     "run": ("train what is missing, measure, and write the report", commands.run, RUN),
     "report": ("rebuild tables and figures from the records", commands.report, REPORT),
-    "list": ("tasks with their presets, and methods", commands.listing, (CACHE,)),
+    "list": ("tasks with their presets, and methods", listing.listing, LIST),
     "status": (
         "what is done, running, failed and missing, and how long it takes",
         commands.status,
@@ -212,7 +212,7 @@ LOCATED = (
 )
 MORE = {  # below the options
     "run": f"{FIELDS}. {LOCATED}",
-    "list": "Times are estimates; `status` says how long what is left takes here.\n" + FIELDS,
+    "list": f"{listing.TIMES}; {FIELDS}. {listing.KEYS}.",
     "time": f"{FIELDS}. {LOCATED}",
 }
 
@@ -229,10 +229,11 @@ def parser(flags: Mapping[str, dict[str, Any]] | None = None) -> argparse.Argume
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", help="print the version, and the commit of a checkout", **YES)
     subs = top.add_subparsers(dest="command", metavar="COMMAND")
     for name, (line, act, options) in COMMANDS.items():
         sub = subs.add_parser(name, help=line, description=line, epilog=MORE.get(name))
-        sub.set_defaults(act=act, more=MORE.get(name))
+        sub.set_defaults(act=act)
         for flag, text, how in options:
             sub.add_argument(flag, help=text, **how)
         if name in WITH_TASKS and flags:
@@ -298,6 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit status: 0 done, 1 something failed, 2 misuse, 130 stopped, 141
     where what reads the output went away, as `| head` does."""
     forgiving_streams()
+    if completion.asked():
+        completion.answer(parser())
     try:
         try:
             with drawing_to_files():  # by plug-ins and in workers, too
@@ -318,6 +321,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(commands.version())
+        return 0
     if not words or (words[0].startswith("-") and words[0] not in HELP):
         words = ["run", *words]
     if words[0] not in (*COMMANDS, *HELP):
@@ -352,7 +358,8 @@ def _fail(message: str) -> int:
 
 def _near_command(word: str) -> str:
     close = difflib.get_close_matches(word, COMMANDS, n=2)
-    if word.partition("[")[0] in TASKS or word.endswith(".py") or ".py[" in word:
+    named = word.partition("[")[0] in {offer.name for offer in offered("task")}
+    if named or word.endswith(".py") or ".py[" in word:
         return f"to run a task write: run_bench.py run {word}"
     hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(COMMANDS)}"
     return f"no command is called {word!r}: {hint}"

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bench
 from bench.files import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 # What `run --config` takes from the file and not from the command line, and what means nothing to
 # the file of one cell.
-OF_RUNS = ("dry", "again", "on", "per_device", "limit", "decide", "most", "budget")
-CONTINUED = ("device", "on", "address", "per_device", "limit", "decide", "most", "budget")
+OF_RUNS = ("dry", "again", "on", "per_device", "limit", "decide", "most", "budget", "log")
+CONTINUED = ("device", "on", "address", "per_device", "limit", "decide", "most", "budget", "log")
 STUDIED = ("widths", "ranges", "coefficients")
 REPLAYED = (
     *("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths"),
@@ -41,6 +42,7 @@ def run(options: Namespace) -> int:
     from bench.run.schema import CellConfig
 
     root, asked = folders.usable(Path(options.out)), None
+    listeners = _listeners(options, root)
     if options.decide or _changed(options, "most", "budget"):  # it needs the report's answers
         from bench import decide
 
@@ -70,6 +72,7 @@ def run(options: Namespace) -> int:
         device = torch.device(cluster.device(options.device))
     how = root, experiments, device, on, per_device, options.limit
     run = runner.Run(*how) if asked is None else decide.Deciding(asked, *how)
+    run.listeners += listeners
     if options.again and not options.dry:
         run.open_data()  # first: results are not deleted for what cannot be made again
         run.forget()
@@ -91,6 +94,15 @@ def run(options: Namespace) -> int:
         print(f"  {_continuation(options, config_path)}")
         return 130
     return _ended(run)
+
+
+def _listeners(options: Namespace, root: Path) -> list[Any]:
+    """What is told of every event beside the progress table."""
+    if not options.log:
+        return []
+    from bench.run.tensorboard import TensorBoard
+
+    return [TensorBoard(root)]
 
 
 def _stored(options: Namespace) -> Any:
@@ -188,6 +200,15 @@ def _ended(run: Any) -> int:
         print(f"{details}run again to try these once more")
     _report([root], {(each.task.name, each.preset, each.id) for each in run.experiments})
     return 1 if run.failures else 0
+
+
+def version() -> str:
+    """The version, and the commit where this runs from a checkout."""
+    from bench.identity import commit as checked_out
+
+    commit = checked_out()
+    checkout = "" if commit == "unknown" else f" (commit {commit})"
+    return f"yoto-bench {bench.__version__}{checkout}"
 
 
 def program() -> list[str]:
@@ -334,31 +355,6 @@ def clean(options: Namespace) -> int:
     folders.writable(root)
     files, freed = folders.clean(root)
     print(f"{files} files deleted, {freed / 2**20:.1f} MiB freed")
-    return 0
-
-
-def listing(options: Namespace) -> int:
-    from bench.registry import DEFAULT_METHODS, METHODS, TASKS, method, preset, task_class
-
-    for name in TASKS:
-        task: Any = task_class(name)
-        print(f"{name} ({task.title}): {task.line}")
-        for size, chosen in task.presets().items():
-            counts = f"{chosen.settings} settings, {_seeds(chosen)}"
-            print(f"    {size:14} {counts:22} {chosen.line}")
-    print(f"\n{options.more}")
-    print("\nmethods (*: in a run that names none)")
-    for name in METHODS:
-        print(f"  {'*' if name in DEFAULT_METHODS else ' '} {name:17} {method(name).line}")
-    print("\nwhich applies to which task, at its quick preset")
-    quick = {name: preset(task_class(name), "quick").task for name in TASKS}
-    print(f"    {'':17} {'  '.join(TASKS)}")
-    for name in METHODS:
-        marks = [
-            ("-" if method(name).refuses(task) else "yes").center(len(where))
-            for where, task in quick.items()
-        ]
-        print(f"    {name:17} {'  '.join(marks)}".rstrip())
     return 0
 
 

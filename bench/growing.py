@@ -56,7 +56,7 @@ class GrowingReport:
                 self._task_of[job.id] = head.task, head.preset, head.experiment
         self._left.update(self._task_of[job.id] for job in jobs if job.id in self._task_of)
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: Event, job: Job) -> None:
         if isinstance(event, Ended) and event.job in self._task_of:
             key = self._task_of[event.job]
             self._left[key] -= 1

@@ -1,4 +1,5 @@
-"""Names to plug-ins, imported late: a name in a table here, or a user's own Python file.
+"""Names to plug-ins, imported late: a name in a table here, one that an installed package offers
+(`bench/plugins/installed.py`), or a user's own Python file.
 
 `bench` never imports a task or a method by itself. A configuration stored beside a result names
 its plug-ins the same way, and `revive` makes the objects again.
@@ -17,8 +18,9 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from bench.files import expanded
-from bench.plugins import loading
+from bench.plugins import installed, loading
 from bench.plugins.fields import bracketed, changed, shown
+from bench.plugins.installed import Offer
 from bench.plugins.names import UnknownName, near
 
 TASKS = {
@@ -79,14 +81,35 @@ def task_class(name: str) -> type:
     """The Task subclass of a registered name or of a file (`mytask.py`, `mytask.py:Name`)."""
     from bench.task import Task
 
-    return _find(name, TASKS, Task, "task")
+    return _find(name, "task", Task)
 
 
 def method(name: str, **fields: Any) -> Any:
     """A method with its default fields (or `fields`) by registered name or file."""
     from bench.method import Method
 
-    return _find(name, METHODS, Method, "method")(**fields)
+    return _find(name, "method", Method)(**fields)
+
+
+def offered(what: str) -> list[Offer]:
+    """The tasks or the methods that have a name: the suite's, then those of installed packages.
+    Nothing is imported."""
+    known = {"task": TASKS, "method": METHODS}[what]
+    ours = [Offer(what=what, name=name, target=target) for name, target in known.items()]
+    return [*ours, *installed.offers(what)]
+
+
+def registered(name: str, what: str) -> Offer | None:
+    """What a name means, alone or with its package before it (`package:name`); None where nothing
+    is called so. UnknownName where two packages offer it."""
+    offers = [each for each in offered(what) if name in (each.name, each.whole_name)]
+    if len(offers) > 1:
+        clear = " or ".join(offer.whole_name for offer in offers)
+        raise UnknownName(
+            f"{len(offers)} packages offer a {what} called {name!r}: write {clear}, or take one "
+            f"away with `pip uninstall {offers[-1].package}`"
+        )
+    return offers[0] if offers else None
 
 
 def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -95,10 +118,11 @@ def variants(text: str, presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
     "yoto" is a method with its default fields, and those `presets` gives under its name or, where
     it gives none, under that of the method it is `like`;
     "yoto[stratified=true, hidden=64]" changes fields of it and is called just so; "all" is every
-    registered method.
+    registered method, those of installed packages too.
     """
     if text == "all":
-        return {label: each for name in METHODS for label, each in variants(name, presets).items()}
+        names = dict.fromkeys(offer.name for offer in offered("method"))
+        return {label: each for name in names for label, each in variants(name, presets).items()}
     name, inside = bracketed(text)
     plain = method(name)
     usual = presets.get(plain.name, presets.get(plain.like, {}))
@@ -177,27 +201,36 @@ def describe(plugin: Any) -> dict[str, Any]:
     from bench.identity import plain
 
     kind = type(plugin)
-    target = f"{kind.__module__}:{kind.__qualname__}"
-    if not ships(kind):
+    target = installed.target_of(kind)
+    if not ships(kind) and installed.offering(target) is None:
         target = f"{Path(inspect.getfile(kind)).resolve()}:{kind.__qualname__}"
     return {"class": target, "fields": plain(plugin)}
 
 
 def revive(description: dict[str, Any], base: type[Plugin]) -> Plugin:
-    """The inverse of `describe`. Only subclasses of `base` are made; a class in a Python file of
-    the user's is found by running that file."""
+    """The inverse of `describe`. Only subclasses of `base` are made, of the suite's classes, of
+    those that installed packages offer, and of those in a Python file of the user's, which is run.
+    """
     try:
         target, fields = description["class"], description["fields"]
         place, _, name = target.rpartition(":")
     except (TypeError, KeyError, AttributeError):
         raise ValueError(f"no plug-in is described by {description!r}") from None
-    if not place.endswith(".py") and place.split(".")[0] not in loading.SUITE:
-        raise ValueError(f"{target!r} is neither part of the suite nor a Python file")
-    try:
-        module = _module(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except ImportError as error:
-        raise ValueError(f"{target!r} is no part of this version: {error}") from None
-    kind = getattr(module, name, None)
+    kind: Any
+    if place.endswith(".py"):
+        kind = getattr(_module(Path(place)), name, None)
+    elif place.split(".")[0] in loading.SUITE:
+        try:
+            kind = getattr(importlib.import_module(place), name, None)
+        except ImportError as error:
+            raise ValueError(f"{target!r} is no part of this version: {error}") from None
+    elif offer := installed.offering(target):
+        kind = _class(offer, base)
+    else:
+        raise ValueError(
+            f"{target!r} is neither part of the suite, nor a Python file, nor what an installed "
+            "package offers: install the package that it is from"
+        )
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"{target!r} is no {base.__name__}: was it renamed since?")
     try:
@@ -220,14 +253,13 @@ def _restore(kind: type, fields: dict[str, Any]) -> Any:
     return kind(**{name: value(item, hints.get(name)) for name, item in fields.items()})
 
 
-def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
+def _find(name: str, what: str, base: type) -> Any:
     """The class of a registered name, or of a file: the one of its kind that is defined there."""
-    if name in known:
-        place, _, attribute = known[name].partition(":")
-        return getattr(importlib.import_module(place), attribute)
+    if offer := registered(name, what):
+        return _class(offer, base)
     parts = FILE.fullmatch(name)
     if parts is None:
-        raise near(name, known, what)
+        raise near(name, dict.fromkeys(each.name for each in offered(what)), what)
     file, attribute = parts.groups()
     module = _module(Path(expanded(file)))
     defined = {
@@ -248,6 +280,16 @@ def _find(name: str, known: dict[str, str], base: type, what: str) -> Any:
             f"it needs one, or name it as {file}:Name"
         )
     return next(iter(defined.values()))
+
+
+def _class(offer: Offer, base: type) -> type:
+    if not offer.origin:
+        place, _, attribute = offer.target.partition(":")
+        return getattr(importlib.import_module(place), attribute)
+    try:
+        return installed.load(offer, base)
+    except loading.Unloadable as error:
+        raise UnknownName(str(error)) from error
 
 
 def _module(path: Path) -> ModuleType:

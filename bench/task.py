@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.identity import identifying, plain
-from bench.plugins import loading
+from bench.plugins import installed, loading
 from bench.showing import Showing
 from bench.space import Setting, Space
 
@@ -361,11 +361,13 @@ class Task(ABC):
 
 
 def source_digest(kind: type) -> str:
-    """Hash of a plug-in's own file and of what it imports from beside it, since a user edits a file
-    without thinking of its version; "" for what ships with the suite and carries one, and for a
-    class that is in no file."""
+    """Hash of a plug-in's own file and of what it imports from beside it, or from its package,
+    since a user edits a file without thinking of its version; "" for what ships with the suite and
+    carries one, and for a class that is in no file."""
     if kind.__module__.partition(".")[0] in loading.SUITE:
         return ""
+    if (packaged := installed.source(kind)) is not None:
+        return packaged
     try:
         return loading.digest(Path(inspect.getfile(kind)).resolve())
     except (TypeError, OSError):

@@ -1,5 +1,5 @@
-"""Every task × method keeps the contract; `--task FILE` and `--method FILE` add a user's own, and
-`--device cuda` tests it on a GPU."""
+"""Every task × method keeps the contract; `--task FILE` and `--method FILE`, or the names of
+installed plug-ins, add a user's own, and `--device cuda` tests it on a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import nn
 from bench.conditioners import Conditioner, Network
 from bench.cost import parameters
 from bench.method import Cell, build
-from bench.registry import METHODS, TASKS, describe, method, preset, task_class
+from bench.registry import METHODS, TASKS, describe, method, preset, registered, task_class
 from bench.run.plan import Experiment
 from bench.run.records import loads
 from bench.run.runner import Run
@@ -100,7 +100,10 @@ learned = over(lambda pair: pair.first and parameters(pair.conditioner) > 0)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:
         files = {
-            name: [str(Path(file).resolve()) for file in metafunc.config.getoption(f"--{name}")]
+            name: [
+                word if registered(word, name) else str(Path(word).resolve())
+                for word in metafunc.config.getoption(f"--{name}")
+            ]
             for name in ("task", "method")
         }
         mark = metafunc.definition.get_closest_marker("over")

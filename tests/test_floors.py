@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # before itself. Plug-ins (`*`) may import one another; `bench` itself imports nothing by itself.
 ROOMS = {
     "ground": ("bench", "files space identity"),
-    "plug-ins: reading": ("bench.plugins", "names fields moved loading"),
+    "plug-ins: reading": ("bench.plugins", "names fields moved loading installed"),
     "pictures": (
         "bench.pictures",
         "measures folders sources archives decode scenes artefacts data downloads perceptual",
@@ -34,8 +34,8 @@ ROOMS = {
     "baselines": ("baselines", "*"),
     "run": (
         "bench.run",
-        "layout older study timing records schema looks capacity board plan store lease cluster "
-        "folders schedule work processes nodes runner",
+        "layout older study timing records schema looks capacity board tensorboard plan store "
+        "lease cluster folders schedule work processes nodes runner",
     ),
     "report: results": ("bench.report", "pictures run load once text"),
     "report: answers": (
@@ -59,7 +59,7 @@ ROOMS = {
         "bench.live",
         "networks rooms answers server check pieces places export static command",
     ),
-    "entry": ("bench", "decide growing commands cli"),
+    "entry": ("bench", "decide growing commands listing completion cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),
 }

@@ -40,7 +40,7 @@ def test_a_task_is_measured_before_the_next_is_trained(tmp_path: Path) -> None:
         def begin(self, jobs: Any) -> None:
             ended.append("begun")
 
-        def handle(self, event: Any) -> None:
+        def handle(self, event: Any, job: Any) -> None:
             if isinstance(event, Ended):
                 ended.append(event.job)
 
@@ -123,15 +123,15 @@ def test_a_long_task_is_shown_now_and_then(tmp_path: Path, monkeypatch: pytest.M
     page = growing.GrowingReport(run)
     monkeypatch.setattr(Process, "start", lambda self: self.pages.append(self.args[2]))
     page.begin(jobs)
-    measurements = [job.id for job in jobs if isinstance(job, Measure)]
-    for name in measurements[:4]:
-        page.handle(Ended(job=name, how="finished"))
+    measurements = [job for job in jobs if isinstance(job, Measure)]
+    for job in measurements[:4]:
+        page.handle(Ended(job=job.id, how="finished"), job)
     assert Process.pages == []
     now[0] = growing.PAUSE + 1
-    page.handle(Ended(job=measurements[4], how="failed"))
+    page.handle(Ended(job=measurements[4].id, how="failed"), measurements[4])
     assert len(Process.pages) == 1
     now[0] += growing.PAUSE / 2
-    page.handle(Ended(job=measurements[5], how="finished"))
+    page.handle(Ended(job=measurements[5].id, how="finished"), measurements[5])
     assert len(Process.pages) == 1
 
 

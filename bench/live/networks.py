@@ -7,8 +7,9 @@
 What is trained is told from the configurations that runs leave behind. Training data need not be
 where it was: weights are checked by their hashes, and nothing is planned anew.
 
-Nothing in a folder is run but what ships with the suite: a task in a Python file of somebody's, and
-methods in files, are loaded where the caller names this task, as in `demo DIR mytask`.
+Nothing in a folder is run: what is shown is made by the suite and by installed packages that offer
+tasks and methods. A task in a Python file of somebody's, and methods in files, are loaded where the
+caller names this task, as in `demo DIR mytask`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from bench.files import expanded, files_in, printable
 from bench.method import Cell, Method
 from bench.plugins.fields import bracketed
 from bench.plugins.names import near
-from bench.registry import DEFAULT_TASKS, TASKS, describe
+from bench.registry import DEFAULT_TASKS, TASKS, describe, offered, registered
 from bench.run import layout
 from bench.run.plan import Experiment, experiment_from
 from bench.run.schema import CellConfig, Done, ExperimentConfig, Plugin, RunConfig, read
@@ -147,8 +148,9 @@ def exhibited(folder: str | Path | None, task: str, seed: int | None) -> list[Ex
     ship with the suite. Tasks of the user's come first, then the default ones. An unknown name is
     an error that has the nearest ones."""
     word = bracketed(task)[0] if task else ""
-    if word and word not in TASKS and not (folder or ".py" in word or _has_runs(USUAL)):
-        raise near(word, TASKS, "task or results folder")
+    if not (not word or folder or ".py" in word or _has_runs(USUAL) or registered(word, "task")):
+        names = dict.fromkeys(offer.name for offer in offered("task"))
+        raise near(word, names, "task or results folder")
     exhibits: list[Exhibit] = []
     reasons = []
     roots = [Path(folder)] if folder else [each for each in (USUAL, ZOO) if _has_runs(each)]
@@ -236,8 +238,9 @@ def _asked(task: str, plugin: Plugin) -> bool:
     """Whether a stored task is the one that was asked for, by its name or its file; any for ""."""
     place, _, _ = plugin.target.rpartition(":")
     word = bracketed(task)[0] if task else ""
-    if not place.endswith(".py") or word in TASKS:
-        return not word or plugin.target == TASKS.get(word)
+    offer = registered(word, "task")
+    if offer or not place.endswith(".py"):
+        return not word or (offer is not None and plugin.target == offer.target)
     file = word if word.endswith(".py") else word.rpartition(":")[0]
     if file:
         return Path(expanded(file)).resolve() == Path(place).resolve()
@@ -246,7 +249,7 @@ def _asked(task: str, plugin: Plugin) -> bool:
 
 def _trusted(task: str) -> bool:
     """Whether files may be run that a folder names: where a task is asked for that is in one."""
-    return bool(task) and bracketed(task)[0] not in TASKS
+    return bool(task) and registered(bracketed(task)[0], "task") is None
 
 
 def _files(*plugins: Plugin | None) -> list[str]:

@@ -7,7 +7,8 @@ What lies beside a plug-in comes first, for that plug-in alone: its folder is a 
 with a private name, so two plug-ins that both import a `helper` get each their own, whatever the
 process imported before and wherever it was started. Where the folder belongs to a package (it has
 an `__init__.py`), the package's own name and relative imports work, too. `bench` and `baselines`
-always mean the suite; its files and those of installed packages are never part of a digest.
+always mean the suite; its files and those of installed packages are never part of a digest, but
+of a plug-in that is in an installed package (`bench/plugins/installed.py`) those of that package.
 """
 
 from __future__ import annotations
@@ -50,9 +51,12 @@ class Unloadable(ValueError):
 # Where modules lie
 
 
-def _foreign(file: Path) -> bool:
-    """Whether a file is the suite's or an installed package's."""
+def _foreign(file: Path, home: Path | None = None) -> bool:
+    """Whether a file is the suite's or an installed package's; of a plug-in that is one itself,
+    whether it is outside its package, `home`."""
     file = file.resolve()
+    if home is not None:
+        return not file.is_relative_to(home)
     places = (*SUITE_PLACES, *INSTALLED)
     return file == HOME.parent / "run_bench.py" or any(map(file.is_relative_to, places))
 
@@ -75,7 +79,11 @@ def _module_file(root: Path, dotted: str) -> Path | None:
 
 @functools.cache
 def _beside(
-    roots: tuple[Path, ...], name: str, wanted: tuple[str, ...], importer: Path
+    roots: tuple[Path, ...],
+    name: str,
+    wanted: tuple[str, ...],
+    importer: Path,
+    home: Path | None = None,
 ) -> Path | None:
     """The root below which `import name`, or `from name import wanted`, in the file `importer`
     finds a module; None where it means another one.
@@ -91,7 +99,7 @@ def _beside(
             asked = [name, *(f"{name}.{part}" for part in wanted)]
             file = next(filter(None, (_module_file(root, each) for each in asked)), None)
         itself = file == importer and importer.stem != "__init__"
-        if file is not None and not itself and not _foreign(file):
+        if file is not None and not itself and not _foreign(file, home):
             return root
     return None
 
@@ -100,25 +108,38 @@ def _beside(
 
 
 @functools.cache
-def digest(path: Path) -> str:
+def digest(path: Path, module: str = "") -> str:
     """SHA-256 of a plug-in's file and of every file it imports from beside it, directly or not,
     its own first, the others in the order of their names; as the files are when this is first asked
-    for."""
+    for. `module` is the name it is imported by where it is in an installed package: beside it is
+    then all of this package, wherever it lies, and nothing else."""
     path = path.resolve()
-    roots, contents, left = _roots(path), dict[Path, bytes](), [path]
+    roots, home = (_roots(path), None) if not module else _installed_at(path, module)
+    contents, left = dict[Path, bytes](), [path]
+    left += _along(roots[0], module, ()) if module else ()  # the packages it is in are run first
     while left:
         file = left.pop()
-        if file in contents or (file != path and _foreign(file)):
+        if file in contents or (file != path and _foreign(file, home)):
             continue
         contents[file] = file.read_bytes()
         if file.suffix == ".py":
-            left += _imported(file, contents[file], roots)
+            left += _imported(file, contents[file], roots, home)
     others = contents.keys() - {path}
     ordered = sorted(others, key=lambda file: file.relative_to(roots[-1]).as_posix())
     return " ".join(hashlib.sha256(contents[file]).hexdigest() for file in (path, *ordered))
 
 
-def _imported(file: Path, content: bytes, roots: tuple[Path, ...]) -> Iterator[Path]:
+def _installed_at(path: Path, module: str) -> tuple[tuple[Path, ...], Path]:
+    """The folder that the package of a module lies in, as `_roots`, and the package."""
+    parts = module.split(".")
+    root = path.parents[len(parts) - (path.stem != "__init__")]
+    single = path.parent == root  # a module by itself
+    return (root,), path if single else root / parts[0]
+
+
+def _imported(
+    file: Path, content: bytes, roots: tuple[Path, ...], home: Path | None = None
+) -> Iterator[Path]:
     """The files beside a plug-in that one of its files imports, inside functions too."""
     try:
         nodes = list(ast.walk(ast.parse(content)))
@@ -138,7 +159,7 @@ def _imported(file: Path, content: bytes, roots: tuple[Path, ...]) -> Iterator[P
         else:
             continue
         for name, wanted in asked:
-            if root := _beside(roots, name, wanted, file):
+            if root := _beside(roots, name, wanted, file, home):
                 yield from _along(root, name, wanted)
 
 

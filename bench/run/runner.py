@@ -38,7 +38,7 @@ class Listener(Protocol):
     def begin(self, jobs: Sequence[schema.Job]) -> None:
         """These jobs are begun."""
 
-    def handle(self, event: schema.Event) -> None:
+    def handle(self, event: schema.Event, job: schema.Job) -> None:
         """This happened to one of them."""
 
 
@@ -263,8 +263,9 @@ class Run:
         with Board(title, jobs) as board:
 
             def emit(event: schema.Event) -> None:
-                for follower in (board, *self.listeners):
-                    follower.handle(event)
+                board.handle(event)
+                for listener in self.listeners:
+                    listener.handle(event, by_id[event.job])
                 if isinstance(event, schema.Ended) and event.how == "failed":
                     self._note_failure(event, by_id[event.job])
 

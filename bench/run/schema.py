@@ -339,6 +339,7 @@ class Step(Event, kw_only=True):
     step: int
     steps: int
     loss: float
+    terms: dict[str, float] = {}
     examples_per_second: float
     seconds_left: float
 

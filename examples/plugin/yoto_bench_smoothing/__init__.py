@@ -1,0 +1,1 @@
+"""A task and a method for yoto-bench."""
