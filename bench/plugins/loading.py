@@ -50,7 +50,7 @@ class Unloadable(ValueError):
 # Where modules lie
 
 
-def _foreign(file: Path) -> bool:
+def foreign(file: Path) -> bool:
     """Whether a file is the suite's or an installed package's."""
     file = file.resolve()
     places = (*SUITE_PLACES, *INSTALLED)
@@ -91,7 +91,7 @@ def _beside(
             asked = [name, *(f"{name}.{part}" for part in wanted)]
             file = next(filter(None, (_module_file(root, each) for each in asked)), None)
         itself = file == importer and importer.stem != "__init__"
-        if file is not None and not itself and not _foreign(file):
+        if file is not None and not itself and not foreign(file):
             return root
     return None
 
@@ -108,7 +108,7 @@ def digest(path: Path) -> str:
     roots, contents, left = _roots(path), dict[Path, bytes](), [path]
     while left:
         file = left.pop()
-        if file in contents or (file != path and _foreign(file)):
+        if file in contents or (file != path and foreign(file)):
             continue
         contents[file] = file.read_bytes()
         if file.suffix == ".py":

@@ -1,15 +1,21 @@
-"""What a person sees while jobs run: a live table on a terminal, plain lines when piped.
+"""What a person sees while jobs run: a live table on a terminal and in a notebook, plain lines when
+piped.
 
 The loops never print; they send events, and this is the only place that shows them.
+
+    with shown(False): ...      nothing is shown meanwhile
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -20,7 +26,19 @@ from bench.files import printable, printable_lines
 from bench.run.schema import Ended, Event, Job, Note, Started, Step, Waiting
 
 LONGEST = 12  # rows of the live table; jobs beyond are counted, not listed, the oldest first
+OFTEN = 0.5  # seconds between two looks of the table in a notebook
+SHOWN = ContextVar("shown", default=True)
 COLUMNS = ("job", "state", "step", "loss", "examples/s", "left")
+
+
+@contextlib.contextmanager
+def shown(whether: bool) -> Iterator[None]:
+    """While it lasts, boards are shown, or not."""
+    token = SHOWN.set(whether)
+    try:
+        yield
+    finally:
+        SHOWN.reset(token)
 
 
 def clock(seconds: float) -> str:
@@ -52,17 +70,25 @@ class Board:
 
     def __init__(self, title: str, jobs: Sequence[Job], console: Console | None = None) -> None:
         self.title = title
-        self.console = console or Console()
+        self.console = console or Console(quiet=not SHOWN.get())
         self.rows = {job.id: _Row(label=job.label) for job in jobs}
         # Looked after event by event, so that no event and no redrawing looks at all rows.
         self._running: dict[str, _Row] = {}
         self._last: deque[_Row] = deque(maxlen=LONGEST)  # those that ended
         self._ended = 0
         self._live: Live | None = None
+        self._cell: Any = None  # where a notebook shows the table
+        self._drawn = 0.0
 
     def __enter__(self) -> Board:
         self.begun = time.monotonic()
-        if self.console.is_terminal and self.rows:
+        if self.console.quiet or not self.rows:
+            return self
+        if self.console.is_jupyter:
+            from IPython.display import display
+
+            self._cell = display(self._table(), display_id=True)
+        elif self.console.is_terminal:
             self._live = Live(
                 get_renderable=self._table, console=self.console, refresh_per_second=4
             )
@@ -72,10 +98,14 @@ class Board:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()  # draws it once more
+        if self._cell is not None:
+            took = clock(time.monotonic() - self.begun)
+            self._cell.update(Text(f"{self.title}: {self._ended} of {len(self.rows)} in {took}"))
 
     def note(self, text: str) -> None:
         """A line on the whole phase, above the table."""
-        self._print(f"{self.title}: {text}")
+        if not self.console.is_jupyter:
+            self._print(f"{self.title}: {text}")
 
     def handle(self, event: Event) -> None:
         row = self.rows[event.job]
@@ -103,7 +133,11 @@ class Board:
                 self._ended += 1
                 row.state = f"{event.how} {clock(time.monotonic() - row.begun)}"
                 text = row.state.replace(" ", " after ", 1) + (f" ({row.note})" if row.note else "")
-        if text and self._live is None:
+        if self._cell is not None:
+            if time.monotonic() - self._drawn > OFTEN:
+                self._drawn = time.monotonic()
+                self._cell.update(self._table())
+        elif text and self._live is None:
             self._print(f"{self.title} {self._ended}/{len(self.rows)} {row.label}: {text}")
 
     def _print(self, line: str) -> None:
