@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -70,6 +70,7 @@ def compare(
     seeds: Sequence[int] | None = None,
     preset: str = "quick",
     *,
+    lengths: Sequence[float] | None = None,
     out: str | Path = "results",
     device: str = "auto",
     on: str = "auto",
@@ -83,6 +84,8 @@ def compare(
     methods: names or files, as `run --methods` takes them. None: those of a first run.
     settings: how many coefficients on each axis. seeds: as [0, 1, 2]; three are needed for a
         verdict. None: the preset's.
+    lengths: shares of the steps for which networks are trained, too, as [0.5], which says whether
+        longer training would change the answer.
     out: the results folder, which may hold other results, too. device: auto, cpu, cuda, cuda:N.
     on: "here", in this process; "pool", in several; "auto", several on a CPU that has the cores.
     progress: whether to show what is being trained.
@@ -95,7 +98,9 @@ def compare(
         raise ValueError(f"seeds={seeds}: give them as a list, as in seeds=[0, 1, 2]")
     root = folders.usable(Path(expanded(str(out))))
     names = split_methods(methods) if isinstance(methods, str) else methods
-    planned = experiment(_plain(task, preset, root), preset, names, settings, seeds)
+    planned = experiment(
+        _plain(task, preset, root), preset, names, settings, seeds, lengths=lengths
+    )
     where = runner.choose_device(device)
     if on == "auto":
         on = "pool" if where.type == "cpu" and capacity.cores() > 1 else "here"
@@ -129,7 +134,7 @@ def _plain(task: Task | type[Task] | str | Path, preset: str, root: Path) -> Tas
     if kind.__abstractmethods__:
         lacking = ", ".join(sorted(kind.__abstractmethods__))
         raise ValueError(f"the task {kind.__name__} lacks {lacking}: see help(bench.Task)")
-    task = task if isinstance(task, Task) else sized(kind, preset).task
+    task = sized(kind, preset).task if task is kind else task
     written = interactive.in_a_file(kind, root / TASKS, kind.name)
     if written is kind:
         return task

@@ -76,8 +76,9 @@ def terms_measured(task: Any) -> dict[str, Measure]:
 
 def terms_traded(task: Any) -> tuple[tuple[str, str], ...]:
     """Two loss terms are a trade-off, where a task says nothing of its measures."""
-    silent = isinstance(inspect.getattr_static(_kind(task), "measures"), Derived)
-    return ((task.terms[1], task.terms[0]),) if silent and len(task.terms) == 2 else ()
+    if not isinstance(inspect.getattr_static(_kind(task), "measures"), Derived):
+        return ()
+    return ((task.terms[1], task.terms[0]),) if len(task.terms) == 2 else ()
 
 
 def _kind(task: Any) -> type:

@@ -27,10 +27,7 @@ from bench.plugins import loading
 
 MAIN = "__main__"
 TENSORS = "tensors.safetensors"
-HEAD = (
-    '"""Written from a notebook or a script by `bench.compare`: {}."""\n\nfrom __future__ import '
-)
-HEAD += "annotations\n\n"
+HEAD = '"""{}, as a notebook or a script had it."""\n\nfrom __future__ import annotations\n\n'
 LOADED = (
     "from pathlib import Path as _Path\n\nfrom safetensors.torch import load_file as _load_file\n\n"
     f'_tensors = _load_file(_Path(__file__).with_name("{TENSORS}"))  # SHA-256 {{}}\n'
@@ -107,7 +104,7 @@ class _Writer:
             return
         if line := self._import(name, value):
             self.imports[name] = line
-        elif isinstance(value, type | FunctionType) and value.__module__ == MAIN:
+        elif _is_definition(inspect.unwrap(value)):
             self._define(name, value)
         elif _is_plain(value):
             self.values[name] = repr(value)
@@ -144,12 +141,14 @@ class _Writer:
     def _source(self, name: str, value: Any) -> tuple[str, ast.AST]:
         """The text and the syntax of a definition."""
         files = _files(value)
-        for _, text in sorted(self._texts(), key=lambda pair: pair[0] not in files):
+        for file, text in self._texts():
+            if files and file not in files:
+                continue  # it may have another definition of this name
             for node in reversed(_parsed(text).body):
                 if isinstance(node, Definition) and node.name == name:
                     first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
                     return "\n".join(text.splitlines()[first - 1 : node.end_lineno]), node
-        raise self._refusal(f"cannot be read: {name!r} is defined at no place that is kept")
+        raise self._refusal(f"uses {name!r}, and no `class` or `def` of this name is there to read")
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """What ran in `__main__`, the last first, by the name that Python has for each file."""
@@ -167,6 +166,10 @@ class _Writer:
             f"`%%writefile {name.lower()}.py` as the cell's first line, and "
             f'compare("{name.lower()}.py")'
         )
+
+
+def _is_definition(value: Any) -> bool:
+    return isinstance(value, type | FunctionType) and value.__module__ == MAIN
 
 
 def _is_cell(name: str) -> bool:
