@@ -247,8 +247,8 @@ def test_a_class_of_a_notebook_is_written_with_what_it_uses(
     assert cached().losses(nn.Identity(), example)["size"].item() == 4
     main("ROWS *= 2")  # changed in place: what counts is the value
     doubled, _ = written(main("")["OurShrinking"], tmp_path)
-    assert torch.equal(doubled().data("test").tensor, rows[32:])
-    assert torch.equal(2 * other().data("test").tensor, rows[32:])
+    assert torch.equal(doubled().data("test").tensor, 2 * rows[32:])
+    assert torch.equal(other().data("test").tensor, rows[32:])
     assert len({kind().identity["source"] for kind in (first, other, doubled)}) == 3
 
 
