@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when first touched
     from bench.balance import Balance
+    from bench.comparison import Comparison, Verdict, compare
     from bench.conditioners import (
         Concatenation,
         ConditionalNorm,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
     from bench.fixed_grid import FixedGrid
     from bench.identity import ADDED, content_id, file_digest
     from bench.live.networks import load
+    from bench.measure import Measure
     from bench.method import Cell, Fixed, Levers, Method, Tuning
     from bench.modulation import (
         BEFORE,
@@ -105,7 +107,6 @@ if TYPE_CHECKING:  # what plug-ins and notebooks use: each name is imported when
     from bench.task import (
         LOCATION,
         Data,
-        Measure,
         Preset,
         Task,
         Training,

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from bench.files import expanded
 from bench.plugins import installed, loading
-from bench.plugins.fields import bracketed, changed, shown
+from bench.plugins.fields import bracketed, changed, differing, shown
 from bench.plugins.installed import Offer
 from bench.plugins.names import UnknownName, near
 
@@ -137,6 +137,11 @@ def split_methods(text: str) -> list[str]:
 
 def preset(task: type, name: str) -> Any:
     """One preset of a task class, by name."""
+    if not dataclasses.is_dataclass(task):
+        raise ValueError(
+            f"the task {task.__name__} is no dataclass, and its fields are the experiment: write "
+            "`@dataclass(frozen=True, kw_only=True)` in the line above `class`"
+        )
     presets = task.presets()  # type: ignore[attr-defined]
     if name not in presets:
         raise near(name, presets, f"preset of the task {task.name!r}")  # type: ignore[attr-defined]
@@ -161,6 +166,18 @@ def sized(text: str, name: str, locations: Mapping[str, str] | None = None) -> t
     task = dataclasses.replace(chosen.task, **placed)
     task, fields = changed(task, inside)
     fields = {key: value for key, value in placed.items() if key not in has} | fields
+    return _sized(chosen, name, task, fields)
+
+
+def sized_as(task: Any, name: str) -> tuple[Any, str]:
+    """The same for a task object: the preset `name` of its class with its fields."""
+    chosen = preset(type(task), name)
+    return _sized(chosen, name, task, differing(task, chosen.task))
+
+
+def _sized(chosen: Any, name: str, task: Any, fields: dict[str, Any]) -> tuple[Any, str]:
+    """A preset with another task of its kind, and its name with the fields that were changed."""
+    has = task.locations()
     lists = {each.name for each in dataclasses.fields(task) if each.metadata.get("several")}
     absolute = {key: _absolute_list if key in lists else _absolute for key in has}
     places = {key: absolute[key](place) for key, place in task.locations().items() if place}

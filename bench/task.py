@@ -20,12 +20,22 @@ import torch
 from torch import Tensor, nn
 
 from bench.identity import identifying, plain
+from bench.measure import (
+    Measure,
+    class_name,
+    derived,
+    terms_measured,
+    terms_traded,
+    words_of_the_name,
+)
+from bench.modulation import linear_maps
 from bench.plugins import installed, loading
 from bench.showing import Showing
 from bench.space import Setting, Space
 
 # Fields marked so are where things lie on this machine; their content enters ids by its digest.
 LOCATION = {"location": True}
+FEW = 20  # steps of a task's `smoke` preset, where it has none of its own
 
 
 def location(line: str, *, several: bool = False, part: bool = False) -> Any:
@@ -42,37 +52,6 @@ def option(line: str) -> Any:
     """A field of text that is part of the experiment, as every other, and for which the command
     line has a flag of its name, with `line` as its help: what goes with a `location`."""
     return dataclasses.field(default="", metadata={"option": True, "line": line})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """How one measured number is called in tables and figures, and which way is better.
-
-    margin: the largest difference that counts as none, set before any comparison: in the
-        measure's unit, or, as "1%", of the fixed grid's value; "" says nothing of the kind.
-    worst: a value worse than any that matters: the reference point of hypervolumes.
-    estimates: the measure of which this one is an estimate, as of the bytes that a coder writes;
-        the report shows by how much they differ.
-    partial: only some examples have one, whatever the method; the others' NaN is no lost value.
-    rises: it must rise with every coefficient, for each example alone; the report shows how often
-        it falls from one setting to the next ("crossings", as quantiles of a higher level that lie
-        below those of a lower one are called).
-    """
-
-    label: str
-    unit: str = ""
-    better: str = ""  # "lower", "higher", or "" where neither is
-    relative: bool = True  # whether a difference may be given in per cent
-    digits: int = 3
-    margin: str = ""
-    worst: float | None = None
-    estimates: str = ""
-    partial: bool = False
-    rises: bool = False
-
-    def __post_init__(self) -> None:
-        if self.margin and not float(self.margin.removesuffix("%")) > 0:
-            raise ValueError(f'{self.label}: margin {self.margin!r}: write "0.05" or "1%"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,26 +137,29 @@ class Data(Protocol):
 class Task(ABC):
     """A frozen, keyword-only dataclass whose fields are the experiment.
 
-    Subclasses set the class attributes and write the abstract methods; every field must be plain
+    Subclasses set `terms` and what else of the class attributes they want to say, and write
+    `space`, `model`, `data` and `losses`; the rest has a default. Every field must be plain
     (numbers, strings, truth values, tuples, dataclasses of these). Raise `version` when the same
     fields come to mean something else: old cells then no longer count.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]  # in words, for people; no part of any id: by default, that of the name
+    name: ClassVar[str] = derived(class_name)  # by default the class's, in small letters
+    # In words, for people; no part of any id. By default that of the name.
+    title: ClassVar[str] = derived(words_of_the_name)
     version: ClassVar[int] = 1
-    line: ClassVar[str]  # what it is, for `list`
+    line: ClassVar[str] = ""  # what it is, for `list`
     sample_line: ClassVar[str] = ""  # what the pictures of `sample` show, for the figure
     terms: ClassVar[tuple[str, ...]]  # the names of the loss terms
     measurement: ClassVar[int] = 1  # raise it when `measure` comes to mean something else
-    measures: ClassVar[dict[str, Measure]]  # in the order of the tables
+    measures: ClassVar[dict[str, Measure]] = derived(terms_measured)  # in the tables' order
     # The weighted sum of the terms
     loss: ClassVar[Measure] = Measure(label="loss", better="lower", margin="1%")
     # The share of the benefit lost that counts as none (see `bench.report.answers.reference`). A
     # tenth of what the grid's further networks buy: who would not train ten times as many networks
     # for the last tenth may call it none, and two halves of a grid of five differ by more.
     margin_share: ClassVar[float] = 0.10
-    fronts: ClassVar[tuple[tuple[str, str], ...]] = ()  # pairs of measures drawn as trade-offs
+    # Pairs of measures drawn as trade-offs
+    fronts: ClassVar[tuple[tuple[str, str], ...]] = derived(terms_traded)
     training: Training
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -186,9 +168,21 @@ class Task(ABC):
             cls.title = str(cls.name).replace("_", " ")
 
     @classmethod
-    @abstractmethod
     def presets(cls) -> dict[str, Preset]:
-        """The sizes this task comes in: smoke, quick, small, paper (or as many as make sense)."""
+        """The sizes this task comes in: smoke, quick, small, paper (or as many as make sense). By
+        default quick, every field at its default, and smoke, the same for a few steps."""
+        try:
+            task = cls()
+        except TypeError as error:
+            raise ValueError(
+                f"{error}: give every field of the task {cls.name!r} a default, as in "
+                "`training: Training = Training(steps=2000, batch=64, lr=1e-3)`, or write presets()"
+            ) from None
+        smoke = task.trained_with(steps=min(FEW, task.training.steps))
+        return {
+            "smoke": Preset(task=smoke, settings=3, seeds=(0,), line="a few steps, for tests"),
+            "quick": Preset(task=task, settings=5, seeds=(0, 1, 2), line="the task as it is"),
+        }
 
     @property
     @abstractmethod
@@ -202,9 +196,10 @@ class Task(ABC):
     def initialise(self, model: nn.Module) -> None:
         """Set the weights training starts from, where the model's own are not wanted."""
 
-    @abstractmethod
     def sites(self, model: nn.Module) -> list[str]:
-        """Names of the layers of `model` a conditioner may modulate (convolutions, linear)."""
+        """Names of the layers of `model` a conditioner may modulate; by default every convolution
+        and linear layer whose weights are its own."""
+        return linear_maps(model)
 
     def entrances(self, model: nn.Module) -> list[str]:
         """Names of the layers that take the input of the model or of one of its parts (encoder,
@@ -255,13 +250,13 @@ class Task(ABC):
     def losses(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
         """The unweighted `terms` of the training loss by name, each (B,) float32."""
 
-    @abstractmethod
     def measure(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """Measures of a plain model in evaluation mode, each (B,).
+        """Measures of a plain model in evaluation mode, each (B,); by default the loss terms.
 
         Every loss term is among them under its own name: the harness adds `loss`, their weighted
         sum. A measure named by `missing` is left out; NaN means that one example has none.
         """
+        return self.losses(model, batch)
 
     def measure_at(self, model: nn.Module, batch: Any, setting: Setting) -> dict[str, Tensor]:
         """Further measures, each (B,), of which the setting is part: a distance to what is best

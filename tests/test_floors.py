@@ -26,10 +26,10 @@ ROOMS = {
     ),
     "idea": (
         "bench",
-        "showing cost modulation balance conditioners scaled weights checkpoint task method levers "
-        "train fixed_grid registry faithful yoto",
+        "showing cost modulation balance conditioners scaled weights checkpoint measure task "
+        "method levers train fixed_grid registry faithful yoto",
     ),
-    "plug-ins: asking": ("bench.plugins", "contract"),
+    "plug-ins: asking": ("bench.plugins", "contract interactive"),
     "tasks": ("bench.tasks", "*"),
     "baselines": ("baselines", "*"),
     "run": (
@@ -59,7 +59,7 @@ ROOMS = {
         "bench.live",
         "networks rooms answers server check pieces places export static command",
     ),
-    "entry": ("bench", "decide growing commands listing completion cli"),
+    "entry": ("bench", "decide growing comparison commands listing completion cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),
 }

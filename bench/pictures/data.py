@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -145,38 +145,68 @@ class Pictures:
 
 
 class Examples:
-    """Rows of one tensor, (N, ...). uint8 rows come out as float32 in [0, 1], others as float32.
+    """Rows of one tensor, (N, ...), or of several of the same length, as `(inputs, labels)`, whose
+    batches are then a tuple. uint8 rows come out as float32 in [0, 1], others as float32; only of
+    several tensors those of whole numbers (int64) stay so, as labels are.
 
-    digest: the content's hash, or whatever the content follows from (a seed and a version).
+    digest: the content's hash (by default), or whatever the content follows from (a seed and a
+    version).
     """
 
-    def __init__(self, tensor: Tensor, digest: str, names: Sequence[str] | None = None) -> None:
-        self.tensor = tensor
-        self.digest = digest
-        self.names = tuple(names if names is not None else map(str, range(len(tensor))))
-        if not len(tensor) or len(set(self.names)) != len(tensor):
+    def __init__(
+        self,
+        tensor: Tensor | Sequence[Tensor],
+        digest: str = "",
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self.tensor: Any = tensor
+        self.parts = (tensor,) if isinstance(tensor, Tensor) else tuple(tensor)
+        self._said = digest
+        lengths = [len(part) for part in self.parts] or [0]
+        self.names = tuple(names if names is not None else map(str, range(lengths[0])))
+        if len(set(lengths)) > 1:
+            raise ValueError(f"an example is a row of each tensor, but they have {lengths} rows")
+        if not lengths[0] or len(set(self.names)) != lengths[0]:
             raise ValueError(
-                f"{len(tensor)} examples need as many different names, and at least one; "
+                f"{lengths[0]} examples need as many different names, and at least one; "
                 f"got {len(set(self.names))} different names"
             )
 
+    @functools.cached_property
+    def digest(self) -> str:
+        if self._said:
+            return self._said
+        digest = hashlib.sha256()
+        for part in self.parts:
+            digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     def to(self, device: torch.device) -> Examples:
-        return Examples(self.tensor.to(device), self.digest, self.names)
+        moved = [part.to(device) for part in self.parts]
+        several = not isinstance(self.tensor, Tensor)
+        return Examples(moved if several else moved[0], self._said, self.names)
 
-    def batch(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` rows drawn uniformly, with repetition: (count, ...) float32 on the device."""
-        rows = torch.randint(len(self.tensor), (count,), generator=generator)
-        if self.tensor.is_cuda:
+    def batch(self, count: int, generator: torch.Generator) -> Any:
+        """`count` rows drawn uniformly, with repetition: (count, ...) on the device."""
+        rows = torch.randint(len(self.names), (count,), generator=generator)
+        if self.parts[0].is_cuda:
             rows = rows.pin_memory()
-        rows = rows.to(self.tensor.device, non_blocking=True)
-        return self._float(self.tensor.index_select(0, rows))
+        rows = rows.to(self.parts[0].device, non_blocking=True)
+        return self._batch([part.index_select(0, rows) for part in self.parts])
 
-    def examples(self) -> Iterator[tuple[str, Tensor]]:
-        for name, row in zip(self.names, self.tensor, strict=True):
-            yield name, self._float(row[None])
+    def examples(self) -> Iterator[tuple[str, Any]]:
+        for place, name in enumerate(self.names):
+            yield name, self._batch([part[place, None] for part in self.parts])
 
-    def _float(self, rows: Tensor) -> Tensor:
-        return rows / 255 if rows.dtype == torch.uint8 else rows.float()
+    def _batch(self, rows: Sequence[Tensor]) -> Any:
+        if isinstance(self.tensor, Tensor):
+            return _float(rows[0])
+        return tuple(part if part.dtype == torch.int64 else _float(part) for part in rows)
+
+
+def _float(rows: Tensor) -> Tensor:
+    return rows / 255 if rows.dtype == torch.uint8 else rows.float()
 
 
 # What the process has read, by the state of the files: (path, time of change in ns, bytes) each.

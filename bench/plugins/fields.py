@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import re
 import types
 import typing
@@ -73,6 +74,15 @@ def changed(plugin: Plugin, text: str, what: str = "") -> tuple[Plugin, dict[str
         return (_with(plugin, values) if values else plugin), values
     except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
         raise ValueError(f"{what} cannot be made with {shown(values)}: {error}") from error
+
+
+def differing(plugin: Any, other: Any) -> dict[str, Any]:
+    """The fields of a dataclass, by dotted name, in which it is unlike another of its kind."""
+    values, others = (
+        {name: operator.attrgetter(name)(each) for name, _ in _leaves(each)}
+        for each in (plugin, other)
+    )
+    return {name: v for name, v in values.items() if name not in others or others[name] != v}
 
 
 def shown(values: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ class Unloadable(ValueError):
 # Where modules lie
 
 
-def _foreign(file: Path, home: Path | None = None) -> bool:
+def foreign(file: Path, home: Path | None = None) -> bool:
     """Whether a file is the suite's or an installed package's; of a plug-in that is one itself,
     whether it is outside its package, `home`."""
     file = file.resolve()
@@ -99,7 +99,7 @@ def _beside(
             asked = [name, *(f"{name}.{part}" for part in wanted)]
             file = next(filter(None, (_module_file(root, each) for each in asked)), None)
         itself = file == importer and importer.stem != "__init__"
-        if file is not None and not itself and not _foreign(file, home):
+        if file is not None and not itself and not foreign(file, home):
             return root
     return None
 
@@ -119,7 +119,7 @@ def digest(path: Path, module: str = "") -> str:
     left += _along(roots[0], module, ()) if module else ()  # the packages it is in are run first
     while left:
         file = left.pop()
-        if file in contents or (file != path and _foreign(file, home)):
+        if file in contents or (file != path and foreign(file, home)):
             continue
         contents[file] = file.read_bytes()
         if file.suffix == ".py":

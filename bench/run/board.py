@@ -1,16 +1,21 @@
-"""What a person sees while jobs run: a live table on a terminal; when piped a line every ten
-seconds, and at once what failed or diverged.
+"""What a person sees while jobs run: a live table on a terminal and in a notebook; when piped a line
+every ten seconds, and at once what failed or diverged.
 
 The loops never print; they send events, and this is the only place that shows them.
+
+    with shown(False): ...      nothing is shown meanwhile
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -22,7 +27,19 @@ from bench.run.schema import Ended, Event, Job, Note, Started, Step, Waiting
 
 LONGEST = 12  # rows of the live table; jobs beyond are counted, not listed, the oldest first
 PACE = 10.0  # seconds between two plain lines of one phase
+OFTEN = 0.5  # seconds between two looks of the table in a notebook
+SHOWN = ContextVar("shown", default=True)
 COLUMNS = ("job", "state", "step", "loss", "examples/s", "left")
+
+
+@contextlib.contextmanager
+def shown(whether: bool) -> Iterator[None]:
+    """While it lasts, boards are shown, or not."""
+    token = SHOWN.set(whether)
+    try:
+        yield
+    finally:
+        SHOWN.reset(token)
 
 
 def clock(seconds: float) -> str:
@@ -53,17 +70,25 @@ class Board:
 
     def __init__(self, title: str, jobs: Sequence[Job], console: Console | None = None) -> None:
         self.title = title
-        self.console = console or Console()
+        self.console = console or Console(quiet=not SHOWN.get())
         self.rows = {job.id: _Row(label=job.label) for job in jobs}
         # Looked after event by event, so that no event and no redrawing looks at all rows.
         self._running: dict[str, _Row] = {}
         self._last: deque[_Row] = deque(maxlen=LONGEST)  # those that ended
         self._ended = self._failed = 0
         self._live: Live | None = None
+        self._cell: Any = None  # where a notebook shows the table
+        self._drawn = 0.0
 
     def __enter__(self) -> Board:
         self.begun = self._said = time.monotonic()
-        if self.console.is_terminal and self.rows:
+        if self.console.quiet or not self.rows:
+            return self
+        if self.console.is_jupyter:
+            from IPython.display import display
+
+            self._cell = display(self._table(), display_id=True)
+        elif self.console.is_terminal:
             self._live = Live(
                 get_renderable=self._table, console=self.console, refresh_per_second=4
             )
@@ -73,13 +98,17 @@ class Board:
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()  # draws it once more
+        elif self._cell is not None:
+            took = clock(time.monotonic() - self.begun)
+            self._cell.update(Text(f"{self.title}: {self._ended} of {len(self.rows)} in {took}"))
         elif self.rows:
             failed = f", {self._failed} failed" if self._failed else ""
             self._print(f"{self._count()} in {clock(time.monotonic() - self.begun)}{failed}")
 
     def note(self, text: str) -> None:
         """A line on the whole phase, above the table."""
-        self._print(f"{self.title}: {text}")
+        if not self.console.is_jupyter:
+            self._print(f"{self.title}: {text}")
 
     def handle(self, event: Event) -> None:
         row = self.rows[event.job]
@@ -105,7 +134,11 @@ class Board:
                 urgent = f"failed ({row.note})" if event.how == "failed" else ""
         if self._live is not None:
             return
-        if urgent:
+        if self._cell is not None:
+            if time.monotonic() - self._drawn > OFTEN:
+                self._drawn = time.monotonic()
+                self._cell.update(self._table())
+        elif urgent:
             self._print(f"{row.label}: {urgent}")
         elif time.monotonic() - self._said >= PACE:
             self._said = time.monotonic()

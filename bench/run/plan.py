@@ -15,7 +15,7 @@ from msgspec import structs
 from bench.identity import content_id
 from bench.method import Cell, Method
 from bench.plugins.names import refuse_names
-from bench.registry import DEFAULT_METHODS, UNFIT, sized, variants
+from bench.registry import DEFAULT_METHODS, UNFIT, sized, sized_as, variants
 from bench.run.schema import ExperimentConfig, Plugin, Split
 from bench.run.study import PLAIN, Factors, Study, changed, labelled
 from bench.space import Setting
@@ -170,7 +170,7 @@ def experiment_from(config: ExperimentConfig) -> Experiment:
 
 
 def experiment(
-    task: str,
+    task: str | Task,
     preset_name: str,
     methods: Sequence[str] | None = None,
     settings: int | None = None,
@@ -183,7 +183,8 @@ def experiment(
 ) -> Experiment:
     """The experiment a command line asks for. ValueError names what is not known.
 
-    task: as `bench.registry.sized` reads it: a name or file, with fields changed in brackets.
+    task: as `bench.registry.sized` reads it: a name or file, with fields changed in brackets; or
+        an object of a class that a worker finds there.
     methods: as `bench.registry.variants` reads them; by default, those of DEFAULT_METHODS that
         apply; "all" stands for every registered one that does. One that does not is an error.
     locations: those the task has no field for are left aside: they are for other tasks of the run.
@@ -193,7 +194,10 @@ def experiment(
     lengths: see `Experiment`; None takes the preset's, on the test split.
     factors: of a study (`bench/run/study.py`); those of PLAIN change nothing.
     """
-    chosen, size = sized(task, preset_name, locations)
+    if isinstance(task, str):
+        chosen, size = sized(task, preset_name, locations)
+    else:
+        chosen, size = sized_as(task, preset_name)
     (sized_task, factors), study = changed(chosen.task, factors), None
     if sized_task != chosen.task:
         plain = _id(chosen.task, split)
