@@ -1,5 +1,5 @@
-"""What a person sees while jobs run: a live table on a terminal and in a notebook; when piped a line
-every ten seconds, and at once what failed or diverged.
+"""What a person sees while jobs run: a live table on a terminal and in a notebook; when piped a
+line every ten seconds, and at once what failed or diverged.
 
 The loops never print; they send events, and this is the only place that shows them.
 
