@@ -1,4 +1,4 @@
-"""What the README, the advice and the evidence say in numbers, held to the committed tables."""
+"""What the README, the documents and the evidence say in numbers, held to the committed tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from test_evidence import ROOT, TRAINED, compute_ratio, longer_codecs, unpacked
 
 README = (ROOT / "README.md").read_text("utf-8")
-WORDS = " ".join(README.split())
+WORDS = " ".join((ROOT / "docs" / "answer.md").read_text("utf-8").split())
 
 
 def number(value: float, ends: tuple[float, float] | None = None) -> str:
-    """As the README writes a share: `24 % [−22, 96]`."""
+    """As `docs/answer.md` writes a share: `24 % [−22, 96]`."""
     text = f"{100 * value:.0f} %"
     text += f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if ends else ""
     return text.replace("-", "−")
@@ -163,6 +163,8 @@ SECTIONS = pytest.mark.parametrize(
         ("results/EVIDENCE.md", "The three tasks of the default run"),
         ("results/EVIDENCE.md", "Problems that two cores train out"),
         ("results/ADVICE.md", ""),
+        ("docs/answer.md", ""),
+        ("docs/gallery.md", ""),
     ],
 )
 
@@ -172,7 +174,7 @@ def paragraphs(page: str, heading: str) -> Iterator[tuple[set[Path], str]]:
     addresses. README's table is that of answer.md, which another test says."""
 
     def folders(text: str) -> set[Path]:
-        links = re.findall(r"\]\((?:results/)?(reference/[^)#]+)", text)
+        links = re.findall(r"\]\((?:(?:\.\./)?results/)?(reference/[^)#]+)", text)
         paths = {ROOT / "results" / link for link in links}
         return {path if path.is_dir() else path.parent for path in paths}
 
@@ -229,7 +231,7 @@ def test_a_verdict_that_does_not_survive_the_correction_is_marked(page: str, hea
     assert not unmarked
 
 
-def test_the_compute_ratios_of_the_readme() -> None:
+def test_the_compute_ratios() -> None:
     for task, method in (
         ("digits", "yoto"),
         ("quantiles", "yoto"),
@@ -246,7 +248,8 @@ def test_the_compute_ratios_of_the_readme() -> None:
 def test_the_readme_has_the_table_and_links_that_lead_somewhere() -> None:
     for line in (TRAINED / "answer.md").read_text("utf-8").splitlines():
         assert re.sub(r"\]\((?=\w)", f"](results/reference/{TRAINED.name}/", line) in README
-    for page in ("README.md", "results/README.md", "results/EVIDENCE.md", "results/ADVICE.md"):
+    evidence = ("README.md", "results/README.md", "results/EVIDENCE.md", "results/ADVICE.md")
+    for page in (*evidence, *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))):
         text = (ROOT / page).read_text("utf-8")
         links = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)|src="([^"]+)"', text)
         for link in filter(None, (one or other for one, other in links)):
