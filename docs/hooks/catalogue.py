@@ -18,7 +18,7 @@ from typing import Any
 from docstrings import as_markdown, meanings
 
 from bench import HOMES
-from bench.cli import COMMANDS, locations
+from bench.cli import COMMANDS, MORE, locations
 from bench.conditioners import ENCODINGS, SCALES
 from bench.method import WEIGHTINGS, Levers
 from bench.registry import (
@@ -72,6 +72,8 @@ def commands() -> Iterator[str]:
         places = [_written(option) for option in options if not option[0].startswith("-")]
         yield f"    {' '.join(['python run_bench.py', name, *places])}\n"
         yield from table(("", "what it is", "if left out"), map(_option, options))
+        if name in MORE:
+            yield f"{MORE[name][:1].upper()}{MORE[name][1:].rstrip('.')}.\n"
 
 
 def _written(option: tuple[str, str, dict[str, Any]]) -> str:
@@ -111,9 +113,19 @@ def said_of(kind: type) -> dict[str, str]:
             continue
         for several, what in meanings(inspect.cleandoc(text), names)[1].items():
             for name in several.split(", "):
-                if not what.lower().startswith(("see ", "as in ")):
-                    found.setdefault(name, what)
+                if not what.lower().startswith("see "):
+                    found.setdefault(name, _spelt_out(what, each))
     return found
+
+
+def _spelt_out(text: str, kind: type) -> str:
+    """The values in place of the name of a constant in `one of NAMES`."""
+
+    def values(match: re.Match[str]) -> str:
+        constant = getattr(importlib.import_module(kind.__module__), match[1], None)
+        return f"one of {', '.join(map(code, constant))}" if constant else match[0]
+
+    return re.sub(r"one of ([A-Z_]+)\b", values, text)
 
 
 def about(kind: type) -> str:
@@ -294,8 +306,13 @@ def answer() -> Iterator[str]:
 
 
 THEMES = {  # the modules of the public names, in the order a reader needs them
-    "Results and trained networks": ("bench.report.load", "bench.live.networks"),
-    "A task": ("bench.task", "bench.space", "bench.showing", "bench.tasks.photographs"),
+    "Results and trained networks": (
+        *("bench.comparison", "bench.report.load", "bench.live.networks"),
+    ),
+    "A task": (
+        *("bench.task", "bench.measure", "bench.space", "bench.showing"),
+        "bench.tasks.photographs",
+    ),
     "Data, and measures of pictures": ("bench.pictures", "bench.files"),
     "A method": ("bench.method", "bench.fixed_grid", "bench.yoto", "bench.registry", "bench.run"),
     "What lets a model follow coefficients": (
