@@ -231,6 +231,39 @@ def test_a_verdict_that_does_not_survive_the_correction_is_marked(page: str, hea
     assert not unmarked
 
 
+def test_the_speeds_of_the_documents() -> None:
+    """Those on a GPU, and how the suite grows."""
+    page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    rows = pd.read_csv(ROOT / "results" / "reference" / "benchmarks-h100.csv")
+    rows = rows.set_index(["benchmark", "what"])
+    codec, vae = "compression, batch 16, training step", "beta_vae_scenes, batch 64, training step"
+    harness = rows.filter(like="training, 128/192", axis=0).loc[(slice(None), "harness"), :]
+    (first,) = harness.to_dict("records")
+    ends = f"[{first['low']:.2f}, {first['high']:.2f}]".replace("0.", ".")
+    assert f"{first['ratio']:.2f} times as fast {ends}" in page
+    fixed, told = rows.loc[(vae, "harness, fixed")], rows.loc[(vae, "harness, conditioned")]
+    assert f"{rows.loc[(codec, 'harness, conditioned'), 'ratio']:.2f} times the time" in page
+    assert (
+        f"{told['ratio']:.2f} times the time ({told['value']:.1f} and {fixed['value']:.1f}" in page
+    )
+    folded = rows.xs("folded", level="what")["ratio"]
+    for task in ("compression", "beta_vae"):
+        assert f"{folded.filter(like=task).iloc[0]:.2f}".removeprefix("0") in page
+    assert f"{rows.xs('harness, bf16', level='what')['ratio'].iloc[0]:.1f} times as fast" in page
+    packed = rows.xs("16 at once", level="what")["ratio"].iloc[0]
+    assert f"{packed:.1f} times the networks per second of one" in page
+
+    page = " ".join((ROOT / "docs" / "clusters.md").read_text("utf-8").split())
+    (path,) = (ROOT / "results" / "reference").glob("benchmarks-cpu-*-growth.json")
+    grown = pd.read_json(path).sort_values("size").groupby(["series", "step"]).last()
+    times, peak = grown["processor"], grown["peak"] / 1024
+    cells = [times["cells", step] for step in ("plan", "dispatch here", "status", "report")]
+    words = "takes {:.1f} s, dispatch {:.1f} s, `status` {:.1f} s, and the report {:.0f} s"
+    assert words.format(*cells) + f" and {peak['cells', 'report']:.1f} GB" in page
+    rows = f"{times['rows', 'report']:.0f} s and {peak['rows', 'report']:.1f} GB"
+    assert f"A million records are reported in {rows}" in page
+
+
 def test_the_compute_ratios() -> None:
     for task, method in (
         ("digits", "yoto"),

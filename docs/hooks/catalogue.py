@@ -30,6 +30,7 @@ from bench.registry import (
     preset,
     task_class,
 )
+from bench.report.sections import SECTIONS
 from bench.space import LAWS
 from bench.task import Training
 from bench.yoto import KINDS
@@ -302,6 +303,15 @@ def answer() -> Iterator[str]:
     yield LINK.sub(rf"](results/reference/{ANSWER.parent.name}/", ANSWER.read_text("utf-8"))
 
 
+# Tables of a report -------------------------------------------------------------------------------
+
+
+def tables_of_a_report() -> Iterator[str]:
+    for section in SECTIONS:
+        yield f"### {section.title}\n"
+        yield "\n\n".join(filter(None, [section.words, section.after])) + "\n"
+
+
 # Public names -------------------------------------------------------------------------------------
 
 
@@ -361,4 +371,5 @@ LISTS: dict[str, Callable[[], Iterator[str]]] = {
     "tasks": tasks,
     "training": training,
     "public names": public_names,
+    "tables of a report": tables_of_a_report,
 }
