@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint ci clean
+.PHONY: help install run test lint docs ci clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ lint:  ## lint, format check and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs:  ## these pages as a site, in build/site; a broken link is an error (pip install -e '.[docs]')
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 ci:  ## what continuous integration does, in a fresh environment (6 GB of temporary space)
 	.ci/run

@@ -17,7 +17,7 @@ from bench import ConditionalNorm, Conditioner, Encoding, Levers, Task
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceNorm(Levers):
-    """hidden: width of the perceptron. encoding, law: as in `bench.yoto.Yoto`."""
+    """hidden: width of the perceptron. encoding: how coefficients are shown. law: their draw."""
 
     name = "instance_norm"
     version = 2  # in the first the norms' own parameters were trained, too

@@ -166,7 +166,9 @@ class Levers(Method):
     """What methods have in common that train one network, for coefficients drawn per example, and
     what each of them may be tuned with, whatever its mechanism.
 
-    law, stratified, levels: the draw; see `Space.sample`.
+    law: how coefficients are drawn; see `Space.sample`.
+    stratified: in a batch each equal part of the law gets one draw.
+    levels: only so many values are drawn, log-spaced; 0 draws any.
     weighting: "geometric_mean" divides an example's loss by the geometric mean of its terms'
         weights, "running_mean" by what the loss has lately been near its coefficients, so that
         no end of the range owns the gradient; "none" leaves it to the task's own training.

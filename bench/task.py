@@ -58,10 +58,10 @@ def option(line: str) -> Any:
 class Training:
     """How every network of a task is trained, whatever the method.
 
-    steps, batch: optimiser steps, and examples per step.
-    lr, schedule: Adam's peak rate; "one_cycle" rises over the first `warmup` share of the steps
-        and falls to nothing on a cosine, "constant" stays, "halving" halves at each of
-        `milestones` (shares of the steps).
+    steps: of the optimiser. batch: examples per step. lr: Adam's peak rate.
+    schedule: "one_cycle" rises over the first `warmup` share of the steps and falls to nothing on
+        a cosine, "constant" stays, "halving" halves at each of `milestones`.
+    warmup, milestones: shares of the steps.
     clip: largest gradient norm; 0 switches clipping off.
     weight_decay: decoupled, times the rate, on the task's model and on weights that
         are mixed into it, never on what else a conditioner has.
@@ -69,7 +69,7 @@ class Training:
         answer per setting stays the same, but no end of the range owns the gradient.
     precision: "fp32"; "tf32" for faster, coarser products on a GPU; or "bf16" for autocast (a task
         keeps what needs fp32 in fp32, whose products are then TF32).
-    channels_last, compile: memory format of the model, and `torch.compile` of the step.
+    channels_last: memory format of the model. compile: `torch.compile` of the step.
     """
 
     steps: int

@@ -41,8 +41,8 @@ KINDS = ("film", "gates", "concat", "instance_norm", "adaln")
 @dataclass(frozen=True, kw_only=True)
 class Yoto(Levers):
     """encoding: how coefficients are shown to the conditioner, one of ENCODINGS.
-    law, levels, stratified, weighting, steps, lr: see `Levers`. `per_example=False` draws once for
-        the whole batch.
+    law, levels, stratified, weighting, steps, lr: see `Levers`.
+    per_example: each example draws its own coefficients; false draws once for the whole batch.
     kind: the conditioner, one of KINDS; `multiplier`, `scale`, `exact_start` and
         `prior` are FiLM's alone. "instance_norm" and "adaln" are for models whose sites are norms
         (style transfer's); "adaln" is published with `encoding=sinusoidal`.

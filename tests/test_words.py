@@ -1,4 +1,4 @@
-"""What the README, the advice and the evidence say in numbers, held to the committed tables."""
+"""What the README, the documents and the evidence say in numbers, held to the committed tables."""
 
 from __future__ import annotations
 
@@ -13,18 +13,15 @@ from test_evidence import ROOT, TRAINED, compute_ratio, longer_codecs, unpacked
 
 README = (ROOT / "README.md").read_text("utf-8")
 EVIDENCE = (ROOT / "results" / "EVIDENCE.md").read_text("utf-8")
+WORDS = " ".join((ROOT / "docs" / "answer.md").read_text("utf-8").split())
 
 
 def section(text: str, heading: str) -> str:
     return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text
 
 
-ANSWER = section(EVIDENCE, "The answer")
-WORDS = " ".join(ANSWER.split())
-
-
 def number(value: float, ends: tuple[float, float] | None = None) -> str:
-    """As a share is written: `24 % [−22, 96]`."""
+    """As `docs/answer.md` writes a share: `24 % [−22, 96]`."""
     text = f"{100 * value:.0f} %"
     text += f" [{100 * ends[0]:.0f}, {100 * ends[1]:.0f}]" if ends else ""
     return text.replace("-", "−")
@@ -163,28 +160,29 @@ SECTIONS = pytest.mark.parametrize(
     ("page", "heading"),
     [
         ("README.md", FIRST),
-        ("results/EVIDENCE.md", "The answer"),
         ("results/EVIDENCE.md", "Said beforehand"),
         ("results/EVIDENCE.md", "The three tasks of the default run"),
         ("results/EVIDENCE.md", "Problems that two cores train out"),
         ("results/ADVICE.md", ""),
+        ("docs/answer.md", ""),
+        ("docs/gallery.md", ""),
     ],
 )
 
 
 def paragraphs(page: str, heading: str) -> Iterator[tuple[set[Path], str]]:
     """Each with the folders of the tables that it links, or else its section, and without the
-    addresses. The table of answers is that of answer.md, which another test says."""
+    addresses. README's table is that of answer.md, which another test says."""
 
     def folders(text: str) -> set[Path]:
-        links = re.findall(r"\]\((?:results/)?(reference/[^)#]+)", text)
+        links = re.findall(r"\]\((?:(?:\.\./)?results/)?(reference/[^)#]+)", text)
         paths = {ROOT / "results" / link for link in links}
         return {path if path.is_dir() else path.parent for path in paths}
 
     whole = section((ROOT / page).read_text("utf-8"), heading)
     for block in re.split(r"\n(?=- |\n|\|)", whole):
         words = re.sub(r"\]\([^)]*\)", "", " ".join(block.split()))
-        if not (heading in (FIRST, "The answer") and words.startswith("|")):
+        if not (heading == FIRST and words.startswith("|")):
             yield folders(block) or folders(whole), words
 
 
@@ -234,7 +232,40 @@ def test_a_verdict_that_does_not_survive_the_correction_is_marked(page: str, hea
     assert not unmarked
 
 
-def test_the_compute_ratios_of_the_answer() -> None:
+def test_the_speeds_of_the_documents() -> None:
+    """Those on a GPU, and how the suite grows."""
+    page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    rows = pd.read_csv(ROOT / "results" / "reference" / "benchmarks-h100.csv")
+    rows = rows.set_index(["benchmark", "what"])
+    codec, vae = "compression, batch 16, training step", "beta_vae_scenes, batch 64, training step"
+    harness = rows.filter(like="training, 128/192", axis=0).loc[(slice(None), "harness"), :]
+    (first,) = harness.to_dict("records")
+    ends = f"[{first['low']:.2f}, {first['high']:.2f}]".replace("0.", ".")
+    assert f"{first['ratio']:.2f} times as fast {ends}" in page
+    fixed, told = rows.loc[(vae, "harness, fixed")], rows.loc[(vae, "harness, conditioned")]
+    assert f"{rows.loc[(codec, 'harness, conditioned'), 'ratio']:.2f} times the time" in page
+    assert (
+        f"{told['ratio']:.2f} times the time ({told['value']:.1f} and {fixed['value']:.1f}" in page
+    )
+    folded = rows.xs("folded", level="what")["ratio"]
+    for task in ("compression", "beta_vae"):
+        assert f"{folded.filter(like=task).iloc[0]:.2f}".removeprefix("0") in page
+    assert f"{rows.xs('harness, bf16', level='what')['ratio'].iloc[0]:.1f} times as fast" in page
+    packed = rows.xs("16 at once", level="what")["ratio"].iloc[0]
+    assert f"{packed:.1f} times the networks per second of one" in page
+
+    page = " ".join((ROOT / "docs" / "clusters.md").read_text("utf-8").split())
+    (path,) = (ROOT / "results" / "reference").glob("benchmarks-cpu-*-growth.json")
+    grown = pd.read_json(path).sort_values("size").groupby(["series", "step"]).last()
+    times, peak = grown["processor"], grown["peak"] / 1024
+    cells = [times["cells", step] for step in ("plan", "dispatch here", "status", "report")]
+    words = "takes {:.1f} s, dispatch {:.1f} s, `status` {:.1f} s, and the report {:.0f} s"
+    assert words.format(*cells) + f" and {peak['cells', 'report']:.1f} GB" in page
+    rows = f"{times['rows', 'report']:.0f} s and {peak['rows', 'report']:.1f} GB"
+    assert f"A million records are reported in {rows}" in page
+
+
+def test_the_compute_ratios() -> None:
     for task, method in (
         ("digits", "yoto"),
         ("quantiles", "yoto"),
@@ -250,12 +281,12 @@ def test_the_compute_ratios_of_the_answer() -> None:
 
 def test_the_readme_has_the_table_and_links_that_lead_somewhere() -> None:
     for line in (TRAINED / "answer.md").read_text("utf-8").splitlines():
-        assert re.sub(r"\]\((?=\w)", f"](reference/{TRAINED.name}/", line) in ANSWER
         task, *cells = line.strip("| ").split(" | ")[:3]
         if "overall.md" in line:
             links = (re.sub(r"\]\(", f"](results/reference/{TRAINED.name}/", c) for c in cells)
             assert f"{task} | {' | '.join(links)} |" in README
-    for page in ("README.md", "results/README.md", "results/EVIDENCE.md", "results/ADVICE.md"):
+    evidence = ("README.md", "results/README.md", "results/EVIDENCE.md", "results/ADVICE.md")
+    for page in (*evidence, *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))):
         text = (ROOT / page).read_text("utf-8")
         links = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)|src="([^"]+)"', text)
         for link in filter(None, (one or other for one, other in links)):

@@ -36,7 +36,9 @@ GRID, FINER = 4, 4  # pixels between the lines that show a deformation; the shee
 @dataclass(frozen=True, kw_only=True)
 class Registration(OnPhotographs):
     """side: of the pictures, a multiple of 8. width: channels of the first layer.
-    pairs: test pairs of each test picture. reach, waves, noise: of the pairs; see `Pairs`.
+    shrink: so many pixels of a photograph's side are averaged into one.
+    pairs: test pairs of each test picture. reach: of a pair's largest displacement, in pixels.
+    waves: half-waves along x and y, at most. noise: its standard deviation on both pictures.
     low, high: the range of λ.
     """
 

@@ -19,6 +19,8 @@ from bench import Axis, Examples, Measure, Preset, Space, Task, Training
 
 @dataclass(frozen=True, kw_only=True)
 class Toy(Task):
+    """dimension: of x and y."""
+
     name: ClassVar[str] = "toy"
     line: ClassVar[str] = "shrinkage with a known best answer per coefficient; seconds"
     terms: ClassVar[tuple[str, ...]] = ("nearness", "size")
