@@ -72,8 +72,8 @@ def _offers(what: str, places: tuple[tuple[str, int], ...]) -> tuple[Offer, ...]
             what=what,
             name=point.name,
             target=point.value.partition("[")[0].replace(" ", ""),
-            package=str(point.dist and point.dist.name or "?"),
-            version=str(point.dist and point.dist.version or ""),
+            package=str((point.dist and point.dist.name) or "?"),
+            version=str((point.dist and point.dist.version) or ""),
         )
         for point in metadata.entry_points(group=GROUPS[what])
     ]
