@@ -36,14 +36,15 @@ def answer(parser: argparse.ArgumentParser) -> None:
         import argcomplete
     except ImportError:
         return
-    from argcomplete.completers import DirectoriesCompleter, FilesCompleter
+    from argcomplete.completers import DirectoriesCompleter, FilesCompleter, SuppressCompleter
 
     places = {"DIR": DirectoriesCompleter(), "FILE": FilesCompleter()}
     for action in _actions(parser):
         completer = _completer(action.dest) or places.get(str(action.metavar))
         if completer is not None:
             action.completer = completer  # type: ignore[attr-defined]
-    argcomplete.autocomplete(parser, always_complete_options=False, default_completer=None)
+    nothing = SuppressCompleter()
+    argcomplete.autocomplete(parser, always_complete_options=False, default_completer=nothing)
 
 
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:

@@ -49,6 +49,7 @@ def test_commands_options_tasks_presets_and_methods(tmp_path: Path) -> None:
     assert at("yoto-bench run toy --methods yoto,fixed_grid_") == {"yoto,fixed_grid_tuned"}
     assert at("yoto-bench export toy low") == {"low_rank"}
     (tmp_path / "results").mkdir()
+    assert at("yoto-bench run toy --seeds ") == set()  # no files, where none are asked for
     assert at("yoto-bench report res") == {"results/"}
 
 
