@@ -6,9 +6,7 @@ Imports are late where a command can do without torch.
 from __future__ import annotations
 
 import itertools
-import os
 import shlex
-import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bench
+from bench.continuing import changed, continuation, flags, program
 from bench.files import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 # What `run --config` takes from the file and not from the command line, and what means nothing to
 # the file of one cell.
 OF_RUNS = ("dry", "again", "on", "per_device", "limit", "decide", "most", "budget", "log")
-CONTINUED = ("device", "on", "address", "per_device", "limit", "decide", "most", "budget", "log")
 STUDIED = ("widths", "ranges", "coefficients")
 REPLAYED = (
     *("tasks", "preset", "methods", "settings", "design", "seeds", "split", "lengths"),
@@ -43,17 +41,11 @@ def run(options: Namespace) -> int:
 
     root, asked = folders.usable(Path(options.out)), None
     listeners = _listeners(options, root)
-    if options.decide or _changed(options, "most", "budget"):  # it needs the report's answers
+    if options.decide or changed(options, "most", "budget"):  # it needs the report's answers
         from bench import decide
 
         asked = decide.asked(options)
-    per_device = _per_device(options.per_device, options.on)
-    if options.address and options.on != "ray":
-        raise ValueError("--address names a Ray cluster and needs --on ray")
-    device = torch.device("cpu") if options.on == "ray" else runner.choose_device(options.device)
-    on = options.on
-    if on == "auto":
-        on = "pool" if (per_device or 1) > 1 else runner.usual_place()
+    on, per_device, device = _place(options)
     if options.settings is not None and options.settings < 1:
         raise ValueError("--settings needs 1 or more")
     config = _stored(options) if options.config else None
@@ -80,7 +72,7 @@ def run(options: Namespace) -> int:
     jobs = run.train_jobs()
     if options.dry:
         for job in jobs:
-            print(shlex.join([*program(), "cell", job.id, *_flags(options, "device")]))
+            print(shlex.join([*program(), "cell", job.id, *flags(options, "device")]))
         return 0
     _announce(run, len(jobs), where)
     if not options.again and (jobs or run.record_jobs()):
@@ -91,7 +83,7 @@ def run(options: Namespace) -> int:
         done = run.complete(stop)
     if not done:
         print("stopped, everything done so far is kept; to continue:")
-        print(f"  {_continuation(options, config_path)}")
+        print(f"  {continuation(options, config_path)}")
         return 130
     return _ended(run)
 
@@ -109,17 +101,12 @@ def _stored(options: Namespace) -> Any:
     """The configuration of a run or cell that is to be replayed."""
     from bench.run.schema import CellConfig, RunConfig, read
 
-    if given := [*_changed(options, *REPLAYED), *options.locations]:
+    if given := [*changed(options, *REPLAYED), *options.locations]:
         raise ValueError(f"--config replays what is stored: leave out {', '.join(given)}")
     stored: Any = read(Path(options.config), CellConfig | RunConfig)  # type: ignore[arg-type]
-    if isinstance(stored, CellConfig) and (given := _changed(options, *OF_RUNS)):
+    if isinstance(stored, CellConfig) and (given := changed(options, *OF_RUNS)):
         raise ValueError(f"{options.config} is of one cell: leave out {', '.join(given)}")
     return stored
-
-
-def _changed(options: Namespace, *names: str) -> list[str]:
-    """Those of the options that are not as usual."""
-    return [name for name in names if vars(options)[name] != vars(options.usual)[name]]
 
 
 def _experiments(options: Namespace) -> list[Any]:
@@ -150,6 +137,21 @@ def _numbers(text: str | None, kind: type, refusal: str) -> list[Any] | None:
         return [kind(part) for part in text.split(",")] if text else None
     except ValueError:
         raise ValueError(refusal.format(text)) from None
+
+
+def _place(options: Namespace) -> tuple[str, int | None, Any]:
+    """Where networks are trained, how many at once on a device (None for auto), and the device."""
+    import torch
+
+    from bench.run import runner
+
+    on, per_device = options.on, _per_device(options.per_device, options.on)
+    if options.address and on != "ray":
+        raise ValueError("--address names a Ray cluster and needs --on ray")
+    if on == "auto":
+        on = "pool" if (per_device or 1) > 1 else runner.usual_place()
+    device = torch.device("cpu") if on == "ray" else runner.choose_device(options.device)
+    return on, per_device, device
 
 
 def _per_device(text: str, on: str) -> int | None:
@@ -209,31 +211,6 @@ def version() -> str:
     commit = checked_out()
     checkout = "" if commit == "unknown" else f" (commit {commit})"
     return f"yoto-bench {bench.__version__}{checkout}"
-
-
-def program() -> list[str]:
-    """The words before a command, as they work in any folder."""
-    usual = shutil.which("python")
-    same = usual and os.path.dirname(usual) == os.path.dirname(sys.executable)
-    python = "python" if same else sys.executable
-    script = Path(__file__).resolve().parent.parent / "run_bench.py"
-    return [python, str(script)] if script.is_file() else [python, "-m", "run_bench"]
-
-
-def _continuation(options: Namespace, config: Path) -> str:
-    """The command that continues a run where and as it was running."""
-    flags = _flags(options, *CONTINUED)
-    return shlex.join([*program(), "run", "--config", str(config.absolute()), *flags])
-
-
-def _flags(options: Namespace, *names: str) -> list[str]:
-    """Where things lie, and the options of these names that are not as usual, as words."""
-    words = ["--out", os.path.abspath(options.out)]
-    words += ["--cache", os.path.abspath(options.cache)] if options.cache else []
-    for name in _changed(options, *names):
-        value = vars(options)[name]
-        words += ["--" + name.replace("_", "-"), *([] if value is True else [str(value)])]
-    return words
 
 
 def cell(options: Namespace) -> int:

@@ -17,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from bench.cli import main, parsed, parser
-from bench.commands import _continuation
+from bench.continuing import continuation
 from bench.run.schedule import stopping
 
 ROOT = Path(__file__).parent.parent
@@ -211,7 +211,7 @@ def test_the_cache_of_one_command_is_not_that_of_the_next(
 
 def test_the_command_to_continue_says_where_and_how_it_ran() -> None:
     words = ["run", "toy", "--on", "pool", "--per-device", "2", "--out", "my results"]
-    said = shlex.split(_continuation(parsed(words), Path("c.json")))
+    said = shlex.split(continuation(parsed(words), Path("c.json")))
     assert said[1] == str(ROOT / "run_bench.py")
     again = parser().parse_args(said[2:])
     assert again.config == os.path.abspath("c.json")

@@ -59,7 +59,7 @@ ROOMS = {
         "bench.live",
         "networks rooms answers server check pieces places export static command",
     ),
-    "entry": ("bench", "decide growing comparison commands listing completion cli"),
+    "entry": ("bench", "decide growing comparison continuing commands listing completion cli"),
     "program": ("", "run_bench"),
     "benchmarks": ("benchmarks", "*"),
 }

@@ -81,8 +81,8 @@ def test_steps_that_a_resumed_training_does_again_count_once(tmp_path: Path) -> 
     for numbers, loss in (((1, 2, 3), 5.0), ((2, 3, 4), 7.0)):
         log = TensorBoard(tmp_path)
         for number in numbers:
-            log(step(number, loss), job(tmp_path))
-        log(Ended(job="a", how="stopped"), job(tmp_path))
+            log.handle(step(number, loss), job(tmp_path))
+        log.handle(Ended(job="a", how="stopped"), job(tmp_path))
     read = curves(tmp_path / "tensorboard" / folder(job(tmp_path)))
     assert read["loss"] == {1: 5, 2: 7, 3: 7, 4: 7}
 
@@ -93,8 +93,8 @@ def test_a_disk_that_takes_no_more_does_not_stop_the_run(
     log = TensorBoard(tmp_path)
     (tmp_path / "tensorboard").write_text("in the way")
     with pytest.warns(UserWarning, match="no more is written to"):
-        log(step(1, 1.0), job(tmp_path))
-    log(step(2, 1.0), job(tmp_path))
+        log.handle(step(1, 1.0), job(tmp_path))
+    log.handle(step(2, 1.0), job(tmp_path))
 
 
 def test_a_name_that_no_folder_can_have_is_shortened(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_name_that_no_folder_can_have_is_shortened(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_the_same_log(tmp_path: Path) -> None:
     """The line that a stopped run prints has it."""
     from bench.cli import parsed
-    from bench.commands import _continuation
+    from bench.continuing import continuation
 
-    line = _continuation(parsed([*TOY, "--out", str(tmp_path)]), tmp_path / "config.json")
+    line = continuation(parsed([*TOY, "--out", str(tmp_path)]), tmp_path / "config.json")
     assert "--log tensorboard" in line
     assert runner.Run(tmp_path, [], runner.choose_device("cpu")).listeners == []

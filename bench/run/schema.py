@@ -292,7 +292,7 @@ class Head(Struct, kw_only=True):
 
 class Job(Struct, kw_only=True):
     """One thing to do. root: the results folder. uses: the folders in it that are needed, the one
-    written to first. after: the jobs that come before it."""
+    written to first. after: the jobs before it."""
 
     id: str
     label: str
@@ -326,9 +326,7 @@ class Context(Recording, kw_only=True):
 
 
 class Event(Struct, kw_only=True):
-    """What is told of a job while it is at work; `job` is its id."""
-
-    job: str
+    job: str  # the id of that which is at work
 
 
 class Started(Event, kw_only=True):

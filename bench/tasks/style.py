@@ -213,10 +213,7 @@ class Style(OnPhotographs):
                 memory=MEMORY,
             ),
             "four-paintings": size(
-                four,
-                5,
-                1,
-                "four paintings in one network: hours on two CPU cores",
+                *(four, 5, 1, "four paintings in one network: hours on two CPU cores"),
                 methods=short | found(cls.name),
                 wants=wants,
             ),

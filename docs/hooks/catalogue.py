@@ -309,7 +309,7 @@ def answer() -> Iterator[str]:
 def tables_of_a_report() -> Iterator[str]:
     for section in SECTIONS:
         yield f"### {section.title}\n"
-        yield "\n\n".join(filter(None, [section.words, section.after])) + "\n"
+        yield section.words + "\n"
 
 
 # Public names -------------------------------------------------------------------------------------
