@@ -33,7 +33,7 @@ from bench.identity import plain
 from bench.plugins import interactive
 from bench.plugins.names import near
 from bench.registry import preset as sized
-from bench.registry import revive, split_methods
+from bench.registry import revive, split_methods, variants
 from bench.report.answers.compare import comparisons, overall, summary
 from bench.report.answers.reference import LOSS, in_percent
 from bench.report.answers.verdict import under_test
@@ -134,12 +134,13 @@ def _plain(task: Task | type[Task] | str | Path, preset: str, root: Path) -> Tas
     if kind.__abstractmethods__:
         lacking = ", ".join(sorted(kind.__abstractmethods__))
         raise ValueError(f"the task {kind.__name__} lacks {lacking}: see help(bench.Task)")
-    task = sized(kind, preset).task if task is kind else task
-    written = interactive.in_a_file(kind, root / TASKS, kind.name)
+    made: Task = task if isinstance(task, Task) else sized(kind, preset).task
+    written = interactive.in_a_file(kind, root / TASKS, made.name)
     if written is kind:
-        return task
+        return made
     file = sys.modules[written.__module__].__file__
-    return revive({"class": f"{file}:{written.__name__}", "fields": plain(task)}, Task)
+    description = {"class": f"{file}:{written.__name__}", "fields": plain(made)}
+    return revive(description, Task)  # type: ignore[type-abstract]
 
 
 @contextlib.contextmanager
@@ -273,6 +274,8 @@ class Comparison:
         """The trained networks of a method: `.at(0.3)` is a plain model for this coefficient."""
         from bench.live.networks import catalogue
 
+        if method not in self.planned.methods and "[" in method:
+            method = next(iter(variants(method, {})))  # yoto[steps=2] is yoto[steps=2.0]
         if method not in self.planned.methods:
             raise near(method, self.planned.methods, "method of this comparison")
         seed = self.planned.seeds[0] if seed is None else seed

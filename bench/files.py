@@ -145,7 +145,7 @@ def drawing_to_files() -> Iterator[None]:
 def leading_out(root: Path) -> Path | None:
     """The first link among the folders of a results folder that leads out of it, None without."""
     top = root.resolve()
-    level = [root / name for name in ("runs", "records", "configs", "looks", "report")]
+    level = [root / name for name in ("runs", "records", "configs", "looks", "tasks", "report")]
     for depth in range(4):  # runs/<task>/<method>/<cell>
         for folder in level:
             if folder.is_symlink() and not folder.resolve().is_relative_to(top):

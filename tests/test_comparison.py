@@ -85,6 +85,8 @@ def test_figures_networks_and_names_that_are_not_there(compared: Comparison) -> 
     model = compared.load("yoto").at(1.0)
     assert isinstance(model, nn.Module)
     assert model(torch.zeros(1, 4)).shape == (1, 4)
+    with pytest.raises(ValueError, match="no method of this comparison"):
+        compared.load("yoto[steps=2]")
     with pytest.raises(ValueError, match="did you mean gap"):
         compared.plot("gaps")
     with pytest.raises(ValueError, match="did you mean yoto"):

@@ -33,7 +33,9 @@ def test_the_notebook_runs_and_shows_verdict_and_figure(tmp_path: Path) -> None:
     import nbclient
     import nbformat
 
-    notebook = nbformat.read(EXAMPLES / "own_model.ipynb", as_version=4)
+    text = (EXAMPLES / "own_model.ipynb").read_text("utf-8")
+    assert "steps=1000" in text
+    notebook = nbformat.reads(text.replace("steps=1000", "steps=100"), as_version=4)
     metadata = {"metadata": {"path": str(tmp_path)}}
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # for the kernel
@@ -70,6 +72,41 @@ def test_a_table_is_made_and_compared_on(tmp_path: Path) -> None:
     assert list(tmp_path.glob("results/report/quantiles-smoke*/report.md"))
     run(sys.executable, "-c", f"import runpy; runpy.run_path({script!r})", folder=tmp_path)
     assert (tmp_path / "rentals.csv").read_text() == table  # nothing runs where it is imported
+
+
+# The tutorial -------------------------------------------------------------------------------------
+
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text("utf-8")
+ANSWERS = ["worse", "undecided", "equal"]
+
+
+def tutorial() -> str:
+    return "".join(re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL))
+
+
+def test_the_tutorial_runs_as_it_is_written_but_for_the_steps(tmp_path: Path) -> None:
+    quick = re.sub(r"Training\(steps=\d+", "Training(steps=20", tutorial())
+    assert quick.count("steps=20,") == 2
+    (tmp_path / "smoothing.py").write_text(quick)
+    told = run(sys.executable, "smoothing.py", folder=tmp_path)
+    assert told.count("smoothing, quick") >= 3
+    assert told.rstrip().endswith(")")  # the plain model
+    assert "Denoiser(" in told
+    assert (tmp_path / "front.png").stat().st_size > 5000
+    assert len(list(tmp_path.glob("results/runs/smoothing/*/*/done.json"))) == 18 + 18 + 3
+
+
+def test_the_answers_of_the_tutorial_are_those_of_its_text() -> None:
+    said = re.findall(r"loses \*\*.*?\*\*.*?\*\*(\w+)\*\*", TUTORIAL, re.DOTALL)
+    assert said == ANSWERS
+
+
+@pytest.mark.slow
+def test_the_tutorial_gives_the_answers_that_it_says(tmp_path: Path) -> None:
+    ends = "print([each.verdict.answer for each in (first, second, third)])\n"
+    (tmp_path / "smoothing.py").write_text(tutorial() + ends)
+    told = run(sys.executable, "smoothing.py", folder=tmp_path)
+    assert told.splitlines()[-1] == str(ANSWERS)
 
 
 # Slurm --------------------------------------------------------------------------------------------

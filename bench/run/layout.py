@@ -6,6 +6,7 @@
     DIR/records/<task>/<method>/<id>.csv  .json (and .png): one method measured at one setting
                                           (and .lease while somebody does)
     DIR/configs/<id>.json                 every `run` as it was asked for
+    DIR/tasks/<digest>/<task>.py          a task that a notebook defined, with what it uses
     DIR/looks/<id>.json                   which seeds `run --decide` looks at, and in which order
 
 Files are written under a temporary name and renamed; `done.json` and a record's .json, its head,
