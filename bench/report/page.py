@@ -125,19 +125,19 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
     by_name = {plate.name: plate for plate in plates}
     places = by_section(by_name, report.sections)
     galleries = {place: [by_name[name] for name in names] for place, names in places.items()}
-    first = warnings(run, report.reference)
     return {
         "title": task_words(run),
-        "about": f"{size_line(run)}. {one_line(run.sample_line)}".strip(),
+        "about": f"{size_line(run)}.",
+        "pictures": one_line(run.sample_line),
         "settings": settings_line(run),
-        "points": report.points,
-        "first": [one_line(note) for note in first],
-        "notes": [one_line(note) for note in report.notes if note not in first],
+        "points": [(point.head, _quoted(point.text)) for point in report.points],
+        "first": [_quoted(note) for note in warnings(run, report.reference)],
+        "notes": [_quoted(note) for note in report.notes],
         "knob": knob,
         "sections": [
             {
                 "section": section,
-                "words": re.sub("`(.+?)`", r"“\1”", section.words),
+                "words": _quoted(section.words),
                 "listing": Listing.of(report.sheets[section.name]),
                 "plates": galleries.get(section.name, []),
             }
@@ -147,6 +147,11 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
         "networks": Listing.of(_networks(run)),
         "origin": {name: ", ".join(values) for name, values in origin(run).items()},
     }
+
+
+def _quoted(text: str) -> str:
+    """Markdown's code as a page without any writes it, and no number apart from its per cent."""
+    return re.sub("`(.+?)`", r"“\1”", one_line(text)).replace(" %", "\u00a0%")
 
 
 def _networks(run: Run) -> Sheet:
