@@ -44,7 +44,7 @@ from bench.report.rendering import html
 from bench.report.sentence import verdict_sentence
 from bench.report.tables import overall_sheet
 from bench.report.text import estimate, one_line
-from bench.run import board, capacity, folders, runner
+from bench.run import board, folders, runner
 from bench.run.plan import Experiment, experiment
 from bench.run.schedule import stopping
 from bench.space import format_setting, parse_setting
@@ -103,7 +103,7 @@ def compare(
     )
     where = runner.choose_device(device)
     if on == "auto":
-        on = "pool" if where.type == "cpu" and capacity.cores() > 1 else "here"
+        on = runner.usual_place()
     run = runner.Run(root, [planned], where, on)
     run.save_config()
     with board.shown(progress), _without_main():

@@ -69,7 +69,7 @@ def test_a_question_is_answered_and_the_page_is_served(server: Server) -> None:
     assert ask(server, "GET", "/backend.js")[0] == 200
     assert not re.search(rb"<script>| style=| on[a-z]+=", page)  # the policy would not have them
     status, _, listed = ask(server, "GET", "/api/exhibits")
-    assert (status, json.loads(listed)[0]["task"]) == (200, "digits")
+    assert (status, json.loads(listed)[0]["task"]) == (200, "β-VAE, handwritten digits")
     status, _, answer = ask(server, "POST", "/api/answer", question(rest=True), **JSON)
     assert (status, set(json.loads(answer)["own"]["measures"])) == (
         200, {"loss", "kl", "reconstruction", "elbo"}

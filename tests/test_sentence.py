@@ -27,7 +27,7 @@ THREE = (0, 1, 2)
             THREE,
             [
                 "Use it today? No. YOTO loses 20 % [20, 20] of the grid's benefit (at worst",
-                "over the 4 of 5 settings where there is some.",
+                "over the 4 of 5 settings where there is a benefit.",
                 "That is worse than the grid, beyond the margin of 10 %.",
                 "It costs 0.40× the grid's compute and is cheaper from 3 settings on.",
             ],
@@ -58,7 +58,7 @@ def test_the_sentence_says_what_the_numbers_say(
     sentence = verdict_sentence(run_of(tmp_path))
     assert [part for part in words if part not in sentence] == []
     assert sentence.startswith("image compression, quick: Use it today?")
-    assert "Not known: It is not known whether the grid is trained out." in sentence
+    assert "Not known: It is not known whether the grid is trained out" in sentence
     assert "\n" not in sentence
 
 
@@ -99,7 +99,7 @@ def test_the_sentence_is_about_the_best_known_variant(tmp_path: Path) -> None:
     [
         ([1.0, None], ""),
         ([0.0, 1.0], "The grid is not trained out: this says who learns faster"),
-        ([None, None], "It is not known whether the grid is trained out."),
+        ([None, None], "It is not known whether the grid is trained out"),
     ],
 )
 def test_what_is_not_known_of_the_yardstick_is_said(

@@ -52,11 +52,13 @@ def settings_line(run: Run) -> str:
         span = f" ({axis.low:g} to {axis.high:g})" if len(spans) > 1 or len(run.axes) == 1 else ""
         parts.append(f"{one_line(axis.symbol)} weighs {term_label(run, axis.name)}{span}")
     each = f"; each from {run.axes[0].low:g} to {run.axes[0].high:g}"
-    text = ", ".join(parts) + (each if len(spans) == 1 < len(run.axes) else "")
+    text = "; ".join(parts) + (each if len(spans) == 1 < len(run.axes) else "")
     named = {label: s for s, label in run.labels().items() if label.split()[0] in SHORT}
     for label, setting in named.items():
         values = zip(run.axes, run.values(setting), strict=True)
-        text += f"; {label}: " + ", ".join(f"{one_line(a.symbol)} = {v:g}" for a, v in values)
+        text += f". {label.capitalize()}: " + ", ".join(
+            f"{one_line(a.symbol)} = {v:g}" for a, v in values
+        )
     return f"{text}."
 
 

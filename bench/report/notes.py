@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from bench.report.answers.answer import grid_trained_out
 from bench.report.answers.compare import LOST
 from bench.report.answers.costs import ALL, tuned_alone
 from bench.report.answers.reference import failing, setting_words
@@ -18,6 +17,8 @@ from bench.report.answers.studies import home
 from bench.report.headings import SIGN, examples, term_label
 from bench.report.load import Run
 from bench.report.text import one_line
+
+MANY = 3  # settings at which a grid fails: that many have a sentence each
 
 
 def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFrame) -> list[str]:
@@ -37,36 +38,29 @@ def notes(run: Run, gaps: pd.DataFrame, overall: pd.DataFrame, saving: pd.DataFr
 
 
 def warnings(run: Run, examined: pd.DataFrame) -> list[str]:
-    """What stands before all other notes: too few seeds, settings of which nothing is said, a grid
-    that is not trained out, and what was tuned on one side alone."""
-    return [*_few_seeds(run), *_unfit(run, examined), *_unlike(run)]
+    """What stands before all other notes: too few seeds, and settings of which nothing is said."""
+    seeds = len(run.seeds)
+    count = "One seed is" if seeds == 1 else f"{seeds} seeds are"
+    few = (
+        f"{count} a demonstration, not evidence. Nothing is called better, equal or worse before "
+        f"there are {ENOUGH_SEEDS} seeds."
+    )
+    return [few] * (seeds < ENOUGH_SEEDS) + _unfit(run, examined[examined["fails"].astype(bool)])
 
 
-def _few_seeds(run: Run) -> Iterator[str]:
-    if (seeds := len(run.seeds)) < ENOUGH_SEEDS:
-        count = "One seed is" if seeds == 1 else f"{seeds} seeds are"
-        yield (
-            f"{count} a demonstration, not evidence. Nothing is called better, equal or worse "
-            f"before there are {ENOUGH_SEEDS} seeds."
-        )
-
-
-def _unfit(run: Run, examined: pd.DataFrame) -> Iterator[str]:
-    for row in examined[examined["fails"].astype(bool)].to_dict("records"):
-        yield (
-            f"{SIGN.strip()} The reference fails at {setting_words(run, row['setting'])}, where "
-            f"nothing is called better or worse: {row['why']}."
-        )
-    if run.reference is None:
-        return
-    known = grid_trained_out(run, run.reference)
-    if math.isnan(known):
-        yield (
-            "It is not known whether the grid is trained out: no networks were trained for half of "
-            "the steps (`run --lengths 0.5,1`). If it is not, this says who learns faster."
-        )
-    elif not known:
-        yield "The grid is not trained out. So this says who learns faster, not who ends better."
+def _unfit(run: Run, failing: pd.DataFrame) -> list[str]:
+    places = [setting_words(run, setting) for setting in failing["setting"]]
+    silence = "Nothing is called better or worse there"
+    if len(places) > MANY:
+        return [
+            f"{SIGN.strip()} The grid fails at {len(places)} of {len(run.settings)} settings: "
+            f"{', '.join(places)}. Another of its networks does better there than the one trained "
+            f"for the setting. {silence}."
+        ]
+    return [
+        f"{SIGN.strip()} The grid fails at {place}. {silence}: {why}."
+        for place, why in zip(places, failing["why"], strict=True)
+    ]
 
 
 def _unlike(run: Run) -> Iterator[str]:

@@ -142,19 +142,19 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
     }
     places = by_section(by_name, report.sections)
     galleries = {place: [by_name[name] for name in names] for place, names in places.items()}
-    first = warnings(run, report.reference)
     return {
         "title": task_words(run),
-        "about": f"{size_line(run)}. {one_line(run.sample_line)}".strip(),
+        "about": f"{size_line(run)}.",
+        "pictures": one_line(run.sample_line),
         "settings": settings_line(run),
-        "points": report.points,
-        "first": [one_line(note) for note in first],
-        "notes": [one_line(note) for note in report.notes if note not in first],
+        "points": [(point.head, _quoted(point.text)) for point in report.points],
+        "first": [_quoted(note) for note in warnings(run, report.reference)],
+        "notes": [_quoted(note) for note in report.notes],
         "knob": knob,
         "sections": [
             {
                 "section": section,
-                "words": re.sub("`(.+?)`", r"“\1”", section.words),
+                "words": _quoted(section.words),
                 "listing": Listing.of(report.sheets[section.name]),
                 "csv": _csv(report, section.shows or section.name),
                 "plates": galleries.get(section.name, []),
@@ -172,6 +172,11 @@ def _csv(report: Built, name: str) -> str:
     """The link from the page to a table's file, "" where there is none."""
     path = report.folder / f"{name}.csv"
     return f"{path.parent.name}/{path.name}" if path in report.paths else ""
+
+
+def _quoted(text: str) -> str:
+    """Markdown's code as a page without any writes it, and no number apart from its per cent."""
+    return re.sub("`(.+?)`", r"“\1”", one_line(text)).replace(" %", "\u00a0%")
 
 
 def _networks(run: Run) -> Sheet:

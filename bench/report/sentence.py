@@ -119,7 +119,9 @@ def _lost(run: Run, network: str, row: dict[str, Any]) -> str:
         return ""
     worst = estimate(100 * row["share_worst"], (), 0)
     place = setting_words(run, row["share_worst_setting"])
-    over = "" if count == every else f", over the {count} of {every} settings where there is some"
+    over = (
+        "" if count == every else f", over the {count} of {every} settings where there is a benefit"
+    )
     grid = "the tuned grid's" if row["compared"] == BOTH_TUNED else "the grid's"
     return (
         f"{network} loses {_share(row)} of {grid} benefit (at worst {worst} %, at {place}){over}."
@@ -260,7 +262,9 @@ def _unknown(run: Run, row: dict[str, Any]) -> str:
     yard = yardstick(run, row["method"])
     known = grid_trained_out(run, yard.reference) if yard else 1.0
     if math.isnan(known):
-        parts.append("It is not known whether the grid is trained out.")
+        parts.append(
+            "It is not known whether the grid is trained out (`run --lengths 0.5,1` asks)."
+        )
     elif not known:
         parts.append(
             "The grid is not trained out: this says who learns faster, not who ends better."

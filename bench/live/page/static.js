@@ -188,8 +188,8 @@ async function answered({ exhibit: place, input, method, setting, shares, latent
   if (beside && exhibit.reference) sides.beside = nearest(exhibit, setting);
   const paces = Object.values(sides).map(([, { file }]) => pace.get(file) ?? 0);
   const pixels = rest ? Infinity : Math.max(...paces) ? QUICK / Math.max(...paces) : FIRST;
-  const outside = exhibit.axes.flatMap(({ name, low, high }, i) =>
-    (setting[i] < low || setting[i] > high ? [`${name} = ${setting[i]} is outside [${low}, ${high}]`] : []));
+  const outside = exhibit.axes.flatMap(({ symbol, low, high }, i) =>
+    (setting[i] < low || setting[i] > high ? [`${symbol} = ${setting[i]} is outside [${low}, ${high}]`] : []));
   const reply = { rest: Boolean(rest), also: "", outside };
   for (const [side, [label, about, coefficients, at]] of Object.entries(sides)) {
     reply[side] = { setting: at, method: label, ...await made(exhibit, about, bitmap, { told: coefficients, shares, latents, pixels, wanted, rest }) };

@@ -63,7 +63,12 @@ def yardstick(run: Run, method: str) -> Yardstick | None:
 
 
 def _row(run: Run, method: str) -> dict[str, Any]:
-    row = {"task": run.task, "title": run.title, "preset": run.preset, "method": method}
+    row: dict[str, Any] = {
+        "task": run.task,
+        "title": run.title,
+        "preset": run.preset,
+        "method": method,
+    }
     row |= {"answer": NO_VERDICT, "settings": len(run.settings), "seeds": len(run.seeds)}
     yard = yardstick(run, method)
     if not method:
