@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from synthetic import change, codec, heads, write_results
 
-from bench.report import build, document, stamps
+from bench.report import build, stamps
 from bench.space import Setting
 
 Drawn = list[str]
@@ -48,24 +48,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(params=["the same process", "another"])
-def again(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    def built(*arguments: Any, **options: Any) -> Any:
-        if request.param == "another":
-            document._last.clear()
-        return build(*arguments, **options)
-
-    return built
-
-
 def test_nothing_is_drawn_where_nothing_changed(
-    tmp_path: Path, drawn: Drawn, again: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, drawn: Drawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_results(tmp_path, picture=plain)
     (first,) = build(tmp_path)
     before = contents(tmp_path / "report")
     monkeypatch.setattr("bench.report.page.page", lambda *_: pytest.fail("the page was written"))
-    (second,) = again(tmp_path)
+    (second,) = build(tmp_path)
     assert drawn == ["compression-quick"]
     assert contents(tmp_path / "report") == before
     assert second.paths == first.paths
@@ -101,14 +91,12 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_whatever_changes_is_drawn_anew(
-    tmp_path: Path, drawn: Drawn, again: Callable[..., Any], what: str
-) -> None:
+def test_whatever_changes_is_drawn_anew(tmp_path: Path, drawn: Drawn, what: str) -> None:
     write_results(tmp_path, picture=plain)
     build(tmp_path)
     page = (tmp_path / "report" / "index.html").read_text()
     CHANGES[what](tmp_path)
-    again(tmp_path)
+    build(tmp_path)
     assert len(drawn) == 2
     if what == "a value":
         assert (tmp_path / "report" / "index.html").read_text() != page
@@ -116,7 +104,7 @@ def test_whatever_changes_is_drawn_anew(
 
 @pytest.mark.parametrize("harm", ["changed", "gone", "a link", "left over", "another's stamp"])
 def test_a_file_that_is_not_as_it_was_written_is_made_anew(
-    tmp_path: Path, drawn: Drawn, again: Callable[..., Any], harm: str
+    tmp_path: Path, drawn: Drawn, harm: str
 ) -> None:
     write_results(tmp_path)
     (built,) = build(tmp_path)
@@ -135,7 +123,7 @@ def test_a_file_that_is_not_as_it_was_written_is_made_anew(
         made["files"]["../../elsewhere.gif"] = made["files"]["headline.gif"]
         stamp.write_text(json.dumps(made))
         (tmp_path / "elsewhere.gif").write_bytes(figure.read_bytes())
-    (second,) = again(tmp_path)
+    (second,) = build(tmp_path)
     assert figure.read_bytes() == b"compression-quick 2"
     assert not figure.is_symlink()
     assert sorted(path.name for path in second.paths) == sorted(p.name for p in built.paths)
@@ -160,25 +148,21 @@ def test_other_code_draws_anew(
     assert len(drawn) == 2
 
 
-def test_one_task_that_changed_costs_no_other_its_figures(
-    tmp_path: Path, drawn: Drawn, again: Callable[..., Any]
-) -> None:
+def test_one_task_that_changed_costs_no_other_its_figures(tmp_path: Path, drawn: Drawn) -> None:
     write_results(tmp_path)
     write_results(tmp_path, preset="smoke")
     build(tmp_path)
     write_results(tmp_path, preset="smoke", values=better)
-    again(tmp_path)
+    build(tmp_path)
     assert drawn == ["compression-quick", "compression-smoke", "compression-smoke"]
     text = (tmp_path / "report" / "index.html").read_text()
     assert text.count('<section class="task"') == 2
 
 
-def test_a_moved_folder_keeps_its_figures(
-    tmp_path: Path, drawn: Drawn, again: Callable[..., Any]
-) -> None:
+def test_a_moved_folder_keeps_its_figures(tmp_path: Path, drawn: Drawn) -> None:
     write_results(tmp_path / "here", picture=plain)
     build(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
-    (built,) = again(tmp_path / "there")
+    (built,) = build(tmp_path / "there")
     assert len(drawn) == 1
     assert all(path.is_relative_to(tmp_path / "there") for path in built.run.measured["path"])

@@ -8,7 +8,6 @@ Needs only what lies in the results folders: no torch, no task.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ from bench.report.answers.costs import networks
 from bench.report.appearance import ALL
 from bench.report.headings import origin, setting_labels, size_line
 from bench.report.load import Key, Results, Run, load_results
-from bench.report.notes import notes
 from bench.report.rendering import markdown
 from bench.report.sections import (
     MORE,
@@ -33,10 +31,7 @@ from bench.report.sections import (
     Built,
     Frames,
     by_section,
-    frames_of,
-    sheets_of,
 )
-from bench.report.sentence import verdict_points
 from bench.report.text import escape
 
 Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
@@ -64,22 +59,12 @@ def build(
         _refuse_outside(roots[0], [out, *(out / run.folder for run in runs)])
     wanted = [only is None or bool(_shows(run) & only) for run in runs]
     inputs = [stamps.inputs_of(run) for run in runs]
-    reports = []
-    for run, made_of, write in zip(runs, inputs, wanted, strict=True):
-        known = _last.get((made_of, roots))
-        report = _answers(run) if known is None else known
-        report = dataclasses.replace(report, folder=out / run.folder, paths=[])
+    reports = [Built(run=run, folder=out / run.folder) for run in runs]
+    for report, made_of, write in zip(reports, inputs, wanted, strict=True):
         report.paths.extend(_files(report, made_of, write=write))
-        reports.append(report)
-    _last.clear()
-    _last.update({(each, roots): it for each, it in zip(inputs, reports, strict=True)})
     if reports:
         _write_page(results, reports, inputs, out, roots, going)
     return [report for report, write in zip(reports, wanted, strict=True) if write]
-
-
-# The reports of this process's last `build`, by what they are made of.
-_last: dict[tuple[str, tuple[Path, ...]], Built] = {}
 
 
 def _place(run: Run, roots: Sequence[Path]) -> tuple[int, int]:
@@ -126,17 +111,6 @@ def _write_page(
         for name, text in texts.items():
             write_atomic(out / name, text)
         stamps.stamp(out, made_of, texts)
-
-
-def _answers(run: Run) -> Built:
-    """Everything that a report says, without its files."""
-    frames = frames_of(run)
-    points = verdict_points(run)
-    facts = notes(run, frames["comparisons"], frames["overall"], frames["savings"])
-    return Built(
-        run=run, folder=Path(run.folder), paths=[], points=points, notes=facts, frames=frames,
-        sheets=sheets_of(run, frames),
-    )  # fmt: skip
 
 
 def _files(report: Built, made_of: str, *, write: bool) -> list[Path]:

@@ -7,6 +7,7 @@ SECTIONS.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ import pandas as pd
 from bench.report import cost_tables, study_tables, tables
 from bench.report.answers import claims, compare, costs, reference, studies
 from bench.report.load import Run
+from bench.report.notes import notes
 from bench.report.rendering import source
-from bench.report.sentence import Point, joined
+from bench.report.sentence import Point, joined, verdict_points
 from bench.report.sheet import Sheet
 
 Frames = dict[str, pd.DataFrame]
@@ -150,11 +152,13 @@ SECTIONS = [
     ),
 ]
 TITLES = {section.name: section.title for section in SECTIONS}
+FRAMES = [section.name for section in SECTIONS if section.frame is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """The report of one task, preset and experiment. `paths` has the page first.
+    """The report of one task, preset and experiment. `paths` has the page first. Everything else is
+    worked out when it is first asked for: of files that are there already nobody asks.
 
     points: the verdict in words; `sentence` has them in a row. frames: by the names of SECTIONS,
     which are attributes, too: `built.overall`; see `bench/report/answers/`. sheets: those with
@@ -163,17 +167,29 @@ class Built:
 
     run: Run
     folder: Path
-    paths: list[Path]
-    points: list[Point]
-    notes: list[str]
-    frames: Frames
-    sheets: dict[str, Sheet]
+    paths: list[Path] = field(default_factory=list)
+
+    @functools.cached_property
+    def frames(self) -> Frames:
+        return frames_of(self.run)
+
+    @functools.cached_property
+    def sheets(self) -> dict[str, Sheet]:
+        return sheets_of(self.run, self.frames)
+
+    @functools.cached_property
+    def points(self) -> list[Point]:
+        return verdict_points(self.run)
+
+    @functools.cached_property
+    def notes(self) -> list[str]:
+        frames = self.frames
+        return notes(self.run, frames["comparisons"], frames["overall"], frames["savings"])
 
     def __getattr__(self, name: str) -> pd.DataFrame:
-        frames = self.__dict__.get("frames", {})
-        if name not in frames:
-            raise AttributeError(f"a report has no {name!r}: its frames are {', '.join(frames)}")
-        return frames[name]
+        if name not in FRAMES:
+            raise AttributeError(f"a report has no {name!r}: its frames are {', '.join(FRAMES)}")
+        return self.frames[name]
 
     @property
     def sentence(self) -> str:

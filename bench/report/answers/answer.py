@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from bench.report.answers.compare import overall
-from bench.report.answers.costs import break_evens, tuned_alone
+from bench.report.answers.costs import break_evens
 from bench.report.answers.lengths import trained_out
 from bench.report.answers.reference import Yardstick, setting_words
 from bench.report.answers.verdict import FAILS, NO_BENEFIT, ORIENTATION, judge
@@ -75,8 +75,8 @@ def _row(run: Run, method: str) -> dict[str, Any]:
         return row | {"why": "no network told its coefficients"}
     tuned = run.is_tuned(method)
     against = yard is not None and yard.reference == run.tuned_reference
-    fair = BOTH_TUNED if tuned else PUBLISHED
-    row["compared"] = TUNED_ALONE if method in tuned_alone(run) else fair
+    fair = yard is not None and run.is_tuned(yard.reference)
+    row["compared"] = (BOTH_TUNED if fair else TUNED_ALONE) if tuned else PUBLISHED
     of_all = overall(run).set_index("method").loc[method].to_dict()
     judged = judge(yard, method) if against else of_all
     row |= {name: judged[name] for name in COLUMNS if name in judged}
