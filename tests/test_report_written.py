@@ -253,7 +253,7 @@ def test_the_page_shows_every_run_and_the_others_as_they_were(
 ) -> None:
     seen: list[list[str]] = []
 
-    def page(results: Any, reports: list[Any], command: str) -> str:
+    def page(results: Any, reports: list[Any], command: str, going: str) -> str:
         assert command == f"python run_bench.py report {tmp_path}"
         assert len(results.runs) == len(reports)
         seen.append([report.run.folder for report in reports])
