@@ -336,7 +336,7 @@ def listing(options: Namespace) -> int:
 
     for name in TASKS:
         task: Any = task_class(name)
-        print(f"{name} ({task.title}): {task.line}")
+        print(f"{name}: {task.title}\n    {task.line}")
         for size, chosen in task.presets().items():
             counts = f"{chosen.settings} settings, {_seeds(chosen)}"
             print(f"    {size:14} {counts:22} {chosen.line}")
