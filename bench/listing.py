@@ -139,8 +139,9 @@ def listing(options: Namespace) -> int:
         print(json.dumps(known, indent=2, ensure_ascii=False))
         return 0
     for task in known["tasks"]:
-        title = f" ({printable(task['title'])})" if "title" in task else ""
-        print(f"{_name(task)}{title}: {_line(task)}")
+        print(f"{_name(task)}: {printable(task.get('title') or _line(task))}")
+        if "title" in task:
+            print(f"    {_line(task)}")
         for size in task.get("presets", []):
             seeds = f"{len(size['seeds'])} seed{'s' * (len(size['seeds']) > 1)}"
             counts = f"{size['settings']} settings, {seeds}"

@@ -249,7 +249,9 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
     assert built.folder.parent == root / "report"
     assert len(built.folder.name) < 256
     assert {path for path in tmp_path.rglob("*") if "report" not in path.parts} == before
-    assert {path.name for path in (root / "report").iterdir()} == {"index.html", built.folder.name}
+    assert {path.name for path in (root / "report").iterdir()} == {
+        *("answers.csv", "answers.md", "index.html", built.folder.name),
+    }
     merge([root], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"configs", "runs", "records"}
 

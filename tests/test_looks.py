@@ -206,7 +206,7 @@ def test_the_looks_of_a_folder_end_where_the_whole_pipeline_decides(tmp_path: Pa
         found.append(judge(Yardstick.of(part), "yoto")["verdict"])
     assert found == ["undecided"] * 2 + ["equal"] * 4
     assert found[-1] == judge(Yardstick.of(run_of(tmp_path)), "yoto")["verdict"]
-    assert "margin of 10 % of the benefit, decided after 8 seeds (6 looks of at" in (
+    assert "within the margin of 10 %, decided after 8 seeds (6 looks of at" in (
         verdict_sentence(whole)
     )
 

@@ -87,6 +87,7 @@ class Room:
         methods = sorted(exhibit.methods.values(), key=first_shown)
         reference = exhibit.reference
         return {
+            "name": printable(task.name),
             "task": printable(task.title),
             "line": printable(task.line),
             "preset": printable(exhibit.preset),

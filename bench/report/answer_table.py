@@ -107,7 +107,16 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     return [
         *[ONE_SEED] * bool(frame["seeds"].eq(1).any()),
         *[UNSURE] * bool(marked.any()),
+        *(f"{task_words(run)}: {gone}." for run in shown_in(runs) for gone in _gone(run)),
     ]
+
+
+def _gone(run: Run) -> Iterator[str]:
+    """What is missing of a run, of which its report says more."""
+    if lost := int(run.measured["status"].ne("done").sum()):
+        yield f"{lost} of {len(run.measured)} measurements failed, or their training diverged"
+    if run.damaged:
+        yield f"{len(run.damaged)} measurements are not what was written and were left out"
 
 
 # In a terminal -----------------------------------------------------------------------------------

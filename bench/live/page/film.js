@@ -10,7 +10,7 @@ const KINDS = ["video/mp4;codecs=avc1.42E01E", "video/webm;codecs=vp9", "video/w
 export async function film() {
   const kind = KINDS.find((each) => window.MediaRecorder?.isTypeSupported(each));
   if (!kind) return fail(new Error("this browser cannot record films"));
-  const [place, { task, axes }] = [state.axis, state.now];
+  const [place, { name, axes }] = [state.axis, state.now];
   const base = question({ beside: false }); // whatever is chosen meanwhile
   const axis = axes[place];
   element.film.disabled = true;
@@ -27,7 +27,7 @@ export async function film() {
       frames.push([image, value]);
     }
     const ending = kind.startsWith("video/mp4") ? "mp4" : "webm";
-    save(await recorded(frames, axis, kind), `${task}-${axis.name}.${ending}`);
+    save(await recorded(frames, axis, kind), `${name}-${axis.name}.${ending}`);
     element.pace.textContent = "";
     say("The film is saved.");
   } catch (error) {
