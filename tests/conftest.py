@@ -55,7 +55,7 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _cells_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def _cells_run_here(_the_cache_stays: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting processes takes seconds: a command in a test's own process does without, where the
     test does not ask for a pool."""
     monkeypatch.setattr(runner, "usual_place", lambda: "here")
