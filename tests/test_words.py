@@ -161,7 +161,7 @@ SECTIONS = pytest.mark.parametrize(
     [
         ("README.md", FIRST),
         ("results/EVIDENCE.md", "Said beforehand"),
-        ("results/EVIDENCE.md", "The three tasks of the default run"),
+        ("results/EVIDENCE.md", "Codecs, style transfer, autoencoders"),
         ("results/EVIDENCE.md", "Problems that two cores train out"),
         ("results/ADVICE.md", ""),
         ("docs/answer.md", ""),

@@ -1,6 +1,6 @@
 """How many networks share a device: from the memory that finished ones took, and the free cores.
 
-    python run_bench.py run toy --on pool --per-device auto
+    python run_bench.py run toy --per-device auto
 
 Packing pays while one small network leaves the device idle; it must never push a network out of
 memory. So each is given the largest peak of its task's finished networks and a margin, and no

@@ -1,6 +1,6 @@
 """Conditional quantile regression: forecasters train one network per quantile.
 
-    python run_bench.py run quantiles --on pool --per-device 2        a minute or two on two cores
+    python run_bench.py run quantiles        a minute on two cores
     python run_bench.py run quantiles --train-data sales.csv --target price
 
 The pinball loss (Koenker & Bassett, "Regression Quantiles", Econometrica 1978) as two terms:
