@@ -7,7 +7,7 @@ help:  ## show this list
 install:  ## install the suite with everything its tests need
 	pip install -e '.[test]'
 
-run:  ## the default comparison; about a quarter of an hour on two CPU cores
+run:  ## the default comparison; minutes on two CPU cores
 	python run_bench.py
 
 test:  ## all tests
