@@ -25,7 +25,8 @@ device_name (what measured it), answering_flops (of what the method did to answe
 None where it was not counted), tuning (what finding its levers took, {} for nothing), role
 ("reference", "under test", "floor", "warm start" or ""), tuned (whether it is a tuned form of
 another method), label (how tables write it), study (None, or what a run of `--widths`, `--ranges`
-and `--coefficients` changes of the plain one).
+and `--coefficients` changes of the plain one), sha256 and picture_sha256 (of its table and of its
+picture, None where they are not known).
 
 Columns of `cells`: cell, task, preset, method (that trained it), seed, trained_for (settings; none
 where they were drawn), after (the cell it was continued from), status, reason, steps, examples,

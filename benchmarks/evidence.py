@@ -36,14 +36,7 @@ from bench.report.answers.reference import LOSS, Yardstick
 from bench.report.answers.stats import holm
 from bench.report.appearance import EDGE, PALETTE, hollow
 from bench.report.figures import saved
-from bench.report.figures.look import (
-    DOUBLE,
-    STYLE,
-    gap_axis,
-    legend_above,
-    note,
-    plain_ticks,
-)
+from bench.report.figures.look import DOUBLE, STYLE, gap_axis, legend_above, note, plain_ticks
 from bench.report.load import Run, load_results
 from bench.report.text import estimate
 from bench.task import Measure

@@ -31,6 +31,7 @@ from bench.run.records import WHOLE
 SIDE = 384  # pixels of a picture shown: one to one on a wide screen
 SMALL = 12_000  # bytes below which a picture goes in as it is
 LADDER = ((SIDE, 90), (SIDE, 80), (SIDE, 65), (256, 65))  # side and quality, until all fit
+MOST = 1000  # previews that are remembered
 TINY = 1e-300  # stands for zero where a logarithm is taken: a setting given by hand may hold one
 
 # Pictures ---------------------------------------------------------------------------------------
@@ -77,6 +78,8 @@ def preview(path: Path, side: int, quality: int) -> str:
     data = path.read_bytes()
     key = hashlib.sha256(data).digest(), side, quality
     if key not in _made:
+        if len(_made) > MOST:
+            _made.clear()
         _made[key] = _coded(path, data, side, quality)
     return _made[key]
 
