@@ -99,7 +99,7 @@ def test_the_card_shows_names_as_text(compared: Comparison) -> None:
     card = odd._repr_html_()
     assert "<script>" not in card
     assert "&lt;script&gt;c" in card
-    assert card.index("Of what the grid gains") < card.index("<table>")
+    assert card.index("Use it today?") < card.index("<table>")
     assert card.count("<tr>") == 3  # a head, and two methods
 
 

@@ -250,7 +250,7 @@ def test_no_name_in_a_record_decides_where_the_report_is_written(
     assert len(built.folder.name) < 256
     assert {path for path in tmp_path.rglob("*") if "report" not in path.parts} == before
     assert {path.name for path in (root / "report").iterdir()} == {
-        *("answers.csv", "answers.md", "index.html", built.folder.name),
+        *("answers.csv", "answers.md", "index.html", ".made_of.json", built.folder.name),
     }
     merge([root], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"configs", "runs", "records"}

@@ -45,7 +45,7 @@ def test_every_training_has_its_loss_and_terms(tmp_path: Path, how: list[str]) -
             assert read["terms/size"][line["step"]] == pytest.approx(line["terms"]["size"])
         assert len(read["loss"]) == len(lines)
     names = sorted(place.name.rpartition(" ")[0] for place in networks(tmp_path).values())
-    assert names == ["nearness=0.1 seed 0", "nearness=1 seed 0", "nearness=10 seed 0", "seed 0"]
+    assert names == ["c = 0.1 seed 0", "c = 1 seed 0", "c = 10 seed 0", "seed 0"]
 
 
 def test_where_the_package_is_missing_nothing_is_trained(
@@ -60,7 +60,7 @@ def test_where_the_package_is_missing_nothing_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
-def job(root: Path, label: str = "toy yoto seed 0") -> Train:
+def job(root: Path, label: str = "toy yoto, seed 0") -> Train:
     plugin = Plugin(target="bench.tasks.toy:Toy", fields={})
     config = CellConfig(
         id="0123456789ab", preset="smoke", task=plugin, method=plugin, seed=0, trained_for=()
@@ -98,7 +98,7 @@ def test_a_disk_that_takes_no_more_does_not_stop_the_run(
 
 
 def test_a_name_that_no_folder_can_have_is_shortened(tmp_path: Path) -> None:
-    long = "style yoto " + ";".join(f"term{i}=1" for i in range(40)) + " seed 0"
+    long = "style yoto, " + ", ".join(f"term{i} = 1" for i in range(40)) + ", seed 0"
     assert folder(job(tmp_path, long)).name == "seed 0 0123456789ab"
 
 

@@ -67,7 +67,7 @@ class TensorBoard:
 def folder(job: Train) -> Path:
     """Where a training is written, below the folder of all: as readable as names can be long."""
     task, method, identifier = Path(job.uses[0]).parts[-3:]
-    trained = job.label.partition(f" {method} ")[2]  # its setting, and its seed
+    trained = job.label.partition(f" {method}, ")[2].replace(",", "")  # its setting, and its seed
     if len(trained) > 150:
         trained = f"seed {job.cell.seed}"
     return Path(task, method, f"{trained} {identifier}")
