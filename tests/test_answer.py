@@ -119,6 +119,8 @@ def test_pages_show_tasks_in_an_order_of_their_own(tmp_path: Path) -> None:
     names = [report.run.task for report in build(tmp_path)]
     assert names == ["compression", "beta_vae_scenes", "toy"]
     text = (tmp_path / "report" / "index.html").read_text()
+    assert "<h2>Image compression, quick</h2>" in text
+    assert "<h2>β-VAE, rendered scenes, quick</h2>" in text  # a capital β looks like a B
     table = text[text.index('<table class="answers">') :]
     assert re.findall(r'href="#run-(\d)">([^<]*)<', table)[:2] == [
         ("0", "image compression, quick"), ("1", "β-VAE, rendered scenes, quick"),

@@ -67,7 +67,7 @@ def test_its_policy_refuses_what_it_does_not_name(browser: Browser, compression:
     refused = " ".join(line["message"] for line in browser.log("browser"))
     assert "script-src" in refused
     assert "img-src" in refused
-    assert browser.run("return document.title") == "yoto-bench: image compression, quick"
+    assert browser.run("return document.title") == "yoto-bench: Image compression, quick"
 
 
 @browses

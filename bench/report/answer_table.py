@@ -34,7 +34,7 @@ LEGEND = {
     "trained out": "yes if half of the training would have done for the grid; if no, the answer "
     "says who learns faster, not who ends better",
 }
-ONE_SEED = "One seed is a demonstration, not evidence: another seed may turn any of this round."
+ONE_SEED = "One seed is a demonstration, not evidence: another seed may change every number."
 UNSURE = "° does not survive Holm's correction over the methods of its task."
 
 

@@ -134,6 +134,7 @@ def _all_trained(cells: pd.DataFrame) -> str:
 def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
     """What the template shows of one run."""
     run = report.run
+    title = task_words(run)
     every = {plate.name: plate for plate in plates}
     by_name = {
         name: plate._replace(whole=every.get(name + ALL))
@@ -143,7 +144,7 @@ def _shown(report: Built, knob: str, plates: list[Plate]) -> dict[str, Any]:
     places = by_section(by_name, report.sections)
     galleries = {place: [by_name[name] for name in names] for place, names in places.items()}
     return {
-        "title": task_words(run),
+        "title": title[0].upper() + title[1:] if title[0].isascii() else title,  # no β becomes a B
         "about": f"{size_line(run)}.",
         "pictures": one_line(run.sample_line),
         "settings": settings_line(run),
