@@ -32,8 +32,8 @@ from bench.files import expanded, printable_lines
 from bench.identity import plain
 from bench.plugins import interactive
 from bench.plugins.names import near
+from bench.registry import describe, revive, split_methods, variants
 from bench.registry import preset as sized
-from bench.registry import revive, split_methods, variants
 from bench.report.answers.compare import comparisons, overall, summary
 from bench.report.answers.reference import LOSS, in_percent
 from bench.report.answers.verdict import under_test
@@ -87,7 +87,7 @@ def compare(
     lengths: shares of the steps for which networks are trained, too, as [0.5], which says whether
         longer training would change the answer.
     out: the results folder, which may hold other results, too. device: auto, cpu, cuda, cuda:N.
-    on: "here", in this process; "pool", in several; "auto", several on a CPU that has the cores.
+    on: "here", in this process; "pool", in several; "auto", several where there are the cores.
     progress: whether to show what is being trained.
 
     Raises ValueError, with the way out, for a task, name or number that will not do; RuntimeError
@@ -102,6 +102,8 @@ def compare(
         _plain(task, preset, root), preset, names, settings, seeds, lengths=lengths
     )
     where = runner.choose_device(device)
+    if on not in ("auto", "here", "pool"):
+        raise near(on, ("auto", "here", "pool"), "place to run")
     if on == "auto":
         on = runner.usual_place()
     run = runner.Run(root, [planned], where, on)
@@ -280,7 +282,7 @@ class Comparison:
             raise near(method, self.planned.methods, "method of this comparison")
         seed = self.planned.seeds[0] if seed is None else seed
         for each in catalogue(self.root, self._word, seed):
-            if each.task == self.planned.task and method in each.methods:
+            if describe(each.task) == describe(self.planned.task) and method in each.methods:
                 return each.methods[method]
         raise ValueError(f"no network of {method} with seed {seed} is finished in {self.root}")
 

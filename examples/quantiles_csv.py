@@ -8,6 +8,7 @@ yours leave out the first step; this is all that the second one does:
 
     python run_bench.py run quantiles --train-data rentals.csv --target rented
 
+A setting c is the quantile of level c / (1 + c), from 5 to 95 %.
 Of a series over time, give the later rows as `--test-data`: rows are split at random otherwise.
 """
 

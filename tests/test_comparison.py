@@ -224,6 +224,40 @@ def test_examples_of_several_tensors_keep_labels_whole() -> None:
 # Classes of a notebook or a script ----------------------------------------------------------------
 
 
+def test_a_variable_of_its_own_is_no_name_from_outside(
+    main: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    """A cell's variable may be called as one inside a method, `result = compare(…)` for one."""
+    text = SMALLEST.format(scale=2)
+    kind = main(text + "\n\ndef helper(y):\n    result = y\n    return [result for y in y]\n")
+    own = text.replace("def size(y):", "def size(y):\n    result = y", 1)
+    first, before = written(main(own)["OurShrinking"], tmp_path)
+    main("result = nn.Linear(1, 1)\ny = object()\n")
+    second, after = written(kind["OurShrinking"], tmp_path)
+    assert second is first
+    assert before == after
+
+
+def test_a_kept_class_that_is_another_is_not_run(
+    main: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    kind = main(SMALLEST.format(scale=2))["OurShrinking"]
+    _, text = written(kind, tmp_path)
+    (place,) = tmp_path.glob("*/task.py")
+    place.write_text("raise SystemExit('run')\n")
+    with pytest.raises(ValueError, match="is not what this class is kept as: delete it"):
+        interactive.in_a_file(kind, tmp_path, "task")
+    place.write_text(text)
+    (place.parent / "torch.py").write_text("raise SystemExit('run')\n")
+    with pytest.raises(ValueError, match=r"torch\.py, which is none of ours: delete it"):
+        interactive.in_a_file(kind, tmp_path, "task")
+
+
+def test_a_place_to_run_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean pool"):
+        compare("toy", preset="smoke", on="pol", out=tmp_path, progress=False)
+
+
 def test_a_class_of_a_notebook_is_written_with_what_it_uses(
     main: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:

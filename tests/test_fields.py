@@ -156,7 +156,7 @@ def test_several_variations_in_one_run_each_with_a_report_of_its_own(
     text = capsys.readouterr().out
     assert "networks: 2 planned" in text
     assert "toy (smoke[dimension=8, training.steps=9]): 1 settings" in text
-    assert "run 4/4 in " in text
+    assert "jobs 4/4 in " in text
     plain, varied = [run.folder for run in load_results(tmp_path).runs]
     assert plain == "toy-smoke"
     assert varied.startswith("toy-smoke_dimension_8__training.steps_9_-")

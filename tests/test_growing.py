@@ -16,7 +16,7 @@ from bench.cli import main
 from bench.report import build, settle
 from bench.run import capacity, runner, work
 from bench.run.plan import experiment
-from bench.run.schema import Ended, Measure, Train
+from bench.run.schema import Ended, Measure, Recording, Train
 from bench.run.store import Store
 from tests.synthetic import write_results
 
@@ -82,7 +82,7 @@ class Process:
     def is_alive(self) -> bool:
         return False
 
-    def join(self) -> None:
+    def join(self, timeout: float | None = None) -> None:
         pass
 
     kill = join
@@ -97,13 +97,14 @@ def test_the_page_grows_while_the_run_lasts_and_is_settled_after(
     )
     run = run_of(tmp_path, "toy", "quadratic")
     with growing.GrowingReport(run) as page:
+        page.silent = False
         run.listeners.append(page)
         assert run.complete(lambda: False)
     (first,) = Process.pages  # when toy was whole; at the end the command writes it
     assert 'http-equiv="refresh"' in first
     shown = sum(len(planned.measurements) for planned in run.experiments[:1])
     planned = shown + len(run.experiments[1].measurements)
-    assert f"A run is at work on this: {shown} of {planned} measurements are done." in first
+    assert f"{shown} of {planned} measurements are done." in first
     assert "quadratic" not in first
     last = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "refresh" not in last
@@ -121,6 +122,7 @@ def test_a_long_task_is_shown_now_and_then(tmp_path: Path, monkeypatch: pytest.M
     run = run_of(tmp_path, "toy")
     jobs = run.jobs()
     page = growing.GrowingReport(run)
+    page.silent = False
     monkeypatch.setattr(Process, "start", lambda self: self.pages.append(self.args[2]))
     page.begin(jobs)
     measurements = [job for job in jobs if isinstance(job, Measure)]
@@ -133,6 +135,34 @@ def test_a_long_task_is_shown_now_and_then(tmp_path: Path, monkeypatch: pytest.M
     now[0] += growing.PAUSE / 2
     page.handle(Ended(job=measurements[5].id, how="finished"), measurements[5])
     assert len(Process.pages) == 1
+
+
+def test_a_stopped_run_is_said_on_its_page(tmp_path: Path) -> None:
+    write_results(tmp_path)
+    build(tmp_path, going="1 of 3 are done.")
+    run = run_of(tmp_path, "toy")
+    jobs = run.jobs()
+    with growing.GrowingReport(run) as page:
+        page.begin(jobs)
+    count = sum(isinstance(job, Recording) for job in jobs)
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "refresh" not in text
+    assert f"A run was stopped: 0 of {count} measurements are done." in text
+
+
+def test_a_report_that_cannot_be_started_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(process: Any) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr(growing, "start_deaf", short)
+    run = run_of(tmp_path, "toy", "quadratic")
+    with growing.GrowingReport(run) as page:
+        page.silent = False
+        run.listeners.append(page)
+        assert run.complete(lambda: False)
+        assert page.silent
 
 
 def test_a_report_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ import builtins
 import hashlib
 import inspect
 import linecache
+import symtable
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from bench.files import write_atomic
+from bench.files import read_ordinary, write_atomic
 from bench.plugins import loading
 
 MAIN = "__main__"
@@ -44,11 +45,17 @@ def in_a_file(kind: type, folder: Path, stem: str) -> type:
         return kind
     text, tensors = _Writer(kind).written()
     place = folder / hashlib.sha256(text.encode()).hexdigest()[:12] / f"{stem}.py"
-    if not place.is_file():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if tensors:
-            write_atomic(place.parent / TENSORS, tensors)
-        write_atomic(place, text)  # last: what lies beside it is then whole
+    wanted = {TENSORS: tensors} if tensors else {}
+    wanted[place.name] = text.encode()  # last: what lies beside it is then whole
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for name, content in wanted.items():
+        file = place.parent / name
+        if not file.exists():
+            write_atomic(file, content)
+        elif read_ordinary(file, len(content) + 1) != content:
+            raise ValueError(f"{file} is not what this class is kept as: delete it")
+    if strange := [each.name for each in place.parent.glob("*.py") if each.name not in wanted]:
+        raise ValueError(f"{place.parent} has {strange[0]}, which is none of ours: delete it")
     return getattr(loading.load(place), kind.__name__)  # type: ignore[no-any-return]
 
 
@@ -192,7 +199,19 @@ def _files(value: Any) -> set[str]:
 
 
 def _names(node: ast.AST) -> list[str]:
-    return list(dict.fromkeys(each.id for each in ast.walk(node) if isinstance(each, ast.Name)))
+    """The names that a definition takes from outside, and no variable or argument of its own."""
+    left = [symtable.symtable(ast.unparse(node), "<definition>", "exec")]
+    outer: set[str] = set()
+    while left:
+        table = left.pop()
+        left += table.get_children()
+        whole = table.get_type() == "module"
+        for symbol in table.get_symbols():
+            given = not symbol.is_assigned() if whole else symbol.is_global()
+            if symbol.is_referenced() and given:
+                outer.add(symbol.get_name())
+    names = (each.id for each in ast.walk(node) if isinstance(each, ast.Name))
+    return list(dict.fromkeys(name for name in names if name in outer))
 
 
 def _imported(

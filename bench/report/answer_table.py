@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from bench.report.answers.answer import NO_VERDICT, answers
+from bench.report.answers.answer import NO_VERDICT, TUNED_ALONE, answers
 from bench.report.answers.reference import setting_words
 from bench.report.answers.studies import home
 from bench.report.answers.verdict import MIXED
@@ -31,10 +31,19 @@ LEGEND = {
     "compute": "FLOPs of training all the networks that are needed; the grid's are 1×",
     "pays from": "with so many settings or more, the one network takes less compute than a grid; "
     "the search for the tuned options is not counted",
-    "trained out": "yes if half of the training would have done for the grid; if no, the answer "
-    "says who learns faster, not who ends better",
+    "trained out": "yes if half of the training would have done for the grid; no if not, or if a "
+    "network of the grid is beaten at its own setting: then the answer says who learns faster, not "
+    "who ends better",
 }
 ONE_SEED = "One seed is a demonstration, not evidence: another seed may change every number."
+NOTHING_TO_LOSE = (
+    f"{NOTHING}: at no setting is the grid clearly better than its middle network, so there is no "
+    "benefit to lose."
+)
+NOT_FAIR = (
+    "Tuned alone: the network's options come from a search, of this task or of others, and the "
+    "grid's do not, so the match is not fair."
+)
 UNSURE = "° does not survive Holm's correction over the methods of its task."
 
 
@@ -106,6 +115,9 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     marked = frame["answer"].isin(["equal", "better", "worse"]) & ~frame["stands"].eq(True)
     return [
         *[ONE_SEED] * bool(frame["seeds"].eq(1).any()),
+        *[NOT_FAIR] * bool(frame["compared"].eq(TUNED_ALONE).any()),
+        *[NOTHING_TO_LOSE]
+        * bool((frame["share_mean"].isna() & frame["flops_ratio"].notna()).any()),
         *[UNSURE] * bool(marked.any()),
         *(f"{task_words(run)}: {gone}." for run in shown_in(runs) for gone in _gone(run)),
     ]

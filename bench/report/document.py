@@ -75,12 +75,12 @@ def _place(run: Run, roots: Sequence[Path]) -> tuple[int, int]:
     return root, SHOWN_FIRST.index(run.task) if known else len(SHOWN_FIRST)
 
 
-def settle(root: Path) -> None:
-    """Take out of the page of a results folder that a run lasts."""
+def settle(root: Path, note: str = "") -> None:
+    """Take out of the page of a results folder that a run lasts; a note stands there instead."""
     place = root / "report" / "index.html"
     with contextlib.suppress(OSError):
         text = place.read_text(encoding="utf-8")
-        if (settled := page.settled(text)) != text:
+        if (settled := page.settled(text, note)) != text:
             write_atomic(place, settled)
 
 
@@ -117,7 +117,7 @@ def _files(report: Built, made_of: str, *, write: bool) -> list[Path]:
     """A report's files, the page first; written where they are wanted and not there already."""
     folder = report.folder
     if not write:
-        return sorted(path for path in folder.glob("*.*") if path.name != stamps.STAMP)
+        return sorted(path for path in folder.glob("*.*") if not path.name.startswith("."))
     names = stamps.unchanged(folder, made_of)
     if names is None or _leftovers(folder, names):
         run, frames = report.run, report.frames
@@ -135,7 +135,8 @@ def _leftovers(folder: Path, names: Iterable[str]) -> list[Path]:
     """Figures and tables of an earlier build."""
     kept = set(names)
     ours = (path for path in folder.glob("*.*") if path.name not in kept)
-    return [p for p in ours if p.suffix in (".svg", ".png", ".gif") or p.stem in TITLES]
+    ends = ".svg", ".png", ".gif", ".tmp"  # the last of a build that was killed
+    return [path for path in ours if path.suffix in ends or path.stem in TITLES]
 
 
 def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
@@ -155,7 +156,7 @@ def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
     for name, endings in drawn.items():
         files |= {f"{name}.{ending}": data for ending, data in endings.items()}
     for path in _leftovers(report.folder, files):
-        path.unlink()
+        path.unlink(missing_ok=True)
     for name, content in files.items():
         write_atomic(report.folder / name, content)
     return files

@@ -16,6 +16,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from html import escape as html_escape
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -81,10 +82,12 @@ def page(results: Results, reports: Sequence[Built], command: str, going: str = 
     )
 
 
-def settled(text: str) -> str:
-    """A page without what it says and does while a run lasts."""
+def settled(text: str, note: str = "") -> str:
+    """A page without what it says and does while a run lasts, and with a note in its place."""
+    said = f'{GOING[1]}role="status">{html_escape(note)}</p>\n' if note else ""
     lines = text.splitlines(keepends=True)
-    return "".join(line for line in lines if not line.startswith(GOING))
+    kept = (said if line.startswith(GOING[1]) else line for line in lines)
+    return "".join(line for line in kept if not line.startswith(GOING[0]))
 
 
 def _policy(style: str, script: str) -> str:

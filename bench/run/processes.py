@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from multiprocessing import connection
 from typing import Any, Self
@@ -56,8 +57,9 @@ class _Worker:
 
 
 class Pool(Executor):
-    """Spawned processes, each with its share of the CPU's threads. `kept`: a driver that is done
-    leaves them idle, for the next, until `close`."""
+    """Spawned processes; on a GPU each has its share of the CPU's threads, on a CPU see
+    `capacity.threads`. `kept`: a driver that is done leaves them idle, for the next, until `close`.
+    """
 
     def __init__(self, work: Work, workers: int, *, kept: bool = False) -> None:
         self.starting, self.work, self.kept = STARTING, work, kept
@@ -164,6 +166,8 @@ def _serve(pipe: Any, work: Work, stop: Any, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    for kind in (DeprecationWarning, FutureWarning):  # libraries' notes are not for users
+        warnings.filterwarnings("ignore", category=kind)
     with contextlib.suppress(EOFError, OSError):
         while (job := pipe.recv()) is not None:
             pipe.send(attempt(work, job, pipe.send, lambda: bool(stop.value)))

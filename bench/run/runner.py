@@ -251,9 +251,9 @@ class Run:
 
     def _complete(self, stop: schedule.Stop) -> bool:
         if jobs := self.jobs():
-            self.execute(jobs, "run", stop)
+            self.execute(jobs, "jobs", stop)
         else:
-            Board("run", []).note("all is stored, nothing is left to train or to measure")
+            Board("jobs", []).note("all is stored, nothing is left to train or to measure")
         return not stop()
 
     def execute(self, jobs: Sequence[schema.Job], title: str, stop: schedule.Stop) -> None:
@@ -294,8 +294,8 @@ class Run:
     def _fitting(self, jobs: Sequence[schema.Job], peaks: dict[str, int]) -> tuple[int, int]:
         """How many of these jobs fit a device at once, and the bytes that each is to have; one, and
         0 for unknown, where nothing like them was measured."""
-        tasks = {capacity.task_of(job) for job in jobs}
-        if not tasks <= peaks.keys():
+        tasks = peaks.keys() & {capacity.task_of(job) for job in jobs}
+        if not tasks:
             return 1, 0
         kind, peak = self.device.type, max(peaks[task] for task in tasks)
         rooms = cluster.rooms(kind) if self.on == "ray" else [capacity.room(kind)]

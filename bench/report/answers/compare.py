@@ -349,7 +349,7 @@ def versus(run: Run) -> pd.DataFrame:
 
     difference: the loss of `method` less that of `other`, mean over the settings at which they are
     different networks, with its 95 % interval; per cent of the other's, or the loss's unit.
-    apart: the interval excludes nothing, with three seeds or more and after Holm's correction over
+    apart: the interval excludes zero, with three seeds or more and after Holm's correction over
     the table.
     """
     yard = Yardstick.of(run)
