@@ -391,6 +391,5 @@ def test_ctrl_c_reaches_the_terminals_processes_and_everything_is_saved(tmp_path
     assert process.returncode == 130, output
     assert "Ray at local" in output
     assert "stopped, everything done so far is kept" in output
-    assert "state saved" in output
     assert len(list(tmp_path.glob("runs/*/*/*/state.pt"))) == 1  # the first runs alone
     assert not list(tmp_path.glob("runs/*/*/*/lease*"))

@@ -30,7 +30,7 @@ from bench.files import expanded, files_in, printable
 from bench.method import Cell, Method
 from bench.plugins.fields import bracketed
 from bench.plugins.names import near
-from bench.registry import DEFAULT_TASKS, TASKS, describe, offered, registered
+from bench.registry import SHOWN_FIRST, TASKS, describe, offered, registered
 from bench.run import layout
 from bench.run.plan import Experiment, experiment_from
 from bench.run.schema import CellConfig, Done, ExperimentConfig, Plugin, RunConfig, read
@@ -165,7 +165,7 @@ def exhibited(folder: str | Path | None, task: str, seed: int | None) -> list[Ex
             or f"there are no trained networks in {USUAL}, and {ZOO} is missing: `run` first, or "
             "name a results folder"
         )
-    known = {name: place for place, name in enumerate(dict.fromkeys((*DEFAULT_TASKS, *TASKS)))}
+    known = {name: place for place, name in enumerate(dict.fromkeys((*SHOWN_FIRST, *TASKS)))}
     return sorted(exhibits, key=lambda each: known.get(each.task.name, -1))
 
 

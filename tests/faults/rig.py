@@ -125,7 +125,8 @@ class Child:
 
 
 def command(root: Path, preset: str = "smoke", methods: str = METHODS) -> list[str]:
-    return ["run", TASK, "--preset", preset, "--methods", methods, "--out", str(root)]
+    words = ["run", TASK, "--preset", preset, "--methods", methods, "--on", "here"]
+    return [*words, "--out", str(root)]
 
 
 def run(root: Path, **options: Any) -> Ended:
