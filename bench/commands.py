@@ -78,6 +78,7 @@ def run(options: Namespace) -> int:
     if not options.again and (jobs or run.record_jobs()):
         run.open_data()
     page = growing.GrowingReport(run)
+    page.silent = page.silent or asked is not None  # whose looks are counted, and not in between
     with stopping() as stop, page:
         run.listeners.append(page)
         done = run.complete(stop)
