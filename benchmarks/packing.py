@@ -4,8 +4,8 @@
     python -m benchmarks.packing compression --packed 1 2 4 8 16 --device cuda
 
 K networks of a task's grid are trained by K processes at once, in the pool that `run --on pool
---per-device K` uses, each with its share of the processor's threads. A packing of one has all
-threads and trains one network: K of them one after another take K times that. A round's clock
+--per-device K` uses; on a CPU each has one thread, or OMP_NUM_THREADS of them. A packing of one
+trains one network: K of them one after another take K times that. A round's clock
 starts when all processes have taken their first steps and stops at the last network's end: what
 comes before (processes, data, the codec's start, a compilation), which a long run pays once, is
 left out and told apart.
