@@ -30,9 +30,9 @@ import pandas as pd
 
 from bench.files import expanded, printable_lines
 from bench.identity import plain
-from bench.plugins import interactive
+from bench.plugins import installed, interactive
 from bench.plugins.names import near
-from bench.registry import describe, revive, split_methods, variants
+from bench.registry import describe, revive, ships, split_methods, variants
 from bench.registry import preset as sized
 from bench.report.answers.compare import comparisons, overall, summary
 from bench.report.answers.reference import LOSS, in_percent
@@ -136,12 +136,12 @@ def _plain(task: Task | type[Task] | str | Path, preset: str, root: Path) -> Tas
     if kind.__abstractmethods__:
         lacking = ", ".join(sorted(kind.__abstractmethods__))
         raise ValueError(f"the task {kind.__name__} lacks {lacking}: see help(bench.Task)")
-    made: Task = task if isinstance(task, Task) else sized(kind, preset).task
-    written = interactive.in_a_file(kind, root / TASKS, made.name)
+    plain_task: Task = task if isinstance(task, Task) else sized(kind, preset).task
+    written = interactive.in_a_file(kind, root / TASKS, plain_task.name)
     if written is kind:
-        return made
+        return plain_task
     file = sys.modules[written.__module__].__file__
-    description = {"class": f"{file}:{written.__name__}", "fields": plain(made)}
+    description = {"class": f"{file}:{written.__name__}", "fields": plain(plain_task)}
     return revive(description, Task)  # type: ignore[type-abstract]
 
 
@@ -290,8 +290,10 @@ class Comparison:
     def _word(self) -> str:
         """The task, as commands call it."""
         kind = type(self.planned.task)
-        file = str(sys.modules[kind.__module__].__file__)
-        return self.planned.task.name if kind.__module__.startswith("bench.") else file
+        if ships(kind):
+            return self.planned.task.name
+        offer = installed.offering(installed.target_of(kind))
+        return offer.whole_name if offer else str(sys.modules[kind.__module__].__file__)
 
     def report(self) -> Path:
         """Write the report of the whole results folder; its page."""

@@ -60,7 +60,7 @@ METHODS = {
     "several_outputs": "baselines.several_outputs:SeveralOutputs",
 }
 FILE = re.compile(r"(.*\.py)(?::([^:/]*))?", re.DOTALL)  # a path may hold colons, too
-# The default run; the first two are decided, and in the first minutes.
+# The default run; the first two are small, with three seeds each, so that one answer comes soon.
 DEFAULT_TASKS = ("quantiles", "digits", "compression", "style", "beta_vae_scenes")
 EXAMPLE = "compression"  # in help, and what `time` times
 # The order in which pages show tasks; others follow by name.

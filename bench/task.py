@@ -164,8 +164,8 @@ class Task(ABC):
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        if "name" in vars(cls) and "title" not in vars(cls):
-            cls.title = str(cls.name).replace("_", " ")
+        if "name" in vars(cls) and "title" not in vars(cls):  # it has not its parent's
+            cls.title = derived(words_of_the_name)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:

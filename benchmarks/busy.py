@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
 
 import torch
 
@@ -48,22 +49,9 @@ def busy(processes: int) -> Iterator[None]:
             other.join()
 
 
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """While it lasts, networks that are started have so many threads."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
-    try:
-        yield
-    finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
-
-
 def seconds(experiment: Experiment, count: int, each: int, others: int) -> float:
     """Seconds per network of `count` at once with `each` threads, beside `others`."""
-    with threads(each), busy(others):
+    with mock.patch.dict(os.environ, OMP_NUM_THREADS=str(each)), busy(others):
         return packed(experiment, count, torch.device("cpu"), [])
 
 
@@ -85,10 +73,10 @@ def measure(name: str, size: str, steps: int, rounds: int) -> list[rows.Row]:
     show(f"{title}: CPU", measured, pairs, {"s per network": lambda s: f"{s:.2f}"})
     return [
         rows.row(
-            f"busy, {title}", torch.device("cpu"), beside, alone,
-            (measured[beside], measured[alone]), statistics.median(measured[beside]), "s/network",
+            f"busy, {title}", torch.device("cpu"), slowed, alone,
+            (measured[slowed], measured[alone]), statistics.median(measured[slowed]), "s/network",
         )
-        for beside, alone in pairs.items()
+        for slowed, alone in pairs.items()
     ]  # fmt: skip
 
 
@@ -97,11 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"tasks ({EXAMPLE})")
     parser.add_argument("--preset", default="quick", help="size of the tasks (quick)")
     options = parser.parse_args(arguments)
-    made: list[rows.Row] = []
+    measured: list[rows.Row] = []
     for name in options.tasks or [EXAMPLE]:
-        made += measure(name, options.preset, options.steps, options.rounds)
-    rows.append(options.out, made)
-    return made
+        measured += measure(name, options.preset, options.steps, options.rounds)
+    rows.append(options.out, measured)
+    return measured
 
 
 if __name__ == "__main__":

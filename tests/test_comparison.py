@@ -229,11 +229,12 @@ def test_a_variable_of_its_own_is_no_name_from_outside(
 ) -> None:
     """A cell's variable may be called as one inside a method, `result = compare(…)` for one."""
     text = SMALLEST.format(scale=2)
-    kind = main(text + "\n\ndef helper(y):\n    result = y\n    return [result for y in y]\n")
-    own = text.replace("def size(y):", "def size(y):\n    result = y", 1)
-    first, before = written(main(own)["OurShrinking"], tmp_path)
+    named = text.replace("def size(y):", "def size(y):\n    result = y", 1)
+    assert named != text
+    kind = main(named)["OurShrinking"]
+    first, before = written(kind, tmp_path)
     main("result = nn.Linear(1, 1)\ny = object()\n")
-    second, after = written(kind["OurShrinking"], tmp_path)
+    second, after = written(kind, tmp_path)
     assert second is first
     assert before == after
 

@@ -161,7 +161,7 @@ class Examples:
     ) -> None:
         self.tensor: Any = tensor
         self.parts = (tensor,) if isinstance(tensor, Tensor) else tuple(tensor)
-        self._said = digest
+        self._given = digest
         lengths = [len(part) for part in self.parts] or [0]
         self.names = tuple(names if names is not None else map(str, range(lengths[0])))
         if len(set(lengths)) > 1:
@@ -174,8 +174,8 @@ class Examples:
 
     @functools.cached_property
     def digest(self) -> str:
-        if self._said:
-            return self._said
+        if self._given:
+            return self._given
         digest = hashlib.sha256()
         for part in self.parts:
             digest.update(f"{part.dtype} {tuple(part.shape)}".encode())
@@ -185,7 +185,7 @@ class Examples:
     def to(self, device: torch.device) -> Examples:
         moved = [part.to(device) for part in self.parts]
         several = not isinstance(self.tensor, Tensor)
-        return Examples(moved if several else moved[0], self._said, self.names)
+        return Examples(moved if several else moved[0], self._given, self.names)
 
     def batch(self, count: int, generator: torch.Generator) -> Any:
         """`count` rows drawn uniformly, with repetition: (count, ...) on the device."""

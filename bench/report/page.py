@@ -84,9 +84,9 @@ def page(results: Results, reports: Sequence[Built], command: str, going: str = 
 
 def settled(text: str, note: str = "") -> str:
     """A page without what it says and does while a run lasts, and with a note in its place."""
-    said = f'{GOING[1]}role="status">{html_escape(note)}</p>\n' if note else ""
+    instead = f'{GOING[1]}role="status">{html_escape(note)}</p>\n' if note else ""
     lines = text.splitlines(keepends=True)
-    kept = (said if line.startswith(GOING[1]) else line for line in lines)
+    kept = (instead if line.startswith(GOING[1]) else line for line in lines)
     return "".join(line for line in kept if not line.startswith(GOING[0]))
 
 

@@ -91,7 +91,7 @@ class Run:
         return not self._heads[method]["tuned"] and "[" not in method
 
     def is_tuned(self, method: str) -> bool:
-        """Whether a method's levers were searched for."""
+        """Whether it is the tuned form of a method: its levers are a search's, of any task."""
         return bool(self._heads[method]["tuned"])
 
     @functools.cached_property

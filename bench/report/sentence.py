@@ -235,8 +235,8 @@ def _single(run: Run, best: dict[str, Any]) -> str:
         | ((pairs["method"] == best["method"]) & (pairs["other"] == first["method"]))
     ]
     close = len(pair) > 0 and not pair["apart"].iloc[0]
-    beside = f", not told apart from {run.label(best['method'])}" if close else ""
-    return _of(run, first).removesuffix(".") + f"{beside}."
+    rival = f", not told apart from {run.label(best['method'])}" if close else ""
+    return _of(run, first).removesuffix(".") + f"{rival}."
 
 
 def _of(run: Run, row: dict[str, Any]) -> str:

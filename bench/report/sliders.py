@@ -7,7 +7,6 @@ fixed network that was trained nearest to it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -31,7 +30,6 @@ from bench.run.records import WHOLE
 SIDE = 384  # pixels of a picture shown: one to one on a wide screen
 SMALL = 12_000  # bytes below which a picture goes in as it is
 LADDER = ((SIDE, 90), (SIDE, 80), (SIDE, 65), (256, 65))  # side and quality, until all fit
-MOST = 1000  # previews that are remembered
 TINY = 1e-300  # stands for zero where a logarithm is taken: a setting given by hand may hold one
 
 # Pictures ---------------------------------------------------------------------------------------
@@ -75,21 +73,7 @@ class Previews(NamedTuple):
 def preview(path: Path, side: int, quality: int) -> str:
     """The middle `side` by `side` pixels, since scaling would hide what a codec does to them; a
     small PNG as it is."""
-    data = path.read_bytes()
-    key = hashlib.sha256(data).digest(), side, quality
-    if key not in _made:
-        if len(_made) > MOST:
-            _made.clear()
-        _made[key] = _coded(path, data, side, quality)
-    return _made[key]
-
-
-# A page is built again and again while a run lasts, of nearly the same pictures.
-_made: dict[tuple[bytes, int, int], str] = {}
-
-
-def _coded(path: Path, data: bytes, side: int, quality: int) -> str:
-    picture = opened(path)
+    picture, data = opened(path), path.read_bytes()
     if len(data) <= SMALL:
         return data_uri("image/png", data)
     width, height = picture.size

@@ -42,7 +42,7 @@ def inputs_of(run: Run) -> str:
     for each in run.family or [run]:
         for field in dataclasses.fields(each):
             if field.name not in ("family", *HASHED):
-                digest.update(_told(field.name, getattr(each, field.name)))
+                digest.update(_bytes_of(field.name, getattr(each, field.name)))
     return digest.hexdigest()
 
 
@@ -50,7 +50,7 @@ def inputs_of_page(results: Results, runs: Iterable[str], files: Iterable[Path],
     """The same of the page: what its reports are made of, and the files of these as they are."""
     digest = hashlib.sha256(repr((_code(), *runs, *more, len(results.records))).encode())
     digest.update(repr(results.measured["time"].max()).encode())
-    digest.update(_told("cells", results.cells))
+    digest.update(_bytes_of("cells", results.cells))
     for path in files:
         with contextlib.suppress(OSError, ValueError):  # what cannot be read the page has not
             digest.update(f"{path.name} {_sum(path)}\n".encode())
@@ -60,10 +60,10 @@ def inputs_of_page(results: Results, runs: Iterable[str], files: Iterable[Path],
 def unchanged(folder: Path, inputs: str) -> list[str] | None:
     """The names of the stamped files, if they were made of this and are as they were written."""
     try:
-        made = read_object(folder / STAMP)
-        names = made["files"]
+        stamped = read_object(folder / STAMP)
+        names = stamped["files"]
         plain = all(Path(name).name == name for name in names)
-        if plain and made["inputs"] == inputs:
+        if plain and stamped["inputs"] == inputs:
             same = all(_sum(folder / name) == known for name, known in names.items())
             return list(names) if same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -87,7 +87,7 @@ def _sum(path: Path) -> str:
     return hashlib.sha256(read_ordinary(path, LARGEST)).hexdigest()
 
 
-def _told(name: str, value: Any) -> bytes:
+def _bytes_of(name: str, value: Any) -> bytes:
     """A field of a run, with nothing in it of where the folder lies."""
     if isinstance(value, Path):
         return f"{name} {_picture(value)}\n".encode()

@@ -81,7 +81,7 @@ class Board:
         self._drawn = 0.0
 
     def __enter__(self) -> Board:
-        self.begun = self._said = time.monotonic()
+        self.begun = self._printed = time.monotonic()
         if self.console.quiet or not self.rows:
             return self
         if self.console.is_jupyter:
@@ -140,9 +140,9 @@ class Board:
                 self._cell.update(self._table())
         elif urgent:
             self._print(f"{row.label}: {urgent}")
-        elif time.monotonic() - self._said >= PACE:
-            self._said = time.monotonic()
-            self._print(f"{self._count()}, {clock(self._said - self.begun)}: {self._doing(row)}")
+        elif time.monotonic() - self._printed >= PACE:
+            self._printed = time.monotonic()
+            self._print(f"{self._count()}, {clock(self._printed - self.begun)}: {self._doing(row)}")
 
     def _count(self) -> str:
         return f"{self.title} {self._ended}/{len(self.rows)}"

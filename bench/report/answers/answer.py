@@ -82,7 +82,7 @@ def _row(run: Run, method: str) -> dict[str, Any]:
     row |= {name: judged[name] for name in COLUMNS if name in judged}
     frame = break_evens(run).query("unit == 'flops'").set_index("method")
     return row | {
-        **_said(run, yard, method, str(judged["verdict"])),
+        **_answered(run, yard, method, str(judged["verdict"])),
         "stands": of_all["stands_tuned" if against else "stands"],
         "seeds": yard.seeds(method) if yard else len(run.seeds),
         "flops_ratio": of_all["flops_ratio"],
@@ -92,7 +92,7 @@ def _row(run: Run, method: str) -> dict[str, Any]:
     }
 
 
-def _said(run: Run, yard: Yardstick | None, method: str, verdict: str) -> dict[str, str]:
+def _answered(run: Run, yard: Yardstick | None, method: str, verdict: str) -> dict[str, str]:
     """The answer, and why there is none."""
     why = ""
     if yard is None:
