@@ -24,6 +24,7 @@ from PIL import Image
 
 from bench.files import sealed
 from bench.pictures import downloads
+from bench.registry import registered
 from bench.run import runner
 from bench.run.plan import Experiment, experiment
 from bench.run.records import Record, dumps, loads
@@ -47,6 +48,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: minutes long; runs with --slow")
     config.addinivalue_line("markers", "over(which): the pairs that a contract test runs over")
+    for what in ("task", "method"):  # names stay, files have a place wherever a test works
+        words = config.getoption(f"--{what}")
+        words[:] = [w if registered(w, what) else str(Path(w).resolve()) for w in words]
 
 
 @pytest.fixture(autouse=True, scope="session")

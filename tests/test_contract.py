@@ -20,7 +20,7 @@ from torch import nn
 from bench.conditioners import Conditioner, Network
 from bench.cost import parameters
 from bench.method import Cell, build
-from bench.registry import METHODS, TASKS, describe, method, preset, registered, task_class
+from bench.registry import METHODS, TASKS, describe, method, preset, task_class
 from bench.run.plan import Experiment
 from bench.run.records import loads
 from bench.run.runner import Run
@@ -99,13 +99,7 @@ learned = over(lambda pair: pair.first and parameters(pair.conditioner) > 0)
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "pair" in metafunc.fixturenames:
-        files = {
-            name: [
-                word if registered(word, name) else str(Path(word).resolve())
-                for word in metafunc.config.getoption(f"--{name}")
-            ]
-            for name in ("task", "method")
-        }
+        files = {what: metafunc.config.getoption(f"--{what}") for what in ("task", "method")}
         mark = metafunc.definition.get_closest_marker("over")
         which = mark.args[0] if mark else lambda pair: True
         pairs = [
