@@ -160,6 +160,8 @@ class Task(ABC):
     margin_share: ClassVar[float] = 0.10
     # Pairs of measures drawn as trade-offs
     fronts: ClassVar[tuple[tuple[str, str], ...]] = derived(terms_traded)
+    # False where more than tensors changes from one training step to the next (`bench/capture.py`)
+    captured: ClassVar[bool] = True
     training: Training
 
     def __init_subclass__(cls, **more: Any) -> None:

@@ -3,7 +3,8 @@
 A fixed network and a conditioned one run the same lines: draw coefficients, condition, sum the
 weighted terms, step. Data order, the model's start and the noise inside it depend on the seed
 alone, so methods differ in nothing but what they are. Nothing waits for the device but the log
-(a hundred times a run, or every hundred steps) and a checkpoint every `CHECKPOINT_SECONDS`.
+(a hundred times a run, or every hundred steps) and a checkpoint every `CHECKPOINT_SECONDS`. On a
+GPU a step is captured and replayed (`bench/capture.py`).
 
     trainer = Trainer(task, network, draw, seed, device, folder)
     trainer.restore()                   where an earlier process left off
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import json
 import math
 import time
@@ -30,6 +32,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench import capture
+from bench.capture import Losses
 from bench.checkpoint import load_state, log_digest, restore_log, save_state
 from bench.conditioners import Network
 from bench.cost import Clock, Memory, count_flops, device_name, parameters, size
@@ -40,7 +44,6 @@ CHECKPOINT_SECONDS = 20.0
 COMPILING = 3  # steps that compile (and compile again for new guards), where steps are compiled
 
 Draw = Callable[[int, torch.Generator], Tensor]
-Losses = tuple[Tensor, dict[str, Tensor]]  # the loss, a scalar, and its terms, each (B,)
 
 
 class Diverged(RuntimeError):
@@ -97,7 +100,6 @@ def fit(
                     saved = time.monotonic()
                 if stop and done < steps:
                     raise Interrupted(f"stopped after step {done} of {steps}, state saved")
-    network.release()
     network.eval()
     return trainer.ledger()
 
@@ -133,8 +135,31 @@ class Trainer:
         self.clock, self.devices = Clock(self.device), [device_name(self.device)]
         self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
         self.window: list[Losses] = []  # since the last log line, which takes their means
-        self._compute = torch.compile(optimiser_step) if self.training.compile else optimiser_step
+        self._compute = self._step_function()
         self._go_on_from(0)
+
+    def _step_function(self) -> Callable[[Any, Tensor], Losses]:
+        """What does a step with a batch and its coefficients."""
+        step = torch.compile(optimiser_step) if self.training.compile else optimiser_step
+        whole = functools.partial(step, self.task, self.network, self.adam)
+        recorder = capture.recorder(self.device) if self.task.captured else None
+        return capture.Captured(whole, self._changing, recorder) if recorder else whole
+
+    def _changing(self) -> list[Tensor]:
+        """All tensors that a step changes."""
+        moments = (value for values in self.adam.state.values() for value in values.values())
+        return [*self.network.parameters(), *self.network.buffers(), *moments]
+
+    @property
+    def captured(self) -> bool:
+        """Whether the last step was replayed."""
+        return isinstance(self._compute, capture.Captured) and self._compute.active
+
+    def _prepares(self) -> bool:
+        """Whether the next step also compiles or captures what it does."""
+        if isinstance(self._compute, capture.Captured) and self._compute.due:
+            return True
+        return self.training.compile and self.step < self._first + COMPILING
 
     def _sow(self) -> None:
         self.generators["data"].manual_seed(self.seed)
@@ -154,13 +179,11 @@ class Trainer:
 
     def advance(self) -> None:
         """One optimiser step, at the rate of its place in the schedule."""
-        compiles = self.training.compile and self.step < self._first + COMPILING
-        with self.clock.phase("compile") if compiles else contextlib.nullcontext():
+        with self.clock.phase("compile") if self._prepares() else contextlib.nullcontext():
             with self.clock.phase("data", synchronise=False):
                 batch, coefficients = self.inputs()
             self.rate.fill_(rate_at(self.training, self.step))
-            loss, terms = self._compute(self.task, self.network, self.adam, batch, coefficients)
-        self.window.append((loss, terms))
+            self.window.append(self._compute(batch, coefficients))
         self.step += 1
 
     def log(self) -> dict[str, Any]:
@@ -221,7 +244,7 @@ class Trainer:
                 f"delete it and run again ({error})"
             ) from error
         for group in self.adam.param_groups:
-            group["lr"] = self.rate
+            group["lr"], group["capturable"] = self.rate, self.device.type == "cuda"
         random = state["random"]
         for name, generator in self.generators.items():
             generator.set_state(random[name].cpu())
@@ -258,6 +281,7 @@ class Trainer:
             "peak_memory_bytes": peaks["peak"],
             "net_memory_bytes": peaks["net"],
             **({"reserved_memory_bytes": peaks["reserved"]} if cuda else {}),
+            **({"captured": self.captured} if cuda else {}),
             "parameters": parameters(self.network.model),
             "conditioner_parameters": parameters(self.network.conditioner),
             "device": self.device.type,
@@ -281,9 +305,11 @@ def optimiser_step(
     task: Task, network: Network, adam: torch.optim.Optimizer, batch: Any, coefficients: Tensor
 ) -> Losses:
     """One step on a batch, all of it on the device: the rate, a tensor, is in the optimiser. So it
-    can be compiled, or captured, whole. Returns the loss and the terms, as `objective`."""
+    can be compiled, or captured, whole, and leaves nothing of the coefficients behind. Returns the
+    loss and the terms, as `objective`."""
     loss, terms = objective(task, network, batch, coefficients)
     loss.backward()
+    network.release()
     if task.training.clip:
         tracked = [p for group in adam.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(tracked, task.training.clip)
@@ -328,7 +354,7 @@ def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
     device = tensors[0].device
     precision = torch.float64 if device.type == "cpu" else torch.float32
     rate = torch.tensor(training.lr, dtype=precision, device=device)
-    return torch.optim.AdamW(groups, lr=rate, fused=fused)
+    return torch.optim.AdamW(groups, lr=rate, fused=fused, capturable=device.type == "cuda")
 
 
 def step_flops(task: Task, network: Network, batch: Any, coefficients: Tensor) -> int:
