@@ -75,10 +75,7 @@ class CudaGraphs:
 
     def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(self.device)
-        torch.cuda.empty_cache()  # the graph's memory is its own: it cannot take what lies there
-        # Other threads may go on as they like: a pool's process has none that uses the device.
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=self.stream):
             result = step()
         return result, graph.replay
 
@@ -119,14 +116,14 @@ class Captured:
         return self._replay is not None
 
     @property
-    def due(self) -> bool:
-        """Whether the next step is the one that is captured."""
-        return self._taken == ORDINARY
+    def preparing(self) -> bool:
+        """Whether the next step is one of those until steps are captured."""
+        return self._taken <= ORDINARY
 
     def __call__(self, batch: Any, coefficients: Tensor) -> Losses:
         inputs = batch, coefficients
         leaves, shape = tree_flatten(inputs)
-        if self.due:
+        if self._taken == ORDINARY:
             self._taken += 1
             return self._capture(inputs)
         if self._replay is None:
@@ -201,11 +198,12 @@ class Captured:
 
 
 class _Moment:
-    """What a training is at this moment, to come back to it."""
+    """What a training is at this moment, to come back to it. On the host: what a network takes of
+    the device's memory is measured."""
 
     def __init__(self, state: Sequence[Tensor], recorder: Recorder) -> None:
         self._state, self._recorder = state, recorder
-        self._values = [tensor.detach().clone() for tensor in state]
+        self._values = [tensor.detach().to("cpu", copy=True) for tensor in state]
         self._randomness = recorder.randomness()
 
     @torch.no_grad()

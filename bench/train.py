@@ -135,7 +135,7 @@ class Trainer:
         self.clock, self.devices = Clock(self.device), [device_name(self.device)]
         self.state_file, self.log_file = self.folder / "state.pt", self.folder / "log.jsonl"
         self.window: list[Losses] = []  # since the last log line, which takes their means
-        self._compute = self._step_function()
+        self.compute = self._step_function()
         self._go_on_from(0)
 
     def _step_function(self) -> Callable[[Any, Tensor], Losses]:
@@ -153,11 +153,11 @@ class Trainer:
     @property
     def captured(self) -> bool:
         """Whether the last step was replayed."""
-        return isinstance(self._compute, capture.Captured) and self._compute.active
+        return isinstance(self.compute, capture.Captured) and self.compute.active
 
     def _prepares(self) -> bool:
-        """Whether the next step also compiles or captures what it does."""
-        if isinstance(self._compute, capture.Captured) and self._compute.due:
+        """Whether the next step is one of the first, until steps are compiled or captured."""
+        if isinstance(self.compute, capture.Captured) and self.compute.preparing:
             return True
         return self.training.compile and self.step < self._first + COMPILING
 
@@ -183,7 +183,7 @@ class Trainer:
             with self.clock.phase("data", synchronise=False):
                 batch, coefficients = self.inputs()
             self.rate.fill_(rate_at(self.training, self.step))
-            self.window.append(self._compute(batch, coefficients))
+            self.window.append(self.compute(batch, coefficients))
         self.step += 1
 
     def log(self) -> dict[str, Any]:
@@ -354,7 +354,9 @@ def optimiser(network: Network, training: Training) -> torch.optim.Optimizer:
     device = tensors[0].device
     precision = torch.float64 if device.type == "cpu" else torch.float32
     rate = torch.tensor(training.lr, dtype=precision, device=device)
-    return torch.optim.AdamW(groups, lr=rate, fused=fused, capturable=device.type == "cuda")
+    adam = torch.optim.AdamW(groups, lr=rate, fused=fused, capturable=device.type == "cuda")
+    adam._warned_capturable_if_run_uncaptured = True  # the first steps are; torch warns of each
+    return adam
 
 
 def step_flops(task: Task, network: Network, batch: Any, coefficients: Tensor) -> int:

@@ -28,7 +28,7 @@ from bench.registry import method, split_methods, variants
 from bench.run.runner import choose_device
 from bench.run.timing import alternate, compare, show, wait
 from bench.task import Task
-from bench.train import Trainer
+from bench.train import Trainer, arithmetic
 from benchmarks import rows
 
 PAIRS = {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"}
@@ -64,9 +64,10 @@ def inference(task: Task, device: torch.device, calls: int, rounds: int) -> dict
         return once
 
     loops = {name: loop(model) for name, model in models(task).items()}
-    for each in loops.values():
-        each()  # warm up
-    return alternate(loops, rounds)
+    with arithmetic(task.training.precision):
+        for each in loops.values():
+            each()  # warm up
+        return alternate(loops, rounds)
 
 
 def measure(task: Any, device: torch.device, steps: int, rounds: int) -> list[rows.Row]:
@@ -123,9 +124,10 @@ def step_costs(
             return once
 
         loops = {label: loop(trainer) for label, trainer in trainers.items()}
-        for each in loops.values():
-            each()  # warm up
-        seconds = alternate(loops, rounds)
+        with arithmetic(task.training.precision):
+            for each in loops.values():
+                each()  # warm up
+            seconds = alternate(loops, rounds)
     title = f"{task.name}, batch {task.training.batch}, training step, processor time"
     others = [label for label in seconds if label != "fixed_grid"]
     show(

@@ -1,7 +1,7 @@
 """The grid's networks, several at a time on one device, against one after another.
 
     python -m benchmarks.packing
-    python -m benchmarks.packing compression --packed 1 2 4 8 16 --device cuda
+    python -m benchmarks.packing compression --packed 1 2 4 8 16 --device cuda --one-process
 
 K networks of a task's grid are trained by K processes at once, in the pool that `run --on pool
 --per-device K` uses; on a CPU each has one thread, or OMP_NUM_THREADS of them. A packing of one
@@ -9,6 +9,10 @@ trains one network: K of them one after another take K times that. A round's clo
 starts when all processes have taken their first steps and stops at the last network's end: what
 comes before (processes, data, the codec's start, a compilation), which a long run pays once, is
 left out and told apart.
+
+With `--one-process` as many networks are also trained in this process, a step of each in turn, on a
+GPU each on a stream of its own. Whether the GPU's processes are served by NVIDIA's MPS is said in
+the rows: start it before (`nvidia-cuda-mps-control -d`).
 """
 
 from __future__ import annotations
@@ -20,10 +24,13 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from bench.capture import ORDINARY
 from bench.cost import device_name
+from bench.method import build
 from bench.registry import method
 from bench.run import processes, schedule
 from bench.run.plan import Experiment
@@ -32,11 +39,12 @@ from bench.run.schema import Ended, Event, Job, Note
 from bench.run.timing import alternate, show, wait
 from bench.run.work import perform
 from bench.task import Task
+from bench.train import Trainer, arithmetic
 from benchmarks import rows
 
 TASKS = ("compression", "style", "beta_vae_scenes")
 PATIENCE = 180.0  # seconds that a process waits for the others to be ready
-FIRST = 3  # steps before the clock starts; with torch.compile, those that compile
+FIRST = ORDINARY + 1  # steps before the clock starts: those that compile or capture
 
 
 def together(count: int, job: Job, emit: schedule.Emit, should_stop: schedule.Stop) -> None:
@@ -88,8 +96,47 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
     return (max(seen["finished"]) - min(seen["ready"])) / count
 
 
+def in_turn(experiment: Experiment, count: int, device: torch.device) -> float:
+    """Seconds per network of `count` trained in this process, a step of each in turn, their
+    `FIRST` steps aside. Their noise is drawn from one generator: it is for time alone."""
+    task, folder = experiment.task, Path(tempfile.gettempdir())
+    trainers = [
+        Trainer(task, build(cell), functools.partial(cell.method.draw, cell), 0, device, folder)
+        for cell in experiment.cells[:count]
+    ]
+    streams: list[Any] = [None] * count  # which is the usual one
+    if device.type == "cuda":
+        streams = [torch.cuda.Stream(device) for _ in trainers]
+
+    def steps(number: int) -> None:
+        for _ in range(number):
+            for trainer, stream in zip(trainers, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    trainer.advance()
+                trainer.window.clear()
+        wait(device)
+
+    with arithmetic(task.training.precision):
+        steps(FIRST)
+        begin = time.perf_counter()
+        steps(task.training.steps - FIRST)
+        return (time.perf_counter() - begin) / count
+
+
+def served_by_mps() -> bool:
+    """Whether NVIDIA's daemon that lets processes use a GPU at once is there."""
+    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
+    return (pipes / "control").exists()
+
+
 def measure(
-    name: str, size: str, counts: Sequence[int], device: torch.device, steps: int, rounds: int
+    name: str,
+    size: str,
+    counts: Sequence[int],
+    device: torch.device,
+    steps: int,
+    rounds: int,
+    one_process: bool = False,
 ) -> list[rows.Row]:
     task: Task = rows.task(name, size).trained_with(steps=steps + FIRST)
     experiment = Experiment(
@@ -101,9 +148,15 @@ def measure(
         key: functools.partial(packed, experiment, count, device, starts[key])
         for key, count in zip(starts, counts, strict=True)
     }
+    if one_process:
+        loops |= {
+            f"{count} in one process": functools.partial(in_turn, experiment, count, device)
+            for count in counts
+        }
     seconds = alternate(loops, rounds)
     first, *others = seconds
-    title = f"{name}, {size}, {steps} steps a network"
+    mps = ", MPS" if device.type == "cuda" and served_by_mps() else ""
+    title = f"{name}, {size}, {steps} steps a network{mps}"
     show(
         f"{title}: {device_name(device)}",
         seconds,
@@ -127,11 +180,14 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     parser.add_argument("--preset", default="quick", help="size of the tasks (quick)")
     parser.add_argument("--packed", type=int, nargs="+", default=[1, 2, 4], metavar="K",
                         help="networks at once; the first is compared with (1 2 4)")  # fmt: skip
+    parser.add_argument("--one-process", action="store_true",
+                        help="also as many in one process, a step of each in turn")  # fmt: skip
     options = parser.parse_args(arguments)
     device = choose_device(options.device)
+    how = device, options.steps, options.rounds, options.one_process
     made: list[rows.Row] = []
     for name in options.tasks or TASKS:
-        made += measure(name, options.preset, options.packed, device, options.steps, options.rounds)
+        made += measure(name, options.preset, options.packed, *how)
     rows.append(options.out, made)
     return made
 

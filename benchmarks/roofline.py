@@ -23,6 +23,7 @@ from __future__ import annotations
 import functools
 import re
 import statistics
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.capture import ORDINARY
 from bench.cost import count_flops, device_name, keep_freed_memory
 from bench.files import drawing_to_files
 from bench.method import Cell, build
@@ -44,7 +46,7 @@ from bench.registry import method
 from bench.run.runner import choose_device
 from bench.run.timing import alternate, ratios, wait
 from bench.task import Task
-from bench.train import objective, optimiser
+from bench.train import Trainer, arithmetic, optimiser_step
 from benchmarks import rows
 
 CASES = ("compression", "compression/small", "style", "beta_vae_scenes")
@@ -132,6 +134,7 @@ def product(args: Sequence[Any], result: Tensor) -> tuple[int, int, int]:
 class Step:
     """One training step of a task's fixed network, ready to run, and what it amounts to.
 
+    run: as training does it; on a GPU it is replayed after a few calls. ordinary: it never is.
     moved: bytes, operation by operation. least: bytes no implementation can do without.
     largest: (M, N, K) of the product that most of the convolutions' FLOPs go to.
     """
@@ -139,6 +142,7 @@ class Step:
     name: str
     task: Task
     run: Callable[[], object]
+    ordinary: Callable[[], object]
     flops: int
     moved: int
     least: int
@@ -150,29 +154,18 @@ class Step:
 
 
 def prepare(case: str, device: torch.device) -> Step:
-    """A case as in `bench.train.fit`, on one batch, warmed up and counted in eager mode."""
+    """A case as in training, on one batch, warmed up and counted in eager mode."""
     parts = re.fullmatch(r"(.+)/([\w-]+)", case)  # a file's path, or a field's, has "/", too
     name, size = parts.groups() if parts else (case, "quick")
     task: Task = rows.task(name, size)
     (setting,) = task.settings(1)
     cell = Cell(task=task, method=method("fixed_grid"), seed=0, trained_for=(setting,))
-    network, training = build(cell).to(device), task.training
-    if training.channels_last:
-        network.model.to(memory_format=torch.channels_last)
-    network.train()
-    adam = optimiser(network, training)
+    draw, folder = functools.partial(cell.method.draw, cell), Path(tempfile.gettempdir())
+    trainer = Trainer(task, build(cell), draw, 0, device, folder)
+    batch, coefficients = trainer.inputs()
+    adam = trainer.adam
     tracked = [p for group in adam.param_groups for p in group["params"]]
-    generator = torch.Generator().manual_seed(0)
-    batch = task.data("train").to(device).batch(training.batch, generator)
-    coefficients = cell.method.draw(cell, training.batch, generator).to(device)
-
-    def step(compute: Callable[..., Any] = objective) -> None:
-        compute(task, network, batch, coefficients)[0].backward()
-        if training.clip:
-            torch.nn.utils.clip_grad_norm_(tracked, training.clip)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
-
+    step = functools.partial(optimiser_step, task, trainer.network, adam, batch, coefficients)
     step()  # what is computed once, and the optimiser's state
     with Traffic() as traffic:
         step()
@@ -183,7 +176,8 @@ def prepare(case: str, device: torch.device) -> Step:
     return Step(
         name=f"{name}, {size}",
         task=task,
-        run=functools.partial(step, torch.compile(objective)) if training.compile else step,
+        run=functools.partial(trainer.compute, batch, coefficients),
+        ordinary=step,
         flops=count_flops(step),
         moved=traffic.total,
         least=2 * (2 * weights + state) + sum(t.nbytes for t in tensors(batch)),
@@ -267,7 +261,8 @@ def measure(step: Step, device: torch.device, steps: int, rounds: int) -> Measur
             name = f"{short} {' x '.join(map(str, shape))}"
             loops[name] = functools.partial(matmul, shape, dtype, device)
         loops[f"{short} convolution"] = functools.partial(convolution, dtype, device)
-    step.run()
+    for _ in range(ORDINARY + 1):
+        step.run()  # until it is compiled, or captured
     found = alternate(loops, rounds)
     own = "bf16" if step.dtype == torch.bfloat16 else "fp32"
     products = [values for name, values in found.items() if name.startswith(own)]
@@ -288,7 +283,7 @@ def shares(step: Step, device: torch.device, steps: int) -> list[tuple[str, floa
     cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as profiler:
-        timed(step.run, steps, device)
+        timed(step.ordinary, steps, device)  # a replay does not say which operation is which
     spent: Counter[str] = Counter()
     for event in profiler.key_averages():
         if event.device_type != DeviceType.CPU or event.is_user_annotation:
@@ -384,8 +379,10 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     keep_freed_memory()  # as `run` does
     found, made = [], []
     for case in options.cases or CASES:
-        each = measure(prepare(case, device), device, options.steps, options.rounds)
-        show(each, shares(each.step, device, options.steps), device)
+        step = prepare(case, device)
+        with arithmetic(step.task.training.precision):
+            each = measure(step, device, options.steps, options.rounds)
+            show(each, shares(step, device, options.steps), device)
         found.append(each)
         made.append(
             rows.row(

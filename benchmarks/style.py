@@ -31,13 +31,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.cost import count_flops, stepping
+from bench.cost import count_flops
 from bench.method import Cell, build
 from bench.pictures import downloads
 from bench.pictures.perceptual import IMAGENET_MEAN, IMAGENET_STD
 from bench.registry import method
 from bench.run.runner import choose_device
-from bench.run.timing import alternate, show, wait
+from bench.run.timing import alternate, seconds_a_step, show, wait
 from bench.tasks.paintings import file_of
 from bench.tasks.style import Style
 from bench.tasks.style_terms import CONTENT_LAYERS, STYLE_LAYERS
@@ -158,7 +158,7 @@ def harness(cell: Cell, device: torch.device) -> dict[str, Any]:
 def per_step(cell: Cell, device: torch.device) -> float:
     """Seconds of one step of the harness, without what is done once."""
     ledger = harness(cell, device)
-    return stepping(ledger) / float(ledger["steps"])
+    return seconds_a_step(ledger)
 
 
 def measure(task: Style, device: torch.device, rounds: int, by: Executor) -> list[rows.Row]:

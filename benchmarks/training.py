@@ -30,12 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cost import stepping
 from bench.method import Cell, build
 from bench.pictures.data import Pictures
 from bench.registry import method
 from bench.run.runner import choose_device
-from bench.run.timing import alternate, show, wait
+from bench.run.timing import alternate, seconds_a_step, show, wait
 from bench.task import weighted
 from bench.tasks.codec import in_full_precision
 from bench.tasks.compression import Compression
@@ -188,8 +187,8 @@ def harness(cell: Cell, device: torch.device) -> Outcome:
 
     with tempfile.TemporaryDirectory() as folder:
         ledger = fit(task, network, draw, cell.seed, device, Path(folder))
-    examples = task.training.steps * task.training.batch
-    return Outcome(examples / stepping(ledger), held_out_loss(cell, network.model))
+    speed = task.training.batch / seconds_a_step(ledger)
+    return Outcome(speed, held_out_loss(cell, network.model))
 
 
 @torch.no_grad()

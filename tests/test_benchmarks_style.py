@@ -140,9 +140,12 @@ def test_the_programs_run_and_append_their_rows(
     assert [row.what for row in made][1:] == ["harness, fp32", "harness, bf16"]
     made += roofline.main(["compression/smoke", *small, "--figure", str(figure)])
     assert figure.stat().st_size > 10_000
-    made += packing.main(["toy", "--preset", "smoke", "--packed", "1", "2", *small])
+    made += packing.main(
+        ["toy", "--preset", "smoke", "--packed", "1", "2", "--one-process", *small]
+    )
+    assert [row.what for row in made][-3:] == ["2 at once", "1 in one process", "2 in one process"]
     table = kept(out)
-    assert len(table) == len(made) == 5
+    assert len(table) == len(made) == 7
     assert tuple(table[0]) == (
         "benchmark", "device", "what", "against", "ratio", "low", "high", "rounds", "value",
         "unit", "commit", "date",
@@ -168,7 +171,7 @@ def test_a_failing_network_ends_packing_with_its_reason(monkeypatch: pytest.Monk
 
 def test_the_share_is_of_the_larger_limit() -> None:
     step = roofline.Step(
-        name="x", task=SMOKE, run=lambda: None, flops=100, moved=30, least=1, largest=(1, 1, 1)
+        name="x", task=SMOKE, run=int, ordinary=int, flops=100, moved=30, least=1, largest=(1, 1, 1)
     )
     each = roofline.Measured(
         step=step, seconds=[8.0, 8.0], flops=[25.0, 50.0], bytes=[10.0, 10.0], ceilings={}
