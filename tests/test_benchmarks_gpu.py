@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import rows
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
@@ -19,6 +23,30 @@ PROGRAMS = {
         "compression.tar.xz",
     ),
 }
+
+
+def test_a_reference_run_is_planned_at_the_pace_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUT", str(tmp_path))
+    monkeypatch.setenv("DEVICE", "cpu")
+    reference = importlib.import_module("benchmarks.gpu.reference")
+    stage = reference.STAGES["beta_vae_scenes"]
+    monkeypatch.setattr(reference, "PACES", tmp_path / "rows.csv")
+    assert reference.pace(stage) == stage.pace  # nothing was measured
+    cpu, same = torch.device("cpu"), ([1.0], [1.0])
+    table = [
+        rows.row(f"packing, {title}", cpu, what, "1 at once", same, value, "s/network")
+        for title, what, value in (
+            ("compression, small, 400 steps a network", "11 at once", 1.0),
+            ("beta_vae_scenes, small, 600 steps a network", "16 at once", 0.5),
+            ("beta_vae_scenes, small, 600 steps a network", "16 in one process", 0.1),
+            ("beta_vae_scenes, small, 600 steps a network, MPS", "16 at once", 0.2),
+        )
+    ]
+    rows.append(reference.PACES, table)
+    assert reference.pace(stage) == 1200
+    assert reference.pace(reference.STAGES["compression"]) == 400
 
 
 @pytest.mark.slow

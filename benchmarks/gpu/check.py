@@ -64,6 +64,9 @@ def probe_steps(*cases: str) -> None:
         waits = {f"{w.filename}:{w.lineno}" for w in caught if "synchr" in str(w.message)}
         pace, peak = 20 * (marks[60] - marks[10]), ledger["peak_memory_bytes"] >> 20
         print(f"{case}: {pace:.2f} ms a step, waits {sorted(waits)}, peak {peak} MiB")
+        if not TINY and not ledger["captured"]:
+            reasons = [str(w.message) for w in caught if "replayed" in str(w.message)]
+            raise RuntimeError(f"steps are not replayed: {reasons}")
     if not TINY:
         (free, total), kept = torch.cuda.mem_get_info(), torch.cuda.memory_reserved()
         print(f"{kept >> 20} MiB reserved, {(total - free - kept) >> 20} MiB taken beside")
@@ -166,6 +169,19 @@ def both(task: str) -> str:
     return apart(f"{task}-cpu", f"{task}-moved", 0.01)
 
 
+def whole(task: str) -> str:
+    """Every method, trained and measured on the device; which networks' steps were not replayed."""
+    run(f"{task}-here", task, "--preset", "smoke", "--methods", "all", "--device", DEVICE)
+    ledgers = {
+        path.parent.parent.name: json.loads(path.read_text())["ledger"]
+        for path in (WORK / f"{task}-here").glob("runs/*/*/*/done.json")
+    }
+    ordinary = [method for method, ledger in ledgers.items() if not ledger.get("captured")]
+    if ordinary and not TINY:
+        raise RuntimeError(f"steps of {', '.join(ordinary)} are not replayed (see check.log)")
+    return f"{len(ledgers)} methods"
+
+
 def resumed() -> str:
     """Asked to stop, then killed, then finished."""
     root, task = WORK / "stopped", "toy" if TINY else "compression"
@@ -210,12 +226,13 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "2"  # from here on many at a time
     smoke = ("--preset", "smoke", "--device", DEVICE, "--methods")
     pool = ("toy", "beta_vae_scenes", *smoke, "yoto,fixed_grid", "--settings", "4", "--on", "pool")
-    contract = ("-m", "pytest", "-q", "-n", "4", "tests/test_contract.py", "--device", DEVICE)
+    tests = ("tests/test_contract.py", "tests/test_capture.py", "-k", "not host")
+    contract = ("-m", "pytest", "-q", "-n", "4", *tests, "--device", DEVICE)
     items: dict[str, Callable[[], str]] = {
         "losses and gradients as on the CPU": partial(probe, "agree"),
         "stopped, killed, resumed": resumed,
         **{f"{task}, measured on both": partial(both, task) for task in TASKS},
-        **{f"{t}, all methods": partial(run, f"{t}-here", t, *smoke, "all") for t in TASKS},
+        **{f"{task}, all methods": partial(whole, task) for task in TASKS},
         "as many as fit": partial(run, "auto", *pool),
         "torch.compile": partial(shell, "run_bench.py", "time",
             "toy[training.compile=true]", "--steps", "5", "--device", DEVICE),

@@ -3,16 +3,19 @@
     . .gpu/main/setup && python3 -m benchmarks.gpu.reference SECONDS [TASK[=STEPS] ...]
 
 Each of the tasks (or of those named) is the preset `small` with other steps: those given, or as
-many as fit at the pace of an H100. Training ends at STOPPED of a task's time; then what its
+many as fit at the pace that `speed` measured on this machine, or else at an H100's. Training ends at STOPPED of a task's time; then what its
 finished networks allow is measured, without known curves, which are left to the machine that makes
 the report. SIGTERM ends it at once and packs what there is. DEVICE=cpu rehearses it, smaller.
 """
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,12 +32,13 @@ TINY = DEVICE == "cpu"
 AT_ONCE = 2 if TINY else cores()
 PLANNED, STOPPED = 0.7, 0.85  # when training should end, and has to, as shares of a task's time
 START = 30  # seconds until processes train
+PACES = Path(tempfile.gettempdir()) / "yoto-bench-rows.csv"  # left by `speed`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """tasks: in the words of `run`, each with its share of a network's work. pace: steps a second
-    of all networks together on one H100. share: of the seconds."""
+    of all networks together on one H100, each launched by itself. share: of the seconds."""
 
     tasks: dict[str, float]
     methods: tuple[str, ...]
@@ -88,8 +92,21 @@ def affordable(stage: Stage, seconds: float) -> int:
         for work, each in zip(stage.tasks.values(), planned(stage, nominal), strict=True)
         for cell in each.cells
     )
-    steps = int(0.8 * (seconds - START) * stage.pace / networks)
+    steps = int(0.8 * (seconds - START) * pace(stage) / networks)
     return 20 if TINY else min(20_000, max(20, steps // 100 * 100))
+
+
+def pace(stage: Stage) -> float:
+    """Steps a second of all networks together, as `speed` measured them, at most at once, or as
+    they are known."""
+    name, *_ = stage.tasks
+    measured: list[float] = []
+    with contextlib.suppress(OSError), open(PACES, newline="") as file:
+        for row in csv.DictReader(file):
+            kind, _, size = row["benchmark"].partition(", small, ")
+            if kind == f"packing, {name.partition('[')[0]}" and "at once" in row["what"]:
+                measured.append(int(size.split()[0]) / float(row["value"]))
+    return measured[0] if measured else stage.pace  # the first is without MPS
 
 
 def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) -> str:
