@@ -3,9 +3,10 @@
     . .gpu/main/setup && python3 -m benchmarks.gpu.reference SECONDS [TASK[=STEPS] ...]
 
 Each of the tasks (or of those named) is the preset `small` with other steps: those given, or as
-many as fit at the pace that `speed` measured on this machine, or else at an H100's. Training ends at STOPPED of a task's time; then what its
-finished networks allow is measured, without known curves, which are left to the machine that makes
-the report. SIGTERM ends it at once and packs what there is. DEVICE=cpu rehearses it, smaller.
+many as fit at the pace that `speed` measured on this machine, or else at an H100's. Training ends
+at STOPPED of a task's time; then what its finished networks allow is measured, without known
+curves, which are left to the machine that makes the report. SIGTERM ends it at once and packs what
+there is. DEVICE=cpu rehearses it, smaller.
 """
 
 from __future__ import annotations
