@@ -267,6 +267,19 @@ def test_seconds_of_different_devices_have_no_ratio(tmp_path: Path) -> None:
     assert costs.at["unconditioned", "seconds_ratio"] == pytest.approx(0.2)
 
 
+def test_seconds_of_steps_that_were_not_replayed_have_no_ratio(tmp_path: Path) -> None:
+    write_results(tmp_path)
+    for method, captured in (("fixed_grid", True), ("yoto", False), ("unconditioned", True)):
+        for path in tmp_path.glob(f"runs/*/{method}/*/done.json"):
+            done = json.loads(path.read_text())
+            change(path, ledger={**done["ledger"], "device": "cuda", "captured": captured})
+    costs = build(tmp_path)[0].savings.set_index("method")
+    assert costs.at["yoto", "seconds"] == 105.0
+    assert math.isnan(costs.at["yoto", "seconds_ratio"])
+    assert costs.at["yoto", "device"].endswith(", not replayed")
+    assert costs.at["unconditioned", "seconds_ratio"] == pytest.approx(0.2)
+
+
 def test_what_a_network_was_continued_from_costs_but_is_not_stored(tmp_path: Path) -> None:
     write_results(tmp_path)
     (yoto,) = tmp_path.glob("runs/*/yoto/*/done.json")
