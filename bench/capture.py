@@ -67,7 +67,9 @@ class CudaGraphs:
     @contextlib.contextmanager
     def unattended(self) -> Iterator[None]:
         before = torch.cuda.get_sync_debug_mode()
-        torch.cuda.set_sync_debug_mode("error")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it says of itself that it does not see all
+            torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:

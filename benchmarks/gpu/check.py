@@ -61,7 +61,7 @@ def probe_steps(*cases: str) -> None:
                 task, build(cell), partial(cell.method.draw, cell), 0, torch.device(DEVICE),
                 Path(to), should_stop=watch, log_every=1000,
             )  # fmt: skip
-        waits = {f"{w.filename}:{w.lineno}" for w in caught if "synchr" in str(w.message)}
+        waits = {f"{w.filename}:{w.lineno}" for w in caught if "called a synchr" in str(w.message)}
         pace, peak = 20 * (marks[60] - marks[10]), ledger["peak_memory_bytes"] >> 20
         print(f"{case}: {pace:.2f} ms a step, waits {sorted(waits)}, peak {peak} MiB")
         if not TINY and not ledger["captured"]:
