@@ -169,12 +169,12 @@ def both(task: str) -> str:
     return apart(f"{task}-cpu", f"{task}-moved", 0.01)
 
 
-def whole(task: str) -> str:
-    """Every method, trained and measured on the device; which networks' steps were not replayed."""
-    run(f"{task}-here", task, "--preset", "smoke", "--methods", "all", "--device", DEVICE)
+def replayed(out: str, task: str, methods: str) -> str:
+    """Trained and measured on the device; which methods' steps were not replayed."""
+    run(out, task, "--preset", "smoke", "--methods", methods, "--device", DEVICE)
     ledgers = {
         path.parent.parent.name: json.loads(path.read_text())["ledger"]
-        for path in (WORK / f"{task}-here").glob("runs/*/*/*/done.json")
+        for path in (WORK / out).glob("runs/*/*/*/done.json")
     }
     ordinary = [method for method, ledger in ledgers.items() if not ledger.get("captured")]
     if ordinary and not TINY:
@@ -232,10 +232,11 @@ def main() -> None:
         "losses and gradients as on the CPU": partial(probe, "agree"),
         "stopped, killed, resumed": resumed,
         **{f"{task}, measured on both": partial(both, task) for task in TASKS},
-        **{f"{task}, all methods": partial(whole, task) for task in TASKS},
+        **{f"{t}, all methods": partial(replayed, f"{t}-here", t, "all") for t in TASKS},
         "as many as fit": partial(run, "auto", *pool),
-        "torch.compile": partial(shell, "run_bench.py", "time",
-            "toy[training.compile=true]", "--steps", "5", "--device", DEVICE),
+        "torch.compile": partial(
+            replayed, "compiled", "toy[training.compile=true]", "yoto,fixed_grid"
+        ),
         "the contract suite": partial(shell, *contract, *(["-k", "toy"] if TINY else [])),
     }  # fmt: skip
     with ThreadPoolExecutor(1 if TINY else 8) as crew:
