@@ -8,12 +8,14 @@ device. Both are asked of the step itself: the first that is replayed is also do
 way, from the same weights and with the same random numbers, and has to give the same losses.
 Where it does not, the training goes on step by step and a warning says why.
 
-A task that cannot be captured says so: `captured = False` in its class.
+A task that cannot be captured says so: `captured = False` in its class. A machine on which nothing
+can be is told so by the environment: YOTO_BENCH_CAPTURE=0.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -29,6 +31,7 @@ ORDINARY = 3  # steps before the capture: libraries choose kernels, the optimise
 # numbers, but sums that a GPU takes in any order.
 TOLERANCE = 1e-4
 WAY_OUT = "`captured = False` in the task's class spares the attempt"
+VARIABLE = "YOTO_BENCH_CAPTURE"
 
 
 class Recorder(Protocol):
@@ -90,7 +93,8 @@ class CudaGraphs:
 
 def recorder(device: torch.device) -> Recorder | None:
     """What captures steps on `device`; None where nothing does, as on a CPU."""
-    return CudaGraphs(device) if device.type == "cuda" else None
+    wanted = os.environ.get(VARIABLE) != "0"
+    return CudaGraphs(device) if device.type == "cuda" and wanted else None
 
 
 class Captured:
@@ -159,7 +163,8 @@ class Captured:
             self._flat, self._replay = take.record(lambda: self._packed(self._step(*static)))
         except RuntimeError as error:
             raise RuntimeError(
-                f"the training step could not be captured ({error}); {WAY_OUT}"
+                f"the training step could not be captured as a CUDA graph ({error}): set "
+                f"{VARIABLE}=0 in the environment to train step by step"
             ) from error
         before.restore()
         self._replay()

@@ -195,8 +195,16 @@ def test_what_cannot_be_recorded_says_the_way_out(tmp_path: Path, monkeypatch) -
     training = trainer(TOY, tmp_path / "a")
     for _ in range(ORDINARY):
         training.advance()
-    with pytest.raises(RuntimeError, match=r"not permitted.*; `captured = False` in the task's"):
+    with pytest.raises(RuntimeError, match=r"not permitted.*: set YOTO_BENCH_CAPTURE=0 in the"):
         training.advance()
+
+
+@pytest.mark.parametrize(("device", "value"), [("cpu", "1"), ("cuda", "0")])
+def test_nothing_is_captured_on_a_cpu_or_where_it_is_not_wanted(
+    device: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YOTO_BENCH_CAPTURE", value)
+    assert capture.recorder(torch.device(device)) is None
 
 
 # What changes, and what stays
