@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from bench import (
     TRANSPOSED,
     Conditioner,
+    Encoding,
     Levers,
     Space,
     Task,
@@ -56,7 +57,7 @@ class Kernels(Conditioner):
 
     def __init__(self, model: nn.Module, space: Space, affine: bool) -> None:
         super().__init__()
-        self.space, self.sites = space, linear_maps(model)
+        self.by_loss, self.sites = Encoding(space, "shares"), linear_maps(model)
         self.further, count = nn.ParameterList(), len(space.axes)
         for site in self.sites:
             own = of_layer(model.get_submodule(site)).detach()
@@ -71,7 +72,7 @@ class Kernels(Conditioner):
 
     def shares(self, coefficients: Tensor) -> Tensor:
         """(B, K) coefficients to the weights of every layer's kernels, (layers, B, K + 1)."""
-        shares = self.space.shares(coefficients).expand(len(self.sites), -1, -1)
+        shares = self.by_loss(coefficients).expand(len(self.sites), -1, -1)
         if self.slopes is None or self.offsets is None:
             return shares
         return torch.baddbmm(self.offsets, shares, self.slopes)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bench import (
     TRANSPOSED,
     Conditioner,
+    Encoding,
     Levers,
     Space,
     Task,
@@ -60,7 +61,7 @@ class Adapters(Conditioner):
 
     def __init__(self, model: nn.Module, space: Space, rank: int, scale: float) -> None:
         super().__init__()
-        self.space, self.rank, self.factor = space, rank, scale / rank
+        self.shares, self.rank, self.factor = Encoding(space, "shares"), rank, scale / rank
         self.sites = linear_maps(model)
         self.down, self.up = nn.ModuleList(), nn.ParameterList()
         for site in self.sites:
@@ -80,7 +81,7 @@ class Adapters(Conditioner):
 
     def mixture(self, coefficients: Tensor) -> Tensor:
         """(B, K) coefficients to what each output of a `down` is multiplied with."""
-        return self.factor * self.space.shares(coefficients).repeat_interleave(self.rank, 1)
+        return self.factor * self.shares(coefficients).repeat_interleave(self.rank, 1)
 
     def condition(self, coefficients: Tensor) -> None:
         mixture = self.mixture(coefficients)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from bench import Cell, Conditioner, Levers, Setting, Space, Task, put
+from bench import Cell, Conditioner, Encoding, Levers, Setting, Space, Task, put
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +62,15 @@ class Outputs(Conditioner):
         self, model: nn.Module, site: str, space: Space, settings: Sequence[Setting]
     ) -> None:
         super().__init__()
-        self.sites, self.space = [site], space
+        self.sites, self.encoding = [site], Encoding(space, "log")
         layer = model.get_submodule(site)
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in settings)
-        places = space.encode(torch.tensor(settings))
+        places = self.encoding.place(torch.tensor(settings))
         self.register_buffer("places", places, persistent=False)
 
     def nearest(self, coefficients: Tensor) -> Tensor:
         """The numbers, (B,), of the settings nearest to coefficients, (B, K)."""
-        distances = self.space.encode(coefficients)[:, None] - self.places
+        distances = self.encoding.place(coefficients)[:, None] - self.places
         return distances.square().sum(2).argmin(1)
 
     def decaying(self) -> list[nn.Parameter]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import Conditioner, Levers, Reweighting, Space, Task, flat
+from bench import Conditioner, Encoding, Levers, Reweighting, Space, Task, flat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Corners(Reweighting):
 
     def __init__(self, model: nn.Module, space: Space, mix: str, apart: float) -> None:
         super().__init__()
-        self.space, self.mix, self.apart = space, mix, apart
+        self.encoding, self.mix, self.apart = Encoding(space, "shares"), mix, apart
         self.names, own = zip(*trained(model), strict=True)
         self.corners = nn.Parameter(flat(own).detach().repeat(len(space.axes), 1))
 
@@ -78,9 +78,9 @@ class Corners(Reweighting):
     def shares(self, coefficients: Tensor) -> Tensor:
         """(1, K) coefficients to the shares of the K + 1 corners, (1, K + 1)."""
         if self.mix == "shares":
-            return self.space.shares(coefficients)
-        places = (self.space.encode(coefficients).clamp(-1, 1) + 1) / 2
-        others = places / len(self.space.axes)
+            return self.encoding(coefficients)
+        places = (self.encoding.place(coefficients).clamp(-1, 1) + 1) / 2
+        others = places / places.shape[1]
         return torch.cat([1 - others.sum(1, keepdim=True), others], 1)
 
     def weights(self, coefficients: Tensor, own: Sequence[Tensor]) -> list[Tensor]:

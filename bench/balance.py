@@ -19,15 +19,16 @@ class Balance(nn.Module):
     """
 
     low: Tensor
-    high: Tensor
+    length: Tensor
     table: Tensor
     offset: Tensor
 
     def __init__(self, space: Space, bins: int = 8, rate: float = 0.1) -> None:
         super().__init__()
         self.bins, self.rate = bins, rate
-        for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
-            self.register_buffer(name, bound, persistent=False)
+        low, high = space.log_bounds()
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("length", high - low, persistent=False)
         self.register_buffer("table", torch.zeros(len(space.axes), bins))
         self.register_buffer("offset", torch.full((), math.nan))
 
@@ -35,7 +36,7 @@ class Balance(nn.Module):
     def forward(self, coefficients: Tensor, loss: Tensor) -> Tensor:
         """Weights (B,) for examples with these coefficients (B, K); learns from their loss (B,).
         A loss that is not positive has no logarithm and teaches nothing."""
-        place = (coefficients.log() - self.low) / (self.high - self.low)
+        place = (coefficients.log() - self.low) / self.length
         bin_of = (place * self.bins).long().clamp(0, self.bins - 1).T.contiguous()  # (K, B)
         known = (loss > 0).float()
         logs = loss.clamp(min=1e-30).log()

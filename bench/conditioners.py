@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from bench.balance import Balance
 from bench.modulation import BEFORE, NORMS, Modulation, channels, fold, fold_before, modulate, put
-from bench.space import Setting, Space
+from bench.space import Setting, Space, places, shares
 
 # How coefficients are shown to a network
 
@@ -40,14 +40,19 @@ class Encoding(nn.Module):
 
     low: Tensor
     high: Tensor
+    middle: Tensor
+    radius: Tensor
 
     def __init__(self, space: Space, kind: str) -> None:
         super().__init__()
         if kind not in ENCODINGS:
             raise ValueError(f"encoding {kind!r}: use one of {', '.join(ENCODINGS)}")
         self.space, self.kind = space, kind
-        for name, bound in zip(("low", "high"), space.log_bounds(), strict=True):
-            self.register_buffer(name, bound, persistent=False)
+        low, high = space.log_bounds()
+        # On the device with the module: put there in every step, they would be waited for.
+        kept = {"low": low, "high": high, "middle": (low + high) / 2, "radius": (high - low) / 2}
+        for name, constant in kept.items():
+            self.register_buffer(name, constant, persistent=False)
         self.width = len(self.low) * {"sinusoidal": 1 + 2 * WAVES, "circle": 2}.get(kind, 1)
         self.width += kind == "shares"
 
@@ -55,20 +60,23 @@ class Encoding(nn.Module):
         if self.kind == "raw":
             return coefficients
         if self.kind == "shares":
-            return self.space.shares(coefficients)
-        logs = coefficients.log()
+            return shares(coefficients, self.middle)
         if self.kind == "log":
-            return logs
-        place = 2 * (logs - self.low) / (self.high - self.low) - 1
+            return coefficients.log()
+        place = self.place(coefficients)
         if self.kind == "circle":
             angle = math.pi / 4 * (place + 1)
             return torch.cat([angle.cos(), angle.sin()], 1)
-        code = [math.sqrt(3) * place]  # a uniform draw from [-1, 1] has the variance 1/3
-        if self.kind == "sinusoidal":
-            for wave in range(WAVES):
-                angle = math.pi / 2 * 2**wave * place
-                code += [angle.sin(), angle.cos()]
-        return torch.cat(code, 1)
+        standardised = math.sqrt(3) * place  # a uniform draw from [-1, 1] has the variance 1/3
+        if self.kind == "standardised":
+            return standardised
+        angles = [math.pi / 2 * 2**wave * place for wave in range(WAVES)]
+        waves = (part for angle in angles for part in (angle.sin(), angle.cos()))
+        return torch.cat([standardised, *waves], 1)
+
+    def place(self, coefficients: Tensor) -> Tensor:
+        """`Space.encode`: (B, K) to [-1, 1]."""
+        return places(coefficients, self.low, self.radius)
 
 
 # Conditioners
@@ -164,7 +172,17 @@ class KnownScale(Modulating):
         return [(factor[:, None], None) for factor in factors.unbind(1)]
 
 
-SCALES = {"linear": lambda part: 1 + part, "exponential": torch.exp, "free": lambda part: part}
+def _exponentials(parts: Sequence[Tensor]) -> Sequence[Tensor]:
+    """exp of rows: in one kernel, and in one back, where exp of each would take as many as rows."""
+    return torch.cat(list(parts)).exp().split([len(part) for part in parts])
+
+
+# From rows, one per site, to its scales. What is added to many is added in one kernel.
+SCALES: dict[str, Callable[[Sequence[Tensor]], Sequence[Tensor]]] = {
+    "linear": lambda parts: torch._foreach_add(list(parts), 1.0),
+    "exponential": _exponentials,
+    "free": lambda parts: parts,
+}
 
 
 class FiLM(Modulating):
@@ -203,34 +221,36 @@ class FiLM(Modulating):
         widths = [channels(model.get_submodule(site)) for site in sites]
         self._count = 2 * len(sites)
         # Perceptron 2i scales site i, perceptron 2i + 1 shifts it. They lie sorted by width.
-        self._groups = {
-            width: [2 * i + part for i, w in enumerate(widths) if w == width for part in (0, 1)]
-            for width in sorted(set(widths))
-        }
+        self._sorted = sorted(range(len(widths)), key=widths.__getitem__)
+        self._widths = sorted(widths)
+        self._groups = {width: 2 * widths.count(width) for width in sorted(set(widths))}
         self.inner = nn.Linear(encoding.width, self._count * hidden)
         self.outer = nn.ParameterList()
         self.bias = nn.ParameterList()
-        for width, members in self._groups.items():
-            weight = torch.zeros(len(members), hidden, width)
+        for width, count in self._groups.items():
+            weight = torch.zeros(count, hidden, width)
             self.outer.append(weight if exact else _normal(weight, fan_in=hidden))
-            self.bias.append(torch.zeros(len(members), 1, width))
+            self.bias.append(torch.zeros(count, 1, width))
         _normal(self.inner.weight, fan_in=encoding.width)
         nn.init.zeros_(self.inner.bias)
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
         hidden = F.leaky_relu(self.inner(self.encoding(coefficients)), 0.2)
-        hidden = hidden.unflatten(1, (self._count, self.hidden)).transpose(0, 1)
-        parts: dict[int, Tensor] = {}
-        groups = hidden.split([len(members) for members in self._groups.values()])
-        for group, members, weight, bias in zip(
-            groups, self._groups.values(), self.outer, self.bias, strict=True
-        ):
-            out = torch.baddbmm(bias, group, weight) * self.multiplier
-            parts |= dict(zip(members, out.unbind(0), strict=True))
-        scale = SCALES[self.scale]
-        modulations: list[Modulation] = [
-            (scale(parts[i]), parts[i + 1]) for i in range(0, self._count, 2)
+        hidden = hidden.unflatten(1, (self._count, self.hidden))
+        # Split, then transposed: so the gradient is put together as `inner` takes it.
+        groups = hidden.split(list(self._groups.values()), 1)
+        outs = [
+            torch.baddbmm(bias, group.transpose(0, 1), weight).flatten()
+            for group, weight, bias in zip(groups, self.outer, self.bias, strict=True)
         ]
+        # All in one row, so that one kernel serves all sites, whatever their widths.
+        row = outs[0] if len(outs) == 1 else torch.cat(outs)
+        sizes = [len(coefficients) * width for width in self._widths for _ in ("scale", "shift")]
+        parts = (row * self.multiplier).split(sizes)
+        scales = SCALES[self.scale](parts[::2])
+        pairs = zip(self._sorted, self._widths, scales, parts[1::2], strict=True)
+        by_place = {i: (s.view(-1, width), t.view(-1, width)) for i, width, s, t in pairs}
+        modulations: list[Modulation] = [by_place[i] for i in range(len(by_place))]
         if self.known is None:
             return modulations
         by_site: dict[str, Modulation] = dict(zip(self.sites, modulations, strict=False))
@@ -331,8 +351,8 @@ class ConditionalNorm(Modulating):
 
     def forward(self, coefficients: Tensor) -> list[Modulation]:
         both = self.perceptron(coefficients).chunk(2, 1)
-        scales, shifts = (part.split(self._widths, 1) for part in both)
-        return [(1 + scale, shift) for scale, shift in zip(scales, shifts, strict=True)]
+        scales, shifts = (part.split(self._widths, 1) for part in (1 + both[0], both[1]))
+        return list(zip(scales, shifts, strict=True))
 
 
 # The whole

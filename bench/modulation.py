@@ -36,18 +36,12 @@ class Modulated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.before is not None:
-            x = (x * self._spread(self.before, x)).to(x.dtype)
+            x = Affine.apply(x, self._spread(self.before, x), None)
         y = self.layer(x)
         scale, shift = (part if part is None else self._spread(part, y) for part in self.after)
-        if scale is None and shift is None:
-            return y
-        # Not in bf16, whose steps around a scale of one are 2^-7; the sum is rounded, once.
-        wide = y.float() if y.dtype in HALF else y
-        if scale is None:
-            wide = wide + shift
-        else:
-            wide = wide * scale if shift is None else torch.addcmul(shift, wide, scale)
-        return wide.to(y.dtype)
+        if scale is not None:
+            return Affine.apply(y, scale, shift)
+        return y if shift is None else (y + shift).to(y.dtype)
 
     def _spread(self, part: Tensor, x: Tensor) -> Tensor:
         """(B, C) in the shape that multiplies x, in its precision but no less than fp32."""
@@ -56,6 +50,38 @@ class Modulated(nn.Module):
         last = isinstance(self.layer, nn.Linear | nn.LayerNorm)  # where channels come last
         shape = (part.shape[0], *ones, part.shape[1]) if last else (*part.shape, *ones)
         return (part if x.dtype in HALF else part.to(x.dtype)).reshape(shape)
+
+
+class Affine(torch.autograd.Function):
+    """x * scale + shift, rounded to x's type once: not in bf16, whose steps around a scale of one
+    are 2^-7. None for a shift adds nothing. Scale and shift, fp32 or wider, broadcast against x.
+
+    The same numbers as by torch's own rules, which multiply each factor with one before its
+    gradient is taken, and of half precision write an fp32 copy at every step: by fewer kernels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.shift = None if shift is None else shift.shape
+        out = torch.empty_like(x) if x.dtype in HALF else None
+        if shift is None:
+            return torch.mul(x, scale, out=out)
+        return torch.addcmul(shift, x, scale, out=out)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (x, scale), (of_x, of_scale, of_shift) = ctx.saved_tensors, ctx.needs_input_grad
+        to_x = to_scale = to_shift = None
+        if of_x:
+            out = torch.empty_like(x) if x.dtype in HALF else None
+            to_x = torch.mul(gradient, scale.conj(), out=out)
+        wide = gradient.to(scale.dtype) if of_scale or of_shift else gradient
+        if of_scale:
+            to_scale = (wide * x.conj()).sum_to_size(scale.shape)
+        if of_shift:
+            to_shift = wide.sum_to_size(ctx.shift)
+        return to_x, to_scale, to_shift
 
 
 def same_batch(name: str, x: Tensor, count: int) -> None:

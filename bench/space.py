@@ -156,7 +156,7 @@ class Space:
     def encode(self, coefficients: torch.Tensor) -> torch.Tensor:
         """(B, K) coefficients to [-1, 1] by their place on the logarithmic axis."""
         low, high = (bound.to(coefficients) for bound in self.log_bounds())
-        return 2 * (coefficients.log() - low) / (high - low) - 1
+        return places(coefficients, low, (high - low) / 2)
 
     def shares(self, coefficients: torch.Tensor) -> torch.Tensor:
         """(B, K) coefficients to (B, K + 1): how much of the loss is the terms without an axis
@@ -168,11 +168,8 @@ class Space:
         tensor([[0.5000, 0.5000],
                 [0.2500, 0.7500]])
         """
-        import torch
-
         low, high = (bound.to(coefficients) for bound in self.log_bounds())
-        logs = coefficients.log() - (low + high) / 2
-        return torch.nn.functional.pad(logs, (1, 0)).softmax(1)
+        return shares(coefficients, (low + high) / 2)
 
     def outside(self, setting: Setting) -> list[str]:
         """One sentence per coefficient that lies outside its range; empty inside."""
@@ -211,6 +208,18 @@ class Space:
 
         low, high = torch.tensor([[a.low for a in self.axes], [a.high for a in self.axes]]).log()
         return low, high
+
+
+def places(coefficients: torch.Tensor, low: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """`Space.encode`, given the logarithms of the low ends and half their distance to the high."""
+    return (coefficients.log() - low) / radius - 1
+
+
+def shares(coefficients: torch.Tensor, middle: torch.Tensor) -> torch.Tensor:
+    """`Space.shares`, given the logarithms of the middles."""
+    import torch
+
+    return torch.nn.functional.pad(coefficients.log() - middle, (1, 0)).softmax(1)
 
 
 def _moved(centre: Setting, values: Sequence[Iterable[float]]) -> list[Setting]:

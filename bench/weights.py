@@ -40,17 +40,23 @@ class Reweighting(Conditioner):
         for full in self.names:
             owner, _, name = full.rpartition(".")
             named.append((model.get_submodule(owner), name))
-        # Lists, since the model is no part of this; what is tied to one of them follows it.
-        self._own = [module.get_parameter(name) for module, name in named]
         taken = {(id(module), name) for module, name in named}
+        # A list, since the model is no part of this; what is tied to one of them follows it.
         self._places = []
-        for place, parameter in zip(named, self._own, strict=True):
+        for place in named:
+            parameter = place[0]._parameters[place[1]]
             tied = [
                 (module, name)
                 for module, name in everywhere
                 if module._parameters[name] is parameter and (id(module), name) not in taken
             ]
             self._places.append([place, *tied])
+
+    @property
+    def _own(self) -> list[Tensor]:
+        """The model's parameters: a move to another device may have made new ones."""
+        firsts = (places[0] for places in self._places)
+        return [module._parameters[name] for module, name in firsts]  # type: ignore[misc]
 
     def condition(self, coefficients: Tensor) -> None:
         with in_fp32(coefficients):

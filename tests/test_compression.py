@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck
+from compressai.layers import GDN
 from compressai.losses import RateDistortionLoss
 from compressai.models import ScaleHyperprior
 from PIL import Image
@@ -209,6 +211,55 @@ def test_what_is_rounded_or_shown_stays_fp32_under_bf16() -> None:
         codec(torch.rand(1, 3, 64, 64))
     assert first == [torch.bfloat16]
     assert set(seen.values()) == {torch.float32}
+
+
+def under_autocast(layer: GDN, x: torch.Tensor) -> torch.Tensor:
+    """What autocast makes of CompressAI's GDN on a GPU: powers and inverse roots in fp32."""
+    gamma, beta = layer.gamma_reparam(layer.gamma), layer.beta_reparam(layer.beta)
+    parts = (x.float() ** 2, gamma[:, :, None, None], beta)
+    norm = torch.nn.functional.conv2d(*(part.bfloat16() for part in parts))
+    return x * (norm.sqrt() if layer.inverse else norm.float().rsqrt())
+
+
+@pytest.mark.parametrize("largest", [4.0, 1000.0])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_normalisation_in_half_precision_errs_as_little_as_under_autocast(
+    inverse: bool, largest: float
+) -> None:
+    """Against float64, of the output as the next layer sees it, and of all gradients."""
+    seeded = torch.Generator().manual_seed(0)
+    codec = replace(SMOKE, width=32).model()
+    plain = GDN(32, inverse=inverse)
+    with torch.no_grad():
+        plain.gamma.add_(0.05 * torch.rand(32, 32, generator=seeded))
+    ours, *_ = (m for m in codec.modules() if isinstance(m, GDN) and m.inverse == inverse)
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 32, 16, 16, generator=seeded)
+    x = (x * largest / x.abs().max()).bfloat16()
+    gradient = torch.randn(x.shape, generator=seeded).bfloat16()
+
+    def results(layer: GDN, compute: Callable, x: torch.Tensor) -> list[torch.Tensor]:
+        layer.zero_grad()
+        x = x.clone().requires_grad_()
+        y = compute(x)
+        y.backward(gradient.to(y.dtype))
+        seen = y if y.dtype == torch.float64 else y.bfloat16()
+        return [
+            part.detach().double() for part in (seen, x.grad, layer.beta.grad, layer.gamma.grad)
+        ]
+
+    def computed(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return ours(x)
+
+    theirs = results(plain, lambda x: under_autocast(plain, x), x)
+    halved = results(ours, computed, x)
+    exact = results(plain.double(), plain, x.double())
+    assert computed(x).dtype == torch.bfloat16
+    assert torch.equal(halved[0], theirs[0])
+    for one, other, true in zip(halved, theirs, exact, strict=True):
+        assert (one - true).norm() <= 1.5 * (other - true).norm()
+    assert torch.equal(ours(x.float()), plain.float()(x.float()))
 
 
 def test_components_are_orthonormal_and_sorted() -> None:

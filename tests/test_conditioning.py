@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import cost, identity, modulation, space, task
 from bench.conditioners import (
@@ -90,6 +91,65 @@ def test_under_bf16_scales_near_one_are_not_rounded_to_its_steps() -> None:
         y = model(torch.ones(1, 1, 2, 2))
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.float(), torch.full((1, 1, 2, 2), 3 / 1024))
+
+
+@pytest.mark.parametrize("shapes", [("bc", "bc"), ("1c", "1c"), ("b1", "bc"), ("bc", "")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_modulation_has_the_numbers_of_torchs_own_rules(
+    shapes: tuple[str, str], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"b": 3, "c": 5, "1": 1}
+    scale, shift = ((torch.randn([sizes[s] for s in shape]) if shape else None) for shape in shapes)
+    x, gradient = (torch.randn(3, 5, 9, 7).to(dtype) for _ in range(2))
+    leaves = [part.requires_grad_() for part in (x, scale, shift) if part is not None]
+    wide = x.float()
+    factor, offset = (None if part is None else spread(part, x) for part in (scale, shift))
+    plain = wide * factor if offset is None else torch.addcmul(offset, wide, factor)
+    plain.to(dtype).backward(gradient)
+    expected = [plain.to(dtype), *(leaf.grad for leaf in leaves)]
+    for leaf in leaves:
+        leaf.grad = None
+    wrapper = modulation.Modulated(nn.Identity())
+    wrapper.after = scale, shift
+    y = wrapper(x)
+    y.backward(gradient)
+    assert y.dtype == dtype
+    for ours, theirs in zip([y, *(leaf.grad for leaf in leaves)], expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+class Kernels(TorchDispatchMode):
+    """Counts the operations that a GPU would start a kernel for."""
+
+    FREE = ("empty", "empty_like", "empty_strided", "detach", "_unsafe_view")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if not operation.is_view and operation.overloadpacket.__name__ not in self.FREE:
+            self.count += 1
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("scale", ["linear", "exponential", "free"])
+def test_a_further_modulated_layer_takes_five_kernels_a_step(scale: str) -> None:
+    """One there, and four back: to what is modulated, and a product and two sums to scale and
+    shift. In a captured step their number is what conditioning costs."""
+
+    def kernels(sites: int, modulated: bool) -> int:
+        model = nn.Sequential(*(nn.Conv2d(4, 4, 1) for _ in range(sites)))
+        film = FiLM(model, list("0123"[:sites]), Encoding(ONE, "log"), 8, 0.1, scale)
+        network = Network(model, film) if modulated else Network(model)
+        with Kernels() as seen:
+            network.condition(torch.ones(2, 1))
+            network.model(torch.ones(2, 4, 3, 3)).sum().backward()
+        return seen.count
+
+    added = [kernels(sites, True) - kernels(sites, False) for sites in (2, 3, 4)]
+    assert added[2] - added[1] == added[1] - added[0] == 5
 
 
 def test_under_autocast_modulations_are_computed_in_fp32() -> None:

@@ -82,7 +82,9 @@ class Bags:
         parts = []
         for group, number in zip(self._groups, self._counts, strict=True):
             drawn = torch.randint(len(group), (count, number), generator=generator)
-            parts.append(group[drawn.to(self.device)])
+            if self.device.type == "cuda":
+                drawn = drawn.pin_memory()
+            parts.append(group[drawn.to(self.device, non_blocking=True)])
         return torch.cat(parts, 1)
 
     def examples(self) -> Iterator[tuple[str, Tensor]]:

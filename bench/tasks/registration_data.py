@@ -66,12 +66,25 @@ class Pairs:
 
     def _deformed(self, crops: Tensor, generator: torch.Generator) -> Tensor:
         side, device = crops.shape[-1] // self.shrink, crops.device
-        weights = torch.tensor(LUMA, device=device)[:, None, None]
-        moving = F.avg_pool2d((crops * weights).sum(1, keepdim=True), self.shrink)
-        true = deformation(len(crops), side, self.reach, self.waves, generator).to(device)
+        moving = F.avg_pool2d((crops * _luma(device)).sum(1, keepdim=True), self.shrink)
+        drawn = deformation(len(crops), side, self.reach, self.waves, generator)
+        true = _sent(drawn, device)
         clean = torch.cat([warp(moving, true), moving], 1)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
+        noise = _sent(torch.randn(clean.shape, generator=generator), device)
         return torch.cat([clean + self.noise * noise, true], 1)
+
+
+@functools.cache
+def _luma(device: torch.device) -> Tensor:
+    """The weights of the colours, (3, 1, 1)."""
+    return torch.tensor(LUMA, device=device)[:, None, None]
+
+
+def _sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """Drawn on the CPU, to the device, which nobody waits for."""
+    if device.type == "cuda":
+        drawn = drawn.pin_memory()
+    return drawn.to(device, non_blocking=True)
 
 
 def deformation(
