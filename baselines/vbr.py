@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bench import ADDED, Cell, Conditioner, Fixed, Levers, Setting, Task
 from bench.tasks.codec import in_full_precision
@@ -127,6 +128,21 @@ class QuantiserStep(Conditioner):
         model.scale.copy_((coefficients[0] / self.middle).sqrt())
 
 
+class Filling(TorchFunctionMode):
+    """While it lasts, `x[mask] = number` fills: the same numbers, but on a GPU an assignment counts
+    the mask first, and waits for it in every step."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.__setitem__:
+            target, place, value = args
+            if isinstance(place, Tensor) and place.dtype == torch.bool:
+                target.masked_fill_(place, value)
+                return None
+        return function(*args, **(kwargs or {}))
+
+
 @functools.cache
 def codec(name: str) -> Any:
     """CompressAI's class under the interface of its fixed-rate codecs, at the step `scale`."""
@@ -140,7 +156,8 @@ def codec(name: str) -> Any:
             del self.Gain  # its eight steps are replaced by `scale`
 
         def forward(self, x: Tensor) -> Any:
-            return super().forward(x, stage=self.stage)
+            with Filling():
+                return super().forward(x, stage=self.stage)
 
         def _get_scale(self, *_: Any) -> Tensor:
             return self.scale
