@@ -144,22 +144,20 @@ class Task(ABC):
     """
 
     name: ClassVar[str] = derived(class_name)  # by default the class's, in small letters
-    # In words, for people; no part of any id. By default that of the name.
-    title: ClassVar[str] = derived(words_of_the_name)
+    title: ClassVar[str] = derived(words_of_the_name)  # for people; no part of any id
     version: ClassVar[int] = 1
     line: ClassVar[str] = ""  # what it is, for `list`
     sample_line: ClassVar[str] = ""  # what the pictures of `sample` show, for the figure
     terms: ClassVar[tuple[str, ...]]  # the names of the loss terms
     measurement: ClassVar[int] = 1  # raise it when `measure` comes to mean something else
+    measured_at_once: ClassVar[int] = 1  # test examples of one shape, at most, in its batches
     measures: ClassVar[dict[str, Measure]] = derived(terms_measured)  # in the tables' order
-    # The weighted sum of the terms
-    loss: ClassVar[Measure] = Measure(label="loss", better="lower", margin="1%")
+    loss: ClassVar[Measure] = Measure(label="loss", better="lower", margin="1%")  # the weighted sum
     # The share of the benefit lost that counts as none (see `bench.report.answers.reference`). A
     # tenth of what the grid's further networks buy: who would not train ten times as many networks
     # for the last tenth may call it none, and two halves of a grid of five differ by more.
     margin_share: ClassVar[float] = 0.10
-    # Pairs of measures drawn as trade-offs
-    fronts: ClassVar[tuple[tuple[str, str], ...]] = derived(terms_traded)
+    fronts: ClassVar[tuple[tuple[str, str], ...]] = derived(terms_traded)  # drawn as trade-offs
     # False where more than tensors changes from one training step to the next (`bench/capture.py`)
     captured: ClassVar[bool] = True
     training: Training
@@ -168,6 +166,8 @@ class Task(ABC):
         super().__init_subclass__(**more)
         if "name" in vars(cls) and "title" not in vars(cls):  # it has not its parent's
             cls.title = derived(words_of_the_name)
+        if {"measure", "measure_at"} & vars(cls).keys() and "measured_at_once" not in vars(cls):
+            cls.measured_at_once = 1  # the parent's number is of the parent's code
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:

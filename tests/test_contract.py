@@ -19,6 +19,7 @@ from torch import nn
 
 from bench.conditioners import Conditioner, Network
 from bench.cost import parameters
+from bench.measuring import mixed_up
 from bench.method import Cell, build
 from bench.registry import METHODS, TASKS, describe, method, preset, task_class
 from bench.run.plan import Experiment
@@ -26,6 +27,7 @@ from bench.run.records import loads
 from bench.run.runner import Run
 from bench.run.schema import CellConfig, from_plain, to_plain
 from bench.run.store import cell_config, cell_from
+from bench.run.work import EXACT
 from bench.space import format_setting, parse_setting
 from bench.task import weighted
 from bench.train import Interrupted, fit, objective, optimiser
@@ -374,6 +376,16 @@ def compare_with_plain(pair: Pair, option: dict, tolerance: float, folder: Path)
     weights = [w for w in network.model.parameters() if w.dim() == 4 and min(w.shape[1:3]) > 1]
     in_format = [w.is_contiguous(memory_format=torch.channels_last) for w in weights]
     assert all(in_format) if option.get("channels_last") else not any(in_format)
+
+
+@over(lambda pair: pair.method == "fixed_grid")
+@torch.no_grad()
+def test_an_example_has_the_same_numbers_alone_and_among_others(pair: Pair) -> None:
+    """But for `ROUNDING`: in a batch of another size sums are in another order."""
+    model = pair.network().model.eval()
+    pair.task.ready(model)
+    with torch.backends.cudnn.flags(**EXACT):
+        assert not mixed_up(pair.task, model, pair.task.data("test").to(pair.device).examples())
 
 
 def test_trains_and_measures(pair: Pair, tmp_path: Path, completed: Callable[..., Run]) -> None:

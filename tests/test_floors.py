@@ -27,7 +27,7 @@ ROOMS = {
     "idea": (
         "bench",
         "showing cost modulation balance conditioners scaled weights checkpoint measure task "
-        "method levers capture train fixed_grid registry faithful yoto",
+        "measuring method levers capture train fixed_grid registry faithful yoto",
     ),
     "plug-ins: asking": ("bench.plugins", "contract interactive"),
     "tasks": ("bench.tasks", "*"),

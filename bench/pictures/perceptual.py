@@ -71,16 +71,16 @@ class LPIPS(nn.Module):
 
         Raises ValueError for values outside [-1, 1]; NaN for pictures under 32 pixels a side.
         """
-        for picture in (x, y):
-            low, high = picture.aminmax()
-            if not (low >= -1.001 and high <= 1.001):
-                raise ValueError(
-                    f"LPIPS takes pictures in [-1, 1], got values in [{low:.3g}, {high:.3g}]: "
-                    "give it 2 * x - 1 for x in [0, 1]"
-                )
+        both = torch.cat([x, y])
+        low, high = torch.stack(both.aminmax()).tolist()  # a GPU is waited for once
+        if not (low >= -1.001 and high <= 1.001):
+            raise ValueError(
+                f"LPIPS takes pictures in [-1, 1], got values in [{low:.3g}, {high:.3g}]: "
+                "give it 2 * x - 1 for x in [0, 1]"
+            )
         if min(x.shape[-2:]) < LPIPS_MIN_SIDE:
             return x.new_full(x.shape[:1], math.nan)
-        both = (torch.cat([x, y]) - self.shift) / self.scale
+        both = (both - self.shift) / self.scale
         distance = x.new_zeros(len(x))
         taps = _taps(self.trunk, both, LPIPS_LAYERS[self.net])
         for features, head in zip(taps.values(), self.heads, strict=True):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from bench.conditioners import Conditioner, Modulating, Network
 from bench.faithful import CPU, differing, same_noise
 from bench.identity import plain
+from bench.measuring import mixed_up
 from bench.method import Cell
 from bench.modulation import BEFORE, Modulation, unfoldable
 from bench.plugins.names import near
@@ -168,7 +169,7 @@ def _check_terms(task: Task, terms: Any) -> None:
 @torch.no_grad()
 def _check_measure(trial: _Trial, split: str) -> None:
     """That `measure` returns every term, and that and `measure_at` known measures, one number for
-    one example."""
+    one example, which is the same among several where the task takes them at once."""
     task, model = trial.task, copy.deepcopy(trial.model).eval()
     _hook(task, "ready()", lambda: task.ready(model))
     _, example = next(iter(task.data(split).to(CPU).examples()))
@@ -184,6 +185,9 @@ def _check_measure(trial: _Trial, split: str) -> None:
             if name not in task.measures:
                 reason = near(name, task.measures, "entry of `measures`")
                 raise ContractError(f"{what} {name!r}: {reason}")
+    examples = task.data(split).to(CPU).examples()
+    if reason := _hook(task, "measure()", lambda: mixed_up(task, model, examples)):
+        raise ContractError(reason)
 
 
 def _check_values(what: str, values: Any, terms: Sequence[str], count: int) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bench import measuring
 from bench.cost import (
     count_flops,
     device_name,
@@ -186,16 +188,19 @@ def measured(store: Store, job: schema.Measure, task: Task) -> Rows:
     model = answers[0].eval()
     task.ready(model)
     coefficients = torch.tensor([job.setting], device=device)
-    rows: list[tuple[str, str, float]] = []
-    picture, data = None, task.data(head.split).to(device)
-    for example, batch in data.examples():
-        values = {**task.measure(model, batch), **task.measure_at(model, batch, job.setting)}
+    batches: list[tuple[list[str], dict[str, torch.Tensor]]] = []
+    data = task.data(head.split).to(device)
+    examples = iter(data.examples())
+    first = next(examples)
+    whole = itertools.chain([first], examples)
+    for names, batch in measuring.alike(whole, task.measured_at_once):
+        values = measuring.measures(task, model, batch, job.setting, len(names))
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
-        rows += [(example, name, value.item()) for name, value in values.items()]
-        if picture is None and head.kind != "length":
-            picture = encode_png(task.sample(model, batch))
+        batches.append((names, values))
+    rows = measuring.rows(batches)
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
+    picture = None if head.kind == "length" else encode_png(task.sample(model, first[1]))
     used = ",".join(head.cells)
     common = head.task, head.preset, head.experiment, head.method, head.seed, used, head.setting
     head.missing = tuple(sorted(task.missing()))

@@ -56,6 +56,7 @@ class Digits(Task):
     loss: ClassVar[Measure] = replace(BetaVae.loss, digits=2, margin="0.1")
     fronts: ClassVar[tuple[tuple[str, str], ...]] = BetaVae.fronts
     sample_line: ClassVar[str] = "A test digit, its reconstruction, two samples of the prior."
+    measured_at_once: ClassVar[int] = 512
 
     hidden: int = 64
     low: float = 0.02

@@ -59,6 +59,7 @@ class Quantiles(Task):
         "over": Measure(label="over-prediction", better="lower", worst=3.0),
     }
     fronts: ClassVar[tuple[tuple[str, str], ...]] = (("over", "under"),)
+    measured_at_once: ClassVar[int] = 512
 
     width: int = 64
     low: float = 0.0526

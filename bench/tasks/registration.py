@@ -62,6 +62,7 @@ class Registration(OnPhotographs):
     fronts: ClassVar[tuple[tuple[str, str], ...]] = tuple(
         ("smoothness", other) for other in ("similarity", "endpoint_error")
     )
+    measured_at_once: ClassVar[int] = 16
 
     side: int = 64
     width: int = 8
