@@ -14,7 +14,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bench.run.capacity import Room, room
 
@@ -73,6 +73,19 @@ _PYARROW = (
     "needs it, so `pip uninstall pyarrow`, or install a version made for this numpy "
     "(pip install 'pyarrow<18' for numpy 1.26)"
 )
+
+
+def failure(error: Exception) -> tuple[Literal["failed", "lost"], str]:
+    """How a job ended, and why, of which Ray has this error and no result."""
+    errors, text = ray_module().exceptions, str(error)
+    if isinstance(error, errors.RayTaskError) or getattr(error, "actor_init_failed", False):
+        reason = text.strip(") \n").rpartition("\n")[2]
+        if "ModuleNotFoundError" in reason:
+            reason += ": the suite and what it needs must be installed on every node"
+        return "failed", reason
+    if isinstance(error, errors.OutOfMemoryError):
+        return "lost", "Ray ended it because its node's memory was short"
+    return "lost", "its node was lost" if "node has died" in text else "its process died"
 
 
 def device(name: str) -> str:
@@ -139,27 +152,55 @@ def _part(amount: float) -> float:
     return float(int(amount)) if amount >= 1 else max(1, int(amount * 1e4)) / 1e4
 
 
+# Ray makes its GPU the only one that a process sees, but where this is set.
+SEES_ALL = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+
+
+def see_its_gpu() -> None:
+    """In an actor's process, before CUDA begins: "cuda" is to be the GPU that Ray gave it, also
+    where the cluster is set up so that every process sees all of them."""
+    gpus = ray_module().get_runtime_context().get_accelerator_ids().get("GPU", [])
+    if gpus and os.environ.get(SEES_ALL):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
+
 def rooms(kind: str) -> list[Room]:
     """What is free on each node that has a device of `kind`; nodes that do not say in a minute are
-    left out."""
+    left out.
+
+    Who looks takes no share of a GPU: it does not wait for one, sees them all, and ends at once,
+    as what CUDA keeps for a process is free only then.
+    """
     ray = ray_module()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     wanted = "GPU" if kind == "cuda" else "CPU"
     able = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get(wanted, 0) > 0]
-    look = ray.remote(max_retries=0)(room)
+    options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0}
+    if kind == "cuda":
+        options |= {"max_calls": 1, "runtime_env": {"env_vars": {SEES_ALL: "1"}}}
+    look = ray.remote(**options)(free)
     asked = {
         look.options(
-            num_cpus=0,
-            num_gpus=0.01 if kind == "cuda" else 0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(kind): node["Resources"]
+        ).remote(kind, int(node["Resources"].get("GPU", 0))): node["Resources"]
         for node in able
     }
     ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=60)
-    free = []
+    measured = []
     for ref in ready:
         with contextlib.suppress(ray.exceptions.RayError):  # lost meanwhile
             cores = asked[ref].get("CPU", 1) / (asked[ref]["GPU"] if kind == "cuda" else 1)
-            free.append(Room(free=ray.get(ref).free, cores=cores))
-    return free
+            measured.append(Room(free=ray.get(ref), cores=cores))
+    return measured
+
+
+def free(kind: str, gpus: int) -> int:
+    """Bytes of this machine's memory, or of the fullest of its first `gpus` GPUs: any of them may
+    be given to a network."""
+    if kind != "cuda":
+        return room(kind).free
+    import torch
+
+    places = range(min(gpus, torch.cuda.device_count()))
+    return min(int(torch.cuda.mem_get_info(place)[0]) for place in places)
