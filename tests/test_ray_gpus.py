@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from bench.run import cluster, nodes
+from bench.run import capacity, cluster, nodes
 from bench.run.schema import Ended, Event
 
 ray = pytest.importorskip("ray")
@@ -33,6 +33,7 @@ def node() -> Iterator[Any]:
     here = {"node_ip_address": "127.0.0.1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", test_ray.PATH)
+        patch.delenv("OMP_NUM_THREADS", raising=False)
         several = Cluster(True, head_node_args={"num_cpus": 0, "include_dashboard": False, **here})
         patch.setenv("CUDA_VISIBLE_DEVICES", VISIBLE)
         several.add_node(num_cpus=2, num_gpus=2, **here)
@@ -47,7 +48,8 @@ def work(job: Any, emit: Any, should_stop: Any) -> None:
     """Leaves word of where it runs, and waits for what it is to do."""
     root = Path(job.root)
     word = {"pid": os.getpid(), "gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
-    (root / f"{job.id}.json").write_text(json.dumps({**word, "device": job.device}))
+    word |= {"device": job.device, "threads": capacity.threads()}
+    (root / f"{job.id}.json").write_text(json.dumps(word))
     wanted = {"meet": AT_ONCE, "wait": 1}.get(job.do, 0)
     pattern = "*meet.json" if job.do == "meet" else "go"
     until = time.monotonic() + 120
@@ -57,12 +59,16 @@ def work(job: Any, emit: Any, should_stop: Any) -> None:
 
 
 def words_of(
-    root: Path, does: list[str], per_device: int, look: Callable[[list[Event]], None] | None = None
-) -> list[dict[str, str]]:
+    root: Path,
+    does: list[str],
+    per_device: int,
+    look: Callable[[list[Event]], None] | None = None,
+    kind: str = "cuda",
+) -> list[dict[str, Any]]:
     """Run the jobs; what each left, in their order. `look` sees what was told, now and then."""
     events: list[Event] = []
-    share = cluster.share(cluster.nodes(), "cuda", per_device)
-    jobs = test_ray.stands(root, does, device="cuda")
+    share = cluster.share(cluster.nodes(), kind, per_device)
+    jobs = test_ray.stands(root, does, device=kind)
 
     def stop() -> bool:
         if look is not None:
@@ -113,6 +119,15 @@ def test_a_gpu_without_a_job_is_given_back(node: Any, tmp_path: Path) -> None:
             (tmp_path / "go").touch()
 
     words_of(tmp_path, ["wait", ""], per_device=1, look=look)
+
+
+def test_a_share_of_several_cores_has_as_many_threads_as_everywhere(
+    node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would train other bits."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (word,) = words_of(tmp_path, [""], per_device=1, kind="cpu")
+    assert word["threads"] == 1
 
 
 def who_looks(kind: str, gpus: int) -> int:

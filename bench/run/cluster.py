@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.run.capacity import Room, room
+from bench.run.capacity import Room, room, threads
 
 
 def connect(address: str | None = None) -> str:
@@ -102,8 +102,9 @@ def device(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a job gets of a node: Ray's resources and torch's threads. `crowded` says whether other
-    jobs of this run may use the same device meanwhile."""
+    """What a job gets of a node: Ray's resources and torch's threads, on a CPU as many as everywhere
+    (`capacity.threads`). `crowded` says whether other jobs of this run may use the same device
+    meanwhile."""
 
     cpus: float
     gpus: float
@@ -137,14 +138,13 @@ def share(nodes: Sequence[dict[str, Any]], kind: str, per_device: int, memory: i
     resources = [node["Resources"] for node in able]
     if kind == "cuda":
         cores = min(each.get("CPU", 1) / each["GPU"] for each in resources)
-        threads = max(1, int(cores / per_device))
-        return Share(cpus=0, gpus=_part(1 / per_device), threads=threads, crowded=per_device > 1)
+        many = max(1, int(cores / per_device))
+        return Share(cpus=0, gpus=_part(1 / per_device), threads=many, crowded=per_device > 1)
     cpus = _part(min(each["CPU"] for each in resources) / per_device)
     one_machine = len({node["NodeManagerHostname"] for node in able}) < len(able)
     crowded = one_machine or max(each["CPU"] for each in resources) >= 2 * cpus
     memory = int(min([memory, *(each.get("memory", memory) for each in resources)]))
-    threads = max(1, int(cpus))
-    return Share(cpus=cpus, gpus=0, threads=threads, crowded=crowded, memory=memory)
+    return Share(cpus=cpus, gpus=0, threads=threads(), crowded=crowded, memory=memory)
 
 
 def _part(amount: float) -> float:
@@ -190,7 +190,8 @@ def rooms(kind: str) -> list[Room]:
     measured = []
     for ref in ready:
         with contextlib.suppress(ray.exceptions.RayError):  # lost meanwhile
-            cores = asked[ref].get("CPU", 1) / (asked[ref]["GPU"] if kind == "cuda" else 1)
+            parts = asked[ref]["GPU"] if kind == "cuda" else threads()
+            cores = asked[ref].get("CPU", 1) / parts
             measured.append(Room(free=ray.get(ref), cores=cores))
     return measured
 

@@ -190,8 +190,7 @@ class Ray(Executor):
                 reason = "the Ray cluster has no node that could run it"
                 tell(Waiting(job=flight.job.id, reason=reason))
         ready, _ = self.ray.wait(list(self.flights), timeout=POLL)
-        # What a job said, before how it ended. A mailbox that is being started again only told of
-        # progress.
+        # What a job said, before how it ended. A mailbox that starts again only told of progress.
         with contextlib.suppress(self.ray.exceptions.RayError):
             for event in self.ray.get(self.mailbox.collect.remote(self.stop), timeout=GRACE):
                 tell(event)
@@ -295,6 +294,7 @@ def serve(work: Work, job: Job, mailbox: Any, orders: _Orders, sent: Files | Non
     sys.argv[:] = orders.command  # what results name as the command they came from
     if orders.cache:
         os.environ.setdefault("YOTO_BENCH_CACHE", orders.cache)
+    os.environ["OMP_NUM_THREADS"] = str(orders.threads)  # Ray has set it to the cores of the share
     import torch
 
     torch.set_num_threads(orders.threads)
