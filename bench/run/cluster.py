@@ -102,9 +102,9 @@ def device(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a job gets of a node: Ray's resources and torch's threads, on a CPU as many as everywhere
-    (`capacity.threads`). `crowded` says whether other jobs of this run may use the same device
-    meanwhile."""
+    """What a job gets of a node: Ray's resources and torch's threads, on a CPU `capacity.threads`
+    as everywhere. `crowded` says whether other jobs of this run may use the same device meanwhile.
+    """
 
     cpus: float
     gpus: float
