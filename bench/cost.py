@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import math
 import os
 import platform
@@ -220,6 +221,10 @@ def keep_freed_memory() -> None:
 
 def give_back_memory() -> None:
     """Return the memory that is free now to the system, as at the end of a job: the next one needs
-    blocks of other sizes, and a process would grow with every one."""
+    blocks of other sizes, and a process would grow with every one. On a GPU, of which other
+    processes need it meanwhile, also what only a cycle of references holds."""
+    if torch.cuda.is_initialized():  # else it would be now, which takes memory for good
+        gc.collect()
+        torch.cuda.empty_cache()
     if GLIBC:
         ctypes.CDLL(None).malloc_trim(0)

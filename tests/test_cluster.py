@@ -22,14 +22,15 @@ def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:
     return {"Alive": alive, "NodeManagerHostname": name, "Resources": resources}
 
 
-def test_shares_of_cores_and_of_gpus() -> None:
+def test_shares_of_cores_and_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     alike = [node("a", CPU=8), node("b", CPU=8), node("c", alive=False, CPU=2), node("d")]
     whole = cluster.share(alike, "cpu", 1)
-    assert whole == cluster.Share(cpus=8, gpus=0, threads=8, crowded=False)
+    assert whole == cluster.Share(cpus=8, gpus=0, threads=3, crowded=False)
     assert whole.slots(alike) == 2
-    assert cluster.share(alike, "cpu", 3) == cluster.Share(cpus=2, gpus=0, threads=2, crowded=True)
+    assert cluster.share(alike, "cpu", 3) == cluster.Share(cpus=2, gpus=0, threads=3, crowded=True)
     many = cluster.share(alike, "cpu", 16)
-    assert (many.cpus, many.threads, many.slots(alike)) == (0.5, 1, 32)
+    assert (many.cpus, many.threads, many.slots(alike)) == (0.5, 3, 32)
     assert cluster.share([node("a", CPU=4), node("b", CPU=16)], "cpu", 1).crowded  # four on b
     assert cluster.share([node("a", CPU=1), node("a", CPU=1)], "cpu", 1).crowded  # one machine
     unlike = [node("a", CPU=8, memory=16e9), node("b", CPU=64, memory=16e9)]

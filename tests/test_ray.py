@@ -359,16 +359,19 @@ def test_every_node_that_can_run_says_what_is_free(head: Any) -> None:
 def test_where_the_code_is_missing_that_is_said(
     head: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    (tmp_path / "only_here.py").write_text("def work(job, emit, should_stop): pass")
+    code = "def work(job, emit, should_stop): pass\nclass Server:\n    def serve(self, *_): pass"
+    (tmp_path / "only_here.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
     import only_here
 
     share = cluster.share(cluster.nodes(), "cpu", 1)
-    events: list[Event] = []
-    nodes.run(stands(tmp_path, [""]), only_here.work, events.append, lambda: False, share)
-    (reason,) = ends(events, "failed").values()
-    assert "No module named 'only_here': the suite and what it needs must be" in reason
-    assert "\n" not in reason
+    for job in ("of the job", "of the process"):
+        events: list[Event] = []
+        nodes.run(stands(tmp_path, [job]), only_here.work, events.append, lambda: False, share)
+        (reason,) = ends(events, "failed").values()
+        assert "No module named 'only_here': the suite and what it needs must be" in reason
+        assert "\n" not in reason
+        monkeypatch.setattr(nodes, "Server", only_here.Server)
 
 
 def command(root: str, address: str) -> None:

@@ -14,9 +14,9 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from bench.run.capacity import Room, room
+from bench.run.capacity import Room, room, threads
 
 
 def connect(address: str | None = None) -> str:
@@ -75,6 +75,19 @@ _PYARROW = (
 )
 
 
+def failure(error: Exception) -> tuple[Literal["failed", "lost"], str]:
+    """How a job ended, and why, of which Ray has this error and no result."""
+    errors, text = ray_module().exceptions, str(error)
+    if isinstance(error, errors.RayTaskError) or getattr(error, "actor_init_failed", False):
+        reason = text.strip(") \n").rpartition("\n")[2]
+        if "ModuleNotFoundError" in reason:
+            reason += ": the suite and what it needs must be installed on every node"
+        return "failed", reason
+    if isinstance(error, errors.OutOfMemoryError):
+        return "lost", "Ray ended it because its node's memory was short"
+    return "lost", "its node was lost" if "node has died" in text else "its process died"
+
+
 def device(name: str) -> str:
     """For "auto" a GPU where the cluster has one. ValueError where there is none of that kind."""
     gpus = ray_module().cluster_resources().get("GPU", 0)
@@ -89,8 +102,9 @@ def device(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What a job gets of a node: Ray's resources and torch's threads. `crowded` says whether other
-    jobs of this run may use the same device meanwhile."""
+    """What a job gets of a node: Ray's resources and torch's threads, on a CPU `capacity.threads`
+    as everywhere. `crowded` says whether other jobs of this run may use the same device meanwhile.
+    """
 
     cpus: float
     gpus: float
@@ -124,14 +138,13 @@ def share(nodes: Sequence[dict[str, Any]], kind: str, per_device: int, memory: i
     resources = [node["Resources"] for node in able]
     if kind == "cuda":
         cores = min(each.get("CPU", 1) / each["GPU"] for each in resources)
-        threads = max(1, int(cores / per_device))
-        return Share(cpus=0, gpus=_part(1 / per_device), threads=threads, crowded=per_device > 1)
+        many = max(1, int(cores / per_device))
+        return Share(cpus=0, gpus=_part(1 / per_device), threads=many, crowded=per_device > 1)
     cpus = _part(min(each["CPU"] for each in resources) / per_device)
     one_machine = len({node["NodeManagerHostname"] for node in able}) < len(able)
     crowded = one_machine or max(each["CPU"] for each in resources) >= 2 * cpus
     memory = int(min([memory, *(each.get("memory", memory) for each in resources)]))
-    threads = max(1, int(cpus))
-    return Share(cpus=cpus, gpus=0, threads=threads, crowded=crowded, memory=memory)
+    return Share(cpus=cpus, gpus=0, threads=threads(), crowded=crowded, memory=memory)
 
 
 def _part(amount: float) -> float:
@@ -139,27 +152,56 @@ def _part(amount: float) -> float:
     return float(int(amount)) if amount >= 1 else max(1, int(amount * 1e4)) / 1e4
 
 
+# Ray makes its GPU the only one that a process sees, but where this is set.
+SEES_ALL = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+
+
+def see_its_gpu() -> None:
+    """In an actor's process, before CUDA begins: "cuda" is to be the GPU that Ray gave it, also
+    where the cluster is set up so that every process sees all of them."""
+    gpus = ray_module().get_runtime_context().get_accelerator_ids().get("GPU", [])
+    if gpus and os.environ.get(SEES_ALL):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+
+
 def rooms(kind: str) -> list[Room]:
     """What is free on each node that has a device of `kind`; nodes that do not say in a minute are
-    left out."""
+    left out.
+
+    Who looks takes no share of a GPU: it does not wait for one, sees them all, and ends at once,
+    as what CUDA keeps for a process is free only then.
+    """
     ray = ray_module()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     wanted = "GPU" if kind == "cuda" else "CPU"
     able = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get(wanted, 0) > 0]
-    look = ray.remote(max_retries=0)(room)
+    options: dict[str, Any] = {"num_cpus": 0, "max_retries": 0}
+    if kind == "cuda":
+        options |= {"max_calls": 1, "runtime_env": {"env_vars": {SEES_ALL: "1"}}}
+    look = ray.remote(**options)(free)
     asked = {
         look.options(
-            num_cpus=0,
-            num_gpus=0.01 if kind == "cuda" else 0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(kind): node["Resources"]
+        ).remote(kind, int(node["Resources"].get("GPU", 0))): node["Resources"]
         for node in able
     }
     ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=60)
-    free = []
+    measured = []
     for ref in ready:
         with contextlib.suppress(ray.exceptions.RayError):  # lost meanwhile
-            cores = asked[ref].get("CPU", 1) / (asked[ref]["GPU"] if kind == "cuda" else 1)
-            free.append(Room(free=ray.get(ref).free, cores=cores))
-    return free
+            parts = asked[ref]["GPU"] if kind == "cuda" else threads()
+            cores = asked[ref].get("CPU", 1) / parts
+            measured.append(Room(free=ray.get(ref), cores=cores))
+    return measured
+
+
+def free(kind: str, gpus: int) -> int:
+    """Bytes of this machine's memory, or of the fullest of its first `gpus` GPUs: any of them may
+    be given to a network."""
+    if kind != "cuda":
+        return room(kind).free
+    import torch
+
+    places = range(min(gpus, torch.cuda.device_count()))
+    return min(int(torch.cuda.mem_get_info(place)[0]) for place in places)

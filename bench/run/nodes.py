@@ -29,7 +29,7 @@ from typing import Any, Self
 import msgspec
 
 from bench.files import write_atomic
-from bench.run import layout
+from bench.run import cluster, layout
 from bench.run.cluster import Share, ray_module
 from bench.run.lease import Busy, Lease
 from bench.run.schedule import GRACE, POLL, Driver, Emit, Executor, Stop, Work, attempt
@@ -38,6 +38,8 @@ from bench.run.work import lease_of
 
 POST = 1.0  # seconds between a job's messages to the driver
 COUNT = 5.0  # seconds between counts of what the cluster can hold
+IDLE = 1.0  # seconds until a process without a job gives back its share of a node
+TURN = 600.0  # seconds until a process takes no other job, so that other runs have their turn
 
 Files = dict[str, bytes]  # by their place in the results folder
 Return = tuple[Ended | None, Files, list[str]]  # see `serve`
@@ -68,10 +70,20 @@ def run(
 
 
 @dataclass(kw_only=True)
+class _Process:
+    """An actor that does jobs (`Server`) `until` then, and when its last one ended."""
+
+    actor: Any
+    until: float = field(default_factory=lambda: time.monotonic() + TURN)
+    idle: float = 0.0
+
+
+@dataclass(kw_only=True)
 class _Flight:
     """A job that was handed to Ray. Where no folder is shared, its `lease` is `held` here."""
 
     job: Job
+    process: _Process
     lease: Lease | None = None
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -104,7 +116,11 @@ class Mailbox:
 
 
 class Ray(Executor):
-    """The nodes of the cluster; `share` is what a job gets of one."""
+    """The nodes of the cluster; `share` is what a job gets of one.
+
+    A job runs in an actor, whose process does another job after it: an actor keeps its GPU. The
+    process of a task is given one GPU after another, which CUDA does not notice once it has begun.
+    """
 
     retries = 3
     grace = GRACE
@@ -118,7 +134,7 @@ class Ray(Executor):
             command=sys.argv,
             cache=os.environ.get("YOTO_BENCH_CACHE"),
         )
-        self.flights: dict[Any, _Flight] = {}  # by Ray's reference
+        self.flights, self.idle = dict[Any, _Flight](), list[_Process]()  # by Ray's reference
         self.slots, self.counted, self.stop = 1, -math.inf, False
 
     def __enter__(self) -> Self:
@@ -134,36 +150,39 @@ class Ray(Executor):
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
         )
         self.mailbox = mailbox.remote()
-        options = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus, "max_retries": 0}
+        options = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus}
         options |= {"memory": self.share.memory} if self.share.memory else {}
-        self.serve = self.ray.remote(**options, scheduling_strategy="SPREAD")(serve)
+        self.server = self.ray.remote(**options, scheduling_strategy="SPREAD")(Server)
         return self
 
     def __exit__(self, *_: object) -> None:
         (self.root / self.orders.token).unlink(missing_ok=True)
         for flight in list(self.flights.values()):
             self.kill(flight.job)
+        self._end_idle(time.monotonic())
         with contextlib.suppress(self.ray.exceptions.RayError):
             self.ray.kill(self.mailbox)
 
     def places(self) -> int:
-        """Twice what the cluster can hold, so that no node waits for this process."""
+        """What the cluster can hold: no job waits for the process of another."""
+        self._end_idle(time.monotonic() - IDLE)
         if time.monotonic() - self.counted >= COUNT:
             self.counted = time.monotonic()
             self.slots = self.share.slots(self.ray.nodes())
-        return max(1, 2 * self.slots)
+        return max(1, self.slots)
 
     def start(self, job: Job) -> None:
-        self._submit(_Flight(job=job))
+        process = self.idle.pop() if self.idle else _Process(actor=self.server.remote())
+        self._submit(_Flight(job=job, process=process))
 
     def ask_to_stop(self) -> None:
         self.stop = True
 
     def kill(self, job: Job) -> None:
         ref = next(ref for ref, flight in self.flights.items() if flight.job is job)
-        with contextlib.suppress(self.ray.exceptions.RayError, ValueError):
-            self.ray.cancel(ref, force=True)
-        self.flights.pop(ref).held.close()
+        flight = self.flights.pop(ref)
+        self._end(flight.process)
+        flight.held.close()
 
     def wait(self, tell: Emit, should_stop: Stop) -> None:
         if not self.slots:
@@ -171,8 +190,7 @@ class Ray(Executor):
                 reason = "the Ray cluster has no node that could run it"
                 tell(Waiting(job=flight.job.id, reason=reason))
         ready, _ = self.ray.wait(list(self.flights), timeout=POLL)
-        # What a job said, before how it ended. A mailbox that is being started again only told of
-        # progress.
+        # What a job said, before how it ended. A mailbox that starts again only told of progress.
         with contextlib.suppress(self.ray.exceptions.RayError):
             for event in self.ray.get(self.mailbox.collect.remote(self.stop), timeout=GRACE):
                 tell(event)
@@ -182,17 +200,17 @@ class Ray(Executor):
     def _submit(self, flight: _Flight, sent: Files | None = None) -> None:
         job = msgspec.structs.replace(flight.job, root=str(self.root))
         parcel = None if sent is None else self.ray.put(sent)
-        serve = self.serve.options(name=job.label)
-        ref = serve.remote(self.work, job, self.mailbox, self.orders, parcel)
-        self.flights[ref] = flight
+        serve = flight.process.actor.serve.options(name=job.label)
+        self.flights[serve.remote(self.work, job, self.mailbox, self.orders, parcel)] = flight
 
     def _land(self, ref: Any, tell: Emit) -> None:
         """Take back a job that ended, however it did."""
         flight = self.flights.pop(ref)
-        ended, files, gone = self._returned(ref, flight.job.id)
+        ended, files, gone = self._returned(ref, flight)
         if ended is None:
             self._send_along(flight, tell)
             return
+        self._leave(flight.process)
         try:
             if flight.lease is not None:
                 flight.lease.check()  # or it would be over the new holder's
@@ -203,22 +221,31 @@ class Ray(Executor):
             flight.held.close()
         tell(ended)
 
-    def _returned(self, ref: Any, job: str) -> Return:
+    def _leave(self, process: _Process) -> None:
+        """Its job is over: it may do another."""
+        process.idle = time.monotonic()
+        if process.idle > process.until:
+            self._end(process)
+        else:
+            self.idle.append(process)
+
+    def _end_idle(self, since: float) -> None:
+        """End those without a job since then: each holds a share of a node, and of its memory."""
+        while self.idle and self.idle[0].idle <= since:
+            self._end(self.idle.pop(0))
+
+    def _end(self, process: _Process) -> None:
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(process.actor)
+
+    def _returned(self, ref: Any, flight: _Flight) -> Return:
         """What a node returned, or why it did not."""
         try:
             return self.ray.get(ref)  # type: ignore[no-any-return]
-        except self.ray.exceptions.RayTaskError as error:  # not in the work, which says it ended
-            reason = str(error).strip(") \n").rpartition("\n")[2]
-            if "ModuleNotFoundError" in reason:
-                reason += ": the suite and what it needs must be installed on every node"
-            return Ended(job=job, how="failed", reason=reason, trace=str(error)), {}, []
-        except self.ray.exceptions.RayError as error:
-            reason = {
-                "NodeDiedError": "its node was lost",
-                "LocalRayletDiedError": "its node was lost",
-                "OutOfMemoryError": "Ray ended it because its node's memory was short",
-            }.get(type(error).__name__, "its process died")
-            return Ended(job=job, how="lost", reason=reason, trace=str(error)), {}, []
+        except self.ray.exceptions.RayError as error:  # not in the work, which says it ended
+            how, reason = cluster.failure(error)
+            flight.process.until = -math.inf
+            return Ended(job=flight.job.id, how=how, reason=reason, trace=str(error)), {}, []
 
     def _send_along(self, flight: _Flight, tell: Emit) -> None:
         """Hand a job in again with the files it needs: where it was, the folder is not to be seen.
@@ -233,6 +260,7 @@ class Ray(Executor):
             self._submit(flight, pack(self.root, [self.root / name for name in flight.job.uses]))
         except (Busy, OSError) as error:
             flight.held.close()
+            self._leave(flight.process)
             tell(_refused(flight.job, error))
 
 
@@ -243,6 +271,16 @@ def _refused(job: Job, error: Exception) -> Ended:
 
 
 # The nodes ----------------------------------------------------------------------------------------
+
+
+class Server:
+    """An actor, a process that does jobs one after another on the GPU that Ray gave it."""
+
+    def __init__(self) -> None:
+        cluster.see_its_gpu()
+
+    def serve(self, *job_and_orders: Any) -> Return:
+        return serve(*job_and_orders)
 
 
 def serve(work: Work, job: Job, mailbox: Any, orders: _Orders, sent: Files | None) -> Return:
@@ -256,6 +294,7 @@ def serve(work: Work, job: Job, mailbox: Any, orders: _Orders, sent: Files | Non
     sys.argv[:] = orders.command  # what results name as the command they came from
     if orders.cache:
         os.environ.setdefault("YOTO_BENCH_CACHE", orders.cache)
+    os.environ["OMP_NUM_THREADS"] = str(orders.threads)  # Ray has set it to the cores of the share
     import torch
 
     torch.set_num_threads(orders.threads)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import itertools
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
                 train(job, emit, should_stop)
             elif isinstance(job, schema.Recording):
                 record(job)
-    except (RuntimeError, MemoryError) as error:
+    except Exception as error:
+        let_go(error)
         if not out_of_memory(error):
             raise
         raise RuntimeError(
@@ -52,6 +54,14 @@ def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
         ) from error
     finally:
         give_back_memory()
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error came through: as long as somebody has the error, they keep a
+    network and its batches, on the device."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__  # as the cause of an error is, too
 
 
 @contextlib.contextmanager
