@@ -27,7 +27,7 @@ from bench.run.records import loads
 from bench.run.runner import Run
 from bench.run.schema import CellConfig, from_plain, to_plain
 from bench.run.store import cell_config, cell_from
-from bench.run.work import EXACT
+from bench.run.work import exact
 from bench.space import format_setting, parse_setting
 from bench.task import weighted
 from bench.train import Interrupted, fit, objective, optimiser
@@ -384,7 +384,7 @@ def test_an_example_has_the_same_numbers_alone_and_among_others(pair: Pair) -> N
     """But for `ROUNDING`: in a batch of another size sums are in another order."""
     model = pair.network().model.eval()
     pair.task.ready(model)
-    with torch.backends.cudnn.flags(**EXACT):
+    with exact():
         assert not mixed_up(pair.task, model, pair.task.data("test").to(pair.device).examples())
 
 

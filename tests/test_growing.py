@@ -3,6 +3,7 @@ bits however many cores there are."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,11 +193,16 @@ def test_a_network_on_a_cpu_has_one_thread_or_as_many_as_the_user_says(
                 monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
             else:
                 monkeypatch.setenv("OMP_NUM_THREADS", text)
-            with work.counted_threads("cpu"):
+            with work.at(torch.device("cpu")):
                 assert torch.get_num_threads() == count == capacity.threads()
             assert torch.get_num_threads() == 2
-        with work.counted_threads("cuda"):
+        current: list[torch.device] = []
+        monkeypatch.setattr(
+            torch.cuda, "device", lambda device: current.append(device) or contextlib.nullcontext()
+        )
+        with work.at(torch.device("cuda:1")):
             assert torch.get_num_threads() == 2
+        assert current == [torch.device("cuda:1")]  # and not whichever is the first
     finally:
         torch.set_num_threads(before)
 

@@ -95,14 +95,14 @@ def unmeasured(jobs: Sequence[Job], known: dict[str, int]) -> Train | None:
     return first
 
 
-def room(kind: str) -> Room:
-    """What is free on this machine now, on its current GPU or in its main memory."""
+def room(device: str) -> Room:
+    """What is free on this machine now, on a GPU ("cuda", "cuda:1") or in its main memory."""
     usable = cores()
-    if kind != "cuda":
+    if device == "cpu":
         return Room(free=_free_memory(), cores=usable / threads())
     import torch
 
-    free, _ = torch.cuda.mem_get_info()
+    free, _ = torch.cuda.mem_get_info(device)
     return Room(free=free, cores=max(1.0, usable / torch.cuda.device_count()))
 
 

@@ -298,7 +298,7 @@ class Run:
         if not tasks:
             return 1, 0
         kind, peak = self.device.type, max(peaks[task] for task in tasks)
-        rooms = cluster.rooms(kind) if self.on == "ray" else [capacity.room(kind)]
+        rooms = cluster.rooms(kind) if self.on == "ray" else [capacity.room(str(self.device))]
         return capacity.fitting(peak, rooms, kind) if rooms else 1, capacity.need(peak, kind)
 
     def _together(

@@ -32,14 +32,14 @@ from bench.run.records import WHOLE, Record, picture_is_whole
 from bench.run.schedule import Emit, Stop
 from bench.run.store import Store, cell_from, packed, unpacked
 from bench.task import Task, weighted
-from bench.train import Diverged, fit
+from bench.train import Diverged, arithmetic, fit
 
 
 def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
     """Do one job of `run`: train a cell, or measure a method at a setting, or draw context."""
     keep_freed_memory()
     try:
-        with counted_threads(job.device):
+        with at(torch.device(job.device)):
             if isinstance(job, schema.Train):
                 train(job, emit, should_stop)
             elif isinstance(job, schema.Recording):
@@ -65,11 +65,14 @@ def let_go(error: BaseException | None) -> None:
 
 
 @contextlib.contextmanager
-def counted_threads(device: str) -> Iterator[None]:
-    """While it lasts, what is done on a CPU is done by `capacity.threads`."""
+def at(device: torch.device) -> Iterator[None]:
+    """While it lasts, what is done on a CPU is done by `capacity.threads`; a GPU is the current."""
+    if device.type != "cpu":
+        with torch.cuda.device(device):
+            yield
+        return
     before = torch.get_num_threads()
-    if torch.device(device).type == "cpu":
-        torch.set_num_threads(capacity.threads())
+    torch.set_num_threads(capacity.threads())
     try:
         yield
     finally:
@@ -122,7 +125,7 @@ def train(job: schema.Train, emit: Emit, should_stop: Stop) -> None:
             store.give_up(cell, preset, str(error), schema.from_plain(error.ledger, schema.Ledger))
             emit(schema.Note(job=job.id, note=f"diverged: {error}"))
             return
-        with torch.backends.cudnn.flags(**EXACT):
+        with exact():
             weights = packed(network)
             faithful(cell, network, lambda: unpacked(cell, weights), device)
         ledger["constants"] = cell.task.constants()
@@ -152,8 +155,13 @@ def _before(store: Store, cell: Cell) -> nn.Module | None:
 # Measuring ----------------------------------------------------------------------------------------
 
 
-# Real coding needs the same bits in encoder and decoder, and a reference needs fp32 to be fp32.
-EXACT = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """While it lasts, a GPU repeats its arithmetic to the bit, in full fp32: real coding needs the
+    same numbers in encoder and decoder."""
+    repeated = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
+    with torch.backends.cudnn.flags(**repeated), arithmetic("fp32"):
+        yield
 
 
 @torch.no_grad()
@@ -162,7 +170,7 @@ def record(job: schema.Recording) -> None:
     store, path = Store(Path(job.root)), Path(job.root) / job.path
     path.parent.mkdir(parents=True, exist_ok=True)
     lease = Lease(layout.lease_path(path))
-    with lease.hold(), torch.backends.cudnn.flags(**EXACT):
+    with lease.hold(), exact():
         if recorded(store, job):  # another run did meanwhile
             return
         task = job.task.revive(Task)

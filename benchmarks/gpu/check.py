@@ -78,7 +78,7 @@ def probe_agree() -> None:
 
     from bench import registry
     from bench.method import build
-    from bench.run.work import EXACT
+    from bench.run.work import exact
     from bench.task import weighted
 
     numbers: dict[str, dict[str, float]] = {"cpu": {}, DEVICE: {}}
@@ -97,7 +97,7 @@ def probe_agree() -> None:
                     weight.add_(0.02 * torch.randn(weight.shape))
             network.to(place).eval()
             noiseless = patch("torch.randn_like", torch.zeros_like)
-            with noiseless, torch.backends.cudnn.flags(**EXACT):
+            with noiseless, exact():
                 network.condition(given.to(place))
                 terms = size.task.losses(network.model, batch.to(place))
                 weighted(size.task.space, terms, given.to(place)).mean().backward()
