@@ -5,8 +5,9 @@ host has launched the next. A graph launches all of them at once. What is captur
 was told to do, in these very places of its memory: no line of Python runs again. So a step can be
 replayed only if nothing but tensors changes from one to the next, and it must not wait for the
 device. Both are asked of the step itself: the first that is replayed is also done in the ordinary
-way, from the same weights and with the same random numbers, and has to give the same losses.
-Where it does not, the training goes on step by step and a warning says why.
+way, from the same weights and with the same random numbers, and has to give the same losses and
+change the same. Where it does not, the training goes on step by step and a warning says why. It is
+asked once: what changes seldom, or by less than `TOLERANCE` a step, is not seen.
 
 A task that cannot be captured says so: `captured = False` in its class. A machine on which nothing
 can be is told so by the environment: YOTO_BENCH_CAPTURE=0.
@@ -15,6 +16,7 @@ can be is told so by the environment: YOTO_BENCH_CAPTURE=0.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +26,17 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from bench.cost import give_back_memory
+
 Losses = tuple[Tensor, dict[str, Tensor]]  # the loss, a scalar, and its terms, each (B,)
 
 ORDINARY = 3  # steps before the capture: libraries choose kernels, the optimiser makes its state
 # Of a loss, between a replayed step and the ordinary one: they run the same kernels on the same
-# numbers, but sums that a GPU takes in any order.
+# numbers, but for sums that a GPU takes in any order.
 TOLERANCE = 1e-4
+# Of what a step changes, by tensor, in the middle: gradients are such sums, and Adam makes a whole
+# step of one that is rounding alone.
+CHANGE = 0.1
 WAY_OUT = "`captured = False` in the task's class spares the attempt"
 VARIABLE = "YOTO_BENCH_CAPTURE"
 
@@ -62,10 +69,11 @@ class CudaGraphs:
     def apart(self, step: Callable[[], Any]) -> Any:
         usual = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(usual)
-        with torch.cuda.stream(self.stream):
-            result = step()
-        usual.wait_stream(self.stream)
-        return result
+        try:
+            with torch.cuda.stream(self.stream):
+                return step()
+        finally:
+            usual.wait_stream(self.stream)
 
     @contextlib.contextmanager
     def unattended(self) -> Iterator[None]:
@@ -79,9 +87,15 @@ class CudaGraphs:
             torch.cuda.set_sync_debug_mode(before)
 
     def record(self, step: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream):
-            result = step()
+        graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        gc.collect()  # what is freed during the capture would be in it
+        gc.disable()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                result = step()
+        finally:
+            gc.enable()
+            torch.cuda.set_stream(usual)  # also where the capture ended in an error
         return result, graph.replay
 
     def randomness(self) -> Tensor:
@@ -114,12 +128,7 @@ class Captured:
         self._step, self._state, self._recorder = step, state, recorder
         self._taken = 0
         self._replay: Callable[[], None] | None = None
-        self.refused = ""  # why steps are not replayed, where one was to be
-
-    @property
-    def active(self) -> bool:
-        """Whether steps are replayed now."""
-        return self._replay is not None
+        self.replayed = False  # whether the last step was
 
     @property
     def preparing(self) -> bool:
@@ -128,20 +137,20 @@ class Captured:
 
     def __call__(self, batch: Any, coefficients: Tensor) -> Losses:
         inputs = batch, coefficients
-        leaves, shape = tree_flatten(inputs)
-        if self._taken == ORDINARY:
-            self._taken += 1
+        self._taken += 1
+        if self._taken <= ORDINARY:
+            return self._recorder.apart(lambda: self._step(*inputs))
+        if self._taken == ORDINARY + 1:
             return self._capture(inputs)
-        if self._replay is None:
-            self._taken += 1
-            ordinary = self.refused or self._taken > ORDINARY
-            step = lambda: self._step(*inputs)  # noqa: E731
-            return step() if ordinary else self._recorder.apart(step)
-        if _kind(leaves) != self._kind or shape != self._shape:
-            return self._step(*inputs)  # a batch of another size is a program of its own
-        self._fill(leaves)
-        self._replay()
-        return self._losses()
+        leaves, shape = tree_flatten(inputs)
+        # A batch of another size is a program of its own.
+        self.replayed = bool(self._replay) and (_kind(leaves), shape) == (self._kind, self._shape)
+        if not self.replayed:
+            return self._step(*inputs)
+        for place, value in zip(self._given, leaves, strict=True):
+            if isinstance(place, Tensor):
+                place.copy_(value, non_blocking=True)
+        return self._again()
 
     def _capture(self, inputs: tuple[Any, Tensor]) -> Losses:
         """The first replayed step, or the same step in the ordinary way."""
@@ -150,6 +159,8 @@ class Captured:
         try:
             with take.unattended():
                 losses = take.apart(lambda: self._step(*inputs))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             before.restore()
             self._refuse(f"it waits for the device ({error})")
@@ -161,36 +172,33 @@ class Captured:
         static = tree_unflatten(self._given, self._shape)
         try:
             self._flat, self._replay = take.record(lambda: self._packed(self._step(*static)))
-        except RuntimeError as error:
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of the end of the capture, often, and then not the cause
             raise RuntimeError(
-                f"the training step could not be captured as a CUDA graph ({error}): set "
-                f"{VARIABLE}=0 in the environment to train step by step"
+                f"the training step could not be captured as a CUDA graph "
+                f"({error.__context__ or error}): set {VARIABLE}=0 in the environment to train "
+                "step by step"
             ) from error
         before.restore()
-        self._replay()
-        replayed = self._losses()
-        if apart := _apart(losses, replayed):
+        replayed = self._again()
+        if apart := _apart(losses, replayed) or _changed(before, after):
             after.restore()
             self._replay = None
             self._refuse(
-                f"replayed, it gives another {apart}: something in it that is no tensor changes "
-                "from step to step"
+                f"replayed, it {apart}: something in it that is no tensor changes from step to step"
             )
             return losses
+        self.replayed = True
         return replayed
 
     def _refuse(self, why: str) -> None:
-        self.refused = why
+        give_back_memory()  # of the steps that were done apart
         warnings.warn(
             f"the training step cannot be replayed, so it is slower than it could be: {why}; "
             f"{WAY_OUT}",
             stacklevel=4,
         )
-
-    def _fill(self, leaves: Sequence[Any]) -> None:
-        for place, value in zip(self._given, leaves, strict=True):
-            if isinstance(place, Tensor):
-                place.copy_(value, non_blocking=True)
 
     def _packed(self, losses: Losses) -> Tensor:
         """All of them in one tensor, so that a copy is one kernel."""
@@ -199,7 +207,10 @@ class Captured:
         parts = [*terms.values()]
         return torch.stack([loss.expand_as(parts[0]), *parts])
 
-    def _losses(self) -> Losses:
+    def _again(self) -> Losses:
+        """Replay the step on what is in its inputs."""
+        assert self._replay is not None
+        self._replay()
         loss, *terms = self._flat.clone().unbind(0)
         return loss[0], dict(zip(self._names, terms, strict=True))
 
@@ -209,14 +220,15 @@ class _Moment:
     the device's memory is measured."""
 
     def __init__(self, state: Sequence[Tensor], recorder: Recorder) -> None:
-        self._state, self._recorder = state, recorder
-        self._values = [tensor.detach().to("cpu", copy=True) for tensor in state]
+        self.state, self._recorder = state, recorder
+        self.values = [tensor.detach().to("cpu", copy=True) for tensor in state]
         self._randomness = recorder.randomness()
 
     @torch.no_grad()
     def restore(self) -> None:
-        for tensor, value in zip(self._state, self._values, strict=True):
+        for tensor, value in zip(self.state, self.values, strict=True):
             tensor.copy_(value)
+            tensor.grad = None  # a step that was broken off may have left one
         self._recorder.restore_randomness(self._randomness)
 
 
@@ -231,7 +243,18 @@ def _apart(ordinary: Losses, replayed: Losses) -> str:
     pairs = {"loss": (ordinary[0], replayed[0])}
     pairs |= {f"term {name!r}": (term, replayed[1][name]) for name, term in ordinary[1].items()}
     for name, (one, other) in pairs.items():
-        size = float(one.abs().max())
+        size = float(one.nan_to_num(0, 0, 0).abs().max())
         if not torch.allclose(one, other, TOLERANCE, TOLERANCE * size, equal_nan=True):
-            return name
+            return f"gives another {name}"
+    return ""
+
+
+def _changed(before: _Moment, ordinary: _Moment) -> str:
+    """Whether what a replayed step made of `before` is not what the ordinary one did; "" for no."""
+    parts = []
+    for tensor, old, new in zip(before.state, before.values, ordinary.values, strict=True):
+        step, far = (new - old).norm(), (tensor.detach().cpu() - new).norm()
+        parts.append(far / step if step > 0 else far)
+    if torch.stack(parts).nan_to_num(0, 0, 0).median() > CHANGE:
+        return "changes the network in another way"
     return ""

@@ -157,6 +157,7 @@ class Memory:
     def __init__(self, device: torch.device, held: int = 0) -> None:
         self._device = device
         if device.type == "cuda":
+            torch.cuda.empty_cache()  # what is kept of counting a step cannot be used by others
             torch.cuda.reset_peak_memory_stats(device)
             before = int(torch.cuda.memory_allocated(device))
         else:
@@ -225,6 +226,7 @@ def give_back_memory() -> None:
     processes need it meanwhile, also what only a cycle of references holds."""
     if torch.cuda.is_initialized():  # else it would be now, which takes memory for good
         gc.collect()
+        torch._C._cuda_clearCublasWorkspaces()  # one for each stream that a job had
         torch.cuda.empty_cache()
     if GLIBC:
         ctypes.CDLL(None).malloc_trim(0)

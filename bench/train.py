@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench import capture
 from bench.capture import Losses
@@ -41,7 +41,7 @@ from bench.files import append_line
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
-COMPILING = 3  # steps that compile (and compile again for new guards), where steps are compiled
+COMPILING = capture.ORDINARY + 1  # steps that compile, some for new guards, where any do
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -142,18 +142,14 @@ class Trainer:
         """What does a step with a batch and its coefficients."""
         step = torch.compile(optimiser_step) if self.training.compile else optimiser_step
         whole = functools.partial(step, self.task, self.network, self.adam)
+        state = functools.partial(changing, self.network, self.adam)
         recorder = capture.recorder(self.device) if self.task.captured else None
-        return capture.Captured(whole, self._changing, recorder) if recorder else whole
-
-    def _changing(self) -> list[Tensor]:
-        """All tensors that a step changes."""
-        moments = (value for values in self.adam.state.values() for value in values.values())
-        return [*self.network.parameters(), *self.network.buffers(), *moments]
+        return capture.Captured(whole, state, recorder) if recorder else whole
 
     @property
     def captured(self) -> bool:
         """Whether the last step was replayed."""
-        return isinstance(self.compute, capture.Captured) and self.compute.active
+        return isinstance(self.compute, capture.Captured) and self.compute.replayed
 
     def _prepares(self) -> bool:
         """Whether the next step is one of the first, until steps are compiled or captured."""
@@ -162,8 +158,8 @@ class Trainer:
         return self.training.compile and self.step < self._first + COMPILING
 
     def _sow(self) -> None:
-        self.generators["data"].manual_seed(self.seed)
-        self.generators["coefficients"].manual_seed(self.seed + 1_000_003)
+        for name, ahead in (("data", 0), ("coefficients", 1_000_003)):
+            self.generators[name].manual_seed(self.seed + ahead)
 
     def _go_on_from(self, step: int) -> None:
         self.step = self._first = step
@@ -316,6 +312,12 @@ def optimiser_step(
     adam.step()
     adam.zero_grad(set_to_none=True)
     return loss.detach(), {name: term.detach() for name, term in terms.items()}
+
+
+def changing(network: nn.Module, adam: torch.optim.Optimizer) -> list[Tensor]:
+    """All tensors that a step changes, once there was one."""
+    moments = (value for values in adam.state.values() for value in values.values())
+    return [*network.parameters(), *network.buffers(), *moments]
 
 
 def objective(task: Task, network: Network, batch: Any, coefficients: Tensor) -> Losses:

@@ -26,12 +26,10 @@ from torch import nn
 from bench.method import Cell, build
 from bench.registry import method, split_methods, variants
 from bench.run.runner import choose_device
-from bench.run.timing import alternate, compare, show, wait
+from bench.run.timing import alternate, compare, pairs, show, wait
 from bench.task import Task
 from bench.train import Trainer, arithmetic
 from benchmarks import rows
-
-PAIRS = {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"}
 
 
 def models(task: Task) -> dict[str, nn.Module]:
@@ -84,10 +82,10 @@ def measure(task: Any, device: torch.device, steps: int, rounds: int) -> list[ro
             f"{title}, {kind}", device, what, against, (values[what], values[against]),
             1000 * statistics.median(values[what]), "ms",
         )
-        for kind, values, pairs in (
-            ("training step", seconds, PAIRS), ("inference", folded, {"folded": "plain"})
+        for kind, values, compared in (
+            ("training step", seconds, pairs(seconds)), ("inference", folded, {"folded": "plain"})
         )
-        for what, against in pairs.items()
+        for what, against in compared.items()
     ]  # fmt: skip
 
 

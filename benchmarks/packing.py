@@ -6,9 +6,9 @@
 K networks of a task's grid are trained by K processes at once, in the pool that `run --on pool
 --per-device K` uses; on a CPU each has one thread, or OMP_NUM_THREADS of them. A packing of one
 trains one network: K of them one after another take K times that. A round's clock
-starts when all processes have taken their first steps and stops at the last network's end: what
-comes before (processes, data, the codec's start, a compilation), which a long run pays once, is
-left out and told apart.
+starts when all processes have taken their first steps and stops at the last network's last step:
+what comes before (processes, data, the codec's start, a compilation), which a long run pays once,
+is left out and told apart, and so is storing the networks.
 
 With `--one-process` as many networks are also trained in this process, a step of each in turn, on a
 GPU each on a stream of its own. Whether the GPU's processes are served by NVIDIA's MPS is said in
@@ -35,7 +35,7 @@ from bench.registry import method
 from bench.run import processes, schedule
 from bench.run.plan import Experiment
 from bench.run.runner import Run, choose_device
-from bench.run.schema import Ended, Event, Job, Note
+from bench.run.schema import Ended, Event, Job, Note, Train
 from bench.run.timing import alternate, show, wait
 from bench.run.work import perform
 from bench.task import Task
@@ -47,17 +47,21 @@ PATIENCE = 180.0  # seconds that a process waits for the others to be ready
 FIRST = ORDINARY + 1  # steps before the clock starts: those that compile or capture
 
 
-def together(count: int, job: Job, emit: schedule.Emit, should_stop: schedule.Stop) -> None:
-    """One job of a pool: train, but wait after the `FIRST` steps until `count` have come so far."""
+def together(count: int, job: Train, emit: schedule.Emit, should_stop: schedule.Stop) -> None:
+    """One training of a pool: wait after the `FIRST` steps until `count` have come so far."""
     device, taken = torch.device(job.device), 0
+    steps = job.cell.task.fields["training"]["steps"]
 
     def after_a_step() -> bool:
         nonlocal taken
         taken += 1
-        if taken == FIRST:
+        if taken in (FIRST, steps):
             wait(device)
+        if taken == FIRST:
             _meet(job, count, should_stop)
             emit(Note(job=job.id, note="ready"))
+        if taken == steps:  # what is left is to store it
+            emit(Note(job=job.id, note="trained"))
         return should_stop()
 
     perform(job, emit, after_a_step)
@@ -77,14 +81,13 @@ def _meet(job: Job, count: int, should_stop: schedule.Stop) -> None:
 def packed(experiment: Experiment, count: int, device: torch.device, starts: list[float]) -> float:
     """Seconds per network of `count` trained at once, its `FIRST` steps aside; the seconds until
     then go to `starts`."""
-    seen: dict[str, list[float]] = {"ready": [], "finished": []}
+    seen: dict[str, list[float]] = {"ready": [], "trained": []}
 
     def note(event: Event) -> None:
         if isinstance(event, Ended) and event.how == "failed":
             raise SystemExit(f"{event.reason}\n{event.trace}")
-        if isinstance(event, Ended | Note):
-            what = event.how if isinstance(event, Ended) else event.note
-            seen.setdefault(what, []).append(time.perf_counter())
+        if isinstance(event, Note):
+            seen[event.note].append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as root:
         run = Run(Path(root), [experiment], device, on="pool", per_device=count)
@@ -93,7 +96,7 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
         work = functools.partial(together, count)
         processes.pool(jobs, work, note, lambda: False, count)
     starts.append(min(seen["ready"]) - begin)
-    return (max(seen["finished"]) - min(seen["ready"])) / count
+    return (max(seen["trained"]) - min(seen["ready"])) / count
 
 
 def in_turn(experiment: Experiment, count: int, device: torch.device) -> float:
@@ -187,8 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     how = device, options.steps, options.rounds, options.one_process
     made: list[rows.Row] = []
     for name in options.tasks or TASKS:
-        made += measure(name, options.preset, options.packed, *how)
-    rows.append(options.out, made)
+        each = measure(name, options.preset, options.packed, *how)
+        rows.append(options.out, each)
+        made += each
     return made
 
 

@@ -162,8 +162,7 @@ def prepare(case: str, device: torch.device) -> Step:
     cell = Cell(task=task, method=method("fixed_grid"), seed=0, trained_for=(setting,))
     draw, folder = functools.partial(cell.method.draw, cell), Path(tempfile.gettempdir())
     trainer = Trainer(task, build(cell), draw, 0, device, folder)
-    batch, coefficients = trainer.inputs()
-    adam = trainer.adam
+    adam, (batch, coefficients) = trainer.adam, trainer.inputs()
     tracked = [p for group in adam.param_groups for p in group["params"]]
     step = functools.partial(optimiser_step, task, trainer.network, adam, batch, coefficients)
     step()  # what is computed once, and the optimiser's state
@@ -381,18 +380,19 @@ def main(arguments: Sequence[str] | None = None) -> list[rows.Row]:
     for case in options.cases or CASES:
         step = prepare(case, device)
         with arithmetic(step.task.training.precision):
-            each = measure(step, device, options.steps, options.rounds)
-            show(each, shares(step, device, options.steps), device)
-        found.append(each)
+            found.append(each := measure(step, device, options.steps, options.rounds))
         made.append(
             rows.row(
                 "roofline", device, each.step.name, "attainable time over time taken",
                 (each.attainable, each.seconds), 1000 * statistics.median(each.seconds), "ms/step",
             )
         )  # fmt: skip
+        rows.append(options.out, made[-1:])
+    for each in found:  # after all: a profiler may slow what comes after it
+        with arithmetic(each.step.task.training.precision):
+            show(each, shares(each.step, device, options.steps), device)
     if options.figure:
         draw(found, device, options.figure)
-    rows.append(options.out, made)
     return made
 
 

@@ -115,7 +115,7 @@ class Files:
 
 
 def from_files(
-    paths: Sequence[Path], crop: int, count: int, batch: int, workers: int
+    paths: Sequence[Path], crop: int, count: int, batch: int, workers: int, device: torch.device
 ) -> Iterator[Tensor]:
     """`count` batches from the documented loader. One epoch of that length: with a few pictures
     its own would start the processes anew all the time."""
@@ -123,7 +123,9 @@ def from_files(
 
     files: Any = Files(paths, crop)
     sampler = RandomSampler(files, replacement=True, num_samples=count * batch)
-    return iter(DataLoader(files, batch, sampler=sampler, num_workers=workers))
+    pinned = device.type == "cuda"  # as the example has it
+    loader = DataLoader(files, batch, sampler=sampler, num_workers=workers, pin_memory=pinned)
+    return iter(loader)
 
 
 def in_memory(data: Pictures, batch: int, seed: int) -> Iterator[Tensor]:
@@ -157,7 +159,8 @@ def documented(cell: Cell, device: torch.device, choices: Choices, workers: int)
     if choices.in_memory:
         batches = in_memory(data, training.batch, cell.seed)
     else:
-        batches = from_files(data.paths, task.crop, training.steps + 1, training.batch, workers)
+        count = training.steps + 1
+        batches = from_files(data.paths, task.crop, count, training.batch, workers, device)
     next(batches)  # the processes have started
     wait(device)
     begin = time.perf_counter()
@@ -186,7 +189,8 @@ def harness(cell: Cell, device: torch.device) -> Outcome:
         return cell.method.draw(cell, count, generator)
 
     with tempfile.TemporaryDirectory() as folder:
-        ledger = fit(task, network, draw, cell.seed, device, Path(folder))
+        # As seldom as in a long training: a GPU is waited for.
+        ledger = fit(task, network, draw, cell.seed, device, Path(folder), log_every=100)
     speed = task.training.batch / seconds_a_step(ledger)
     return Outcome(speed, held_out_loss(cell, network.model))
 

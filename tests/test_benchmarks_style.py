@@ -137,7 +137,8 @@ def test_the_programs_run_and_append_their_rows(
     out, figure = tmp_path / "rows.csv", tmp_path / "roof.png"
     small = ["--device", "cpu", "--steps", "1", "--rounds", "1", "--out", str(out)]
     made = style.main(["--preset", "smoke", "--content-layer", "relu2_2", *small])
-    assert [row.what for row in made][1:] == ["harness, fp32", "harness, bf16"]
+    assert [row.what for row in made][1:] == 2 * ["harness, fp32", "harness, bf16"]
+    assert "pictures in memory" in made[-1].against
     made += roofline.main(["compression/smoke", *small, "--figure", str(figure)])
     assert figure.stat().st_size > 10_000
     made += packing.main(
@@ -145,7 +146,7 @@ def test_the_programs_run_and_append_their_rows(
     )
     assert [row.what for row in made][-3:] == ["2 at once", "1 in one process", "2 in one process"]
     table = kept(out)
-    assert len(table) == len(made) == 7
+    assert len(table) == len(made) == 9
     assert tuple(table[0]) == (
         "benchmark", "device", "what", "against", "ratio", "low", "high", "rounds", "value",
         "unit", "commit", "date",

@@ -20,20 +20,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.capture import ORDINARY
+from bench import capture
+from bench.capture import ORDINARY, Losses
 from bench.cost import keep_freed_memory, stepping
 from bench.method import Cell, build
 from bench.registry import DEFAULT_METHODS, method
 from bench.space import Setting
 from bench.task import Task
-from bench.train import arithmetic, fit
+from bench.train import arithmetic, changing, fit
 
 
 def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[str, list[float]]:
     """Seconds per step of each loop, one number a round, printed as a table with the ratios.
 
-    Nothing is compiled: the three loops then differ in nothing but what is compared, and in that
-    on a GPU the harness replays its steps.
+    Nothing is compiled: the loops then differ in nothing but what is compared. On a GPU the harness
+    replays its steps, so there the bare loop is timed with replayed steps, too.
     """
     keep_freed_memory()  # as `run` does
     log_every = max(1, min(task.training.steps // 100, 100))  # as in a whole run
@@ -53,7 +54,10 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
         return seconds_a_step(ledger)
 
     loops: dict[str, Callable[[], float]] = {
-        "bare loop": lambda: bare(task, fixed, setting, device),
+        name: functools.partial(bare, task, fixed, setting, device, name != BARE)
+        for name in ((BARE, REPLAYED) if capture.recorder(device) else (BARE,))
+    }
+    loops |= {
         "harness, fixed": lambda: harness(fixed),
         "harness, conditioned": lambda: harness(conditioned),
     }
@@ -64,7 +68,7 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
     show(
         f"{task.name}, batch {task.training.batch}, {device}",
         seconds,
-        {"harness, fixed": "bare loop", "harness, conditioned": "harness, fixed"},
+        pairs(seconds),
         {
             "ms per step": lambda s: f"{1000 * s:.2f}",
             "examples/s": lambda s: f"{task.training.batch / s:.0f}",
@@ -78,12 +82,21 @@ def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[s
     return seconds
 
 
+BARE, REPLAYED = "bare loop", "bare loop, replayed"
+
+
+def pairs(loops: Mapping[str, Any]) -> dict[str, str]:
+    """Which of the loops is compared with which."""
+    bare = {"harness, fixed": BARE, "harness, conditioned": "harness, fixed"}
+    return bare if REPLAYED not in loops else {REPLAYED: BARE, **bare, "harness, fixed": REPLAYED}
+
+
 def seconds_a_step(ledger: dict[str, Any]) -> float:
-    """Of an undisturbed training; on a GPU without the first steps, until they are captured, which
-    a long training pays once. ValueError where there are no others."""
-    first = ORDINARY + 1 if "captured" in ledger else 0
+    """Of an undisturbed training, without its first steps where these compile or capture, which a
+    long training pays once. ValueError where there are no others."""
+    first = ORDINARY + 1 if "compile" in ledger["seconds"] else 0
     if ledger["steps"] <= first:
-        raise ValueError(f"{ledger['steps']} steps are too few on a GPU: take more than {first}")
+        raise ValueError(f"{ledger['steps']} steps are too few: take more than {first}")
     return stepping(ledger) / (ledger["steps"] - first)
 
 
@@ -130,30 +143,33 @@ def show(
     Console().print(table)
 
 
-def bare(task: Task, cell: Cell, setting: Setting, device: torch.device) -> float:
+def bare(
+    task: Task, cell: Cell, setting: Setting, device: torch.device, replayed: bool = False
+) -> float:
     """Seconds per step of the loop one would write by hand for a fixed network, in the same
-    arithmetic as the harness."""
+    arithmetic as the harness; with `replayed`, of a step captured as the harness does it."""
     with arithmetic(task.training.precision):
-        return _bare(task, cell, setting, device)
+        return _bare(task, cell, setting, device, replayed)
 
 
-def _bare(task: Task, cell: Cell, setting: Setting, device: torch.device) -> float:
+def _bare(task: Task, cell: Cell, setting: Setting, device: torch.device, replayed: bool) -> float:
     training = task.training
     model = build(cell).model.to(device).train()
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     adam = torch.optim.AdamW(
-        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
+        model.parameters(),
+        lr=training.lr,
+        weight_decay=training.weight_decay,
+        fused=True,
+        capturable=replayed,
     )
     data = task.data("train").to(device)
     generator = torch.Generator().manual_seed(0)
     weights = dict(zip(task.space.names, setting, strict=True))
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16")
-    data.batch(training.batch, generator)  # the first call puts the data in place
-    wait(device)
-    begin = time.perf_counter()
-    for _ in range(training.steps):
-        batch = data.batch(training.batch, generator)
+
+    def step(batch: Any, coefficients: torch.Tensor) -> Losses:
         with autocast:
             terms = task.losses(model, batch)
         loss = sum(weights.get(name, 1.0) * term.mean() for name, term in terms.items())
@@ -163,6 +179,19 @@ def _bare(task: Task, cell: Cell, setting: Setting, device: torch.device) -> flo
             torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         adam.step()
         adam.zero_grad(set_to_none=True)
+        return loss.detach(), {name: term.detach() for name, term in terms.items()}
+
+    recorder = capture.recorder(device) if replayed else None
+    state = functools.partial(changing, model, adam)
+    once = capture.Captured(step, state, recorder) if recorder else step
+    unused, begin = torch.zeros(1, device=device), 0.0
+    data.batch(training.batch, generator)  # the first call puts the data in place
+    first = ORDINARY + 1 if device.type == "cuda" else 0  # not counted, as the harness's are not
+    for number in range(first + training.steps):
+        if number == first:
+            wait(device)
+            begin = time.perf_counter()
+        once(data.batch(training.batch, generator), unused)
     wait(device)
     return (time.perf_counter() - begin) / training.steps
 
