@@ -172,16 +172,10 @@ class KnownScale(Modulating):
         return [(factor[:, None], None) for factor in factors.unbind(1)]
 
 
-def _exponentials(parts: Sequence[Tensor]) -> Sequence[Tensor]:
-    """exp of rows: in one kernel, and in one back, where exp of each would take as many as rows."""
-    return torch.cat(list(parts)).exp().split([len(part) for part in parts])
-
-
-# From rows, one per site, to its scales. What is added to many is added in one kernel.
-SCALES: dict[str, Callable[[Sequence[Tensor]], Sequence[Tensor]]] = {
-    "linear": lambda parts: torch._foreach_add(list(parts), 1.0),
-    "exponential": _exponentials,
-    "free": lambda parts: parts,
+SCALES: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda part: 1 + part,
+    "exponential": torch.exp,
+    "free": lambda part: part,
 }
 
 
@@ -245,11 +239,12 @@ class FiLM(Modulating):
         ]
         # All in one row, so that one kernel serves all sites, whatever their widths.
         row = outs[0] if len(outs) == 1 else torch.cat(outs)
-        sizes = [len(coefficients) * width for width in self._widths for _ in ("scale", "shift")]
+        count = coefficients.shape[0]  # `len` would fix it in a graph that is exported
+        sizes = [count * width for width in self._widths for _ in ("scale", "shift")]
         parts = (row * self.multiplier).split(sizes)
-        scales = SCALES[self.scale](parts[::2])
+        scales = SCALES[self.scale](torch.cat(parts[::2])).split(sizes[::2])
         pairs = zip(self._sorted, self._widths, scales, parts[1::2], strict=True)
-        by_place = {i: (s.view(-1, width), t.view(-1, width)) for i, width, s, t in pairs}
+        by_place = {i: (s.view(count, width), t.view(count, width)) for i, width, s, t in pairs}
         modulations: list[Modulation] = [by_place[i] for i in range(len(by_place))]
         if self.known is None:
             return modulations

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import capture
-from bench.capture import Losses
+from bench.capture import ORDINARY, Losses
 from bench.checkpoint import load_state, log_digest, restore_log, save_state
 from bench.conditioners import Network
 from bench.cost import Clock, Memory, count_flops, device_name, parameters, size
@@ -41,7 +41,7 @@ from bench.files import append_line
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
-COMPILING = capture.ORDINARY + 1  # steps that compile, some for new guards, where any do
+COMPILING = ORDINARY + 1  # steps that compile, some for new guards, where any do
 
 Draw = Callable[[int, torch.Generator], Tensor]
 
@@ -153,9 +153,8 @@ class Trainer:
 
     def _prepares(self) -> bool:
         """Whether the next step is one of the first, until steps are compiled or captured."""
-        if isinstance(self.compute, capture.Captured) and self.compute.preparing:
-            return True
-        return self.training.compile and self.step < self._first + COMPILING
+        compiles = self.training.compile and self.step < self._first + COMPILING
+        return compiles or (isinstance(self.compute, capture.Captured) and self.compute.preparing)
 
     def _sow(self) -> None:
         for name, ahead in (("data", 0), ("coefficients", 1_000_003)):

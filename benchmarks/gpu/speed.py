@@ -1,6 +1,6 @@
 """Speed on this device: rows of the benchmarks, the most telling first, in $OUT/rows.csv.
 
-    . .gpu/main/setup && python3 -m benchmarks.gpu.speed [SECONDS]    DEVICE=cpu rehearses it, smaller
+    . .gpu/main/setup && python3 -m benchmarks.gpu.speed [SECONDS]   DEVICE=cpu rehearses it
 
 What the programs print is in $OUT/speed.txt; each has its seconds at most, and MPS comes last.
 """
