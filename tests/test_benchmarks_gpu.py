@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from benchmarks import rows
+from benchmarks.gpu import programs
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = {
     "check": ([sys.executable, "-m", "benchmarks.gpu.check", "2400"], "check.txt"),
-    "speed": (["bash", "benchmarks/gpu/speed", "400"], "rows.csv"),
+    "speed": ([sys.executable, "-m", "benchmarks.gpu.speed", "500"], "rows.csv"),
     "reference": (
         [sys.executable, "-m", "benchmarks.gpu.reference", "150", "compression=20"],
         "compression.tar.xz",
@@ -33,7 +37,7 @@ def test_a_reference_run_is_planned_at_the_pace_that_was_measured(
     reference = importlib.import_module("benchmarks.gpu.reference")
     stage = reference.STAGES["beta_vae_scenes"]
     monkeypatch.setattr(reference, "PACES", tmp_path / "rows.csv")
-    assert reference.pace(stage) == stage.pace  # nothing was measured
+    assert reference.pace(stage) == (stage.pace, reference.AT_ONCE, False)  # nothing was measured
     cpu, same = torch.device("cpu"), ([1.0], [1.0])
     table = [
         rows.row(f"packing, {title}", cpu, what, "1 at once", same, value, "s/network")
@@ -45,8 +49,32 @@ def test_a_reference_run_is_planned_at_the_pace_that_was_measured(
         )
     ]
     rows.append(reference.PACES, table)
-    assert reference.pace(stage) == 1200
-    assert reference.pace(reference.STAGES["compression"]) == 400
+    assert reference.pace(stage) == (3000, 16, True)  # MPS, where that is faster
+    assert reference.pace(reference.STAGES["compression"]) == (400, 11, False)
+
+
+def test_nothing_that_a_program_started_outlasts_it(tmp_path: Path) -> None:
+    """Else it would slow what is measured next."""
+    file = tmp_path / "pid"
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(file)!r}, 'w').write(str(child.pid))\n"
+        "print('started', flush=True)\n"
+    )
+    for rest, seconds, status in (("", 20, 0), ("time.sleep(60)", 2, -9)):
+        assert programs.python(("-c", code + rest), seconds) == (status, ["started"])
+        until = time.monotonic() + 20
+        while runs(int(file.read_text())) and time.monotonic() < until:  # it is being killed
+            time.sleep(0.05)
+        assert not runs(int(file.read_text()))
+
+
+def runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @pytest.mark.slow

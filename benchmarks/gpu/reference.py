@@ -16,7 +16,6 @@ import csv
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,13 +26,13 @@ from bench.run.plan import Experiment, experiment
 from bench.run.runner import Run, choose_device
 from bench.run.schedule import stopping
 from bench.run.schema import Measure
+from benchmarks.gpu.programs import PACES, capturable, mps
 
 OUT, DEVICE = Path(os.environ["OUT"]), os.environ["DEVICE"]
 TINY = DEVICE == "cpu"
 AT_ONCE = 2 if TINY else cores()
 PLANNED, STOPPED = 0.7, 0.85  # when training should end, and has to, as shares of a task's time
 START = 30  # seconds until processes train
-PACES = Path(tempfile.gettempdir()) / "yoto-bench-rows.csv"  # left by `speed`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,28 +85,38 @@ def planned(stage: Stage, steps: int) -> list[Experiment]:
 
 
 def affordable(stage: Stage, seconds: float) -> int:
-    """How many steps every network can have in so many seconds, all together."""
+    """How many steps every network can have in so many seconds: all of them together at the pace of
+    all, and the longest chain of networks that wait for one another at the pace of one of many."""
     nominal = 1000
-    networks = sum(
-        work * cell.task.training.steps / nominal
+    cells = [
+        (work, cell)
         for work, each in zip(stage.tasks.values(), planned(stage, nominal), strict=True)
         for cell in each.cells
+    ]
+    networks = sum(work * cell.task.training.steps / nominal for work, cell in cells)
+    longest = max(
+        sum(work * part.task.training.steps for part in cell.chain) / nominal
+        for work, cell in cells
     )
-    steps = int(0.8 * (seconds - START) * pace(stage) / networks)
+    together, at_once, _ = pace(stage)
+    left = 0.8 * (seconds - START) * together
+    steps = int(min(left / networks, left / at_once / longest))
     return 20 if TINY else min(20_000, max(20, steps // 100 * 100))
 
 
-def pace(stage: Stage) -> float:
-    """Steps a second of all networks together, as `speed` measured them, at most at once, or as
-    they are known."""
+def pace(stage: Stage) -> tuple[float, int, bool]:
+    """Steps a second of all networks together and how many were at once, as `speed` measured them
+    here, or as they are known; and whether that is under MPS, which is taken where it is faster."""
     name, *_ = stage.tasks
-    measured: list[float] = []
+    measured = [(0.0, 0, False)]
     with contextlib.suppress(OSError), open(PACES, newline="") as file:
         for row in csv.DictReader(file):
             kind, _, size = row["benchmark"].partition(", small, ")
             if kind == f"packing, {name.partition('[')[0]}" and "at once" in row["what"]:
-                measured.append(int(size.split()[0]) / float(row["value"]))
-    return measured[0] if measured else stage.pace  # the first is without MPS
+                steps, count = int(size.split()[0]), int(row["what"].split()[0])
+                measured.append((steps / float(row["value"]), count, size.endswith("MPS")))
+    known = (stage.pace, AT_ONCE, False)
+    return max(measured) if max(measured)[0] else known
 
 
 def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) -> str:
@@ -119,19 +128,12 @@ def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) ->
 
     experiments = planned(stage, steps or affordable(stage, PLANNED * seconds))
     root = Path("results/gpu") / name
-    run = Run(root, experiments, choose_device(DEVICE), "pool", AT_ONCE)
+    at_once = min(AT_ONCE, sum(len(each.cells) for each in experiments))
+    run = Run(root, experiments, choose_device(DEVICE), "pool", at_once)
     run.save_config()
     run.open_data()
-    run.execute(run.train_jobs(), "training", by(STOPPED))
-    trained = time.monotonic()
-    jobs: list[Measure] = [
-        job
-        for job in run.record_jobs()
-        if isinstance(job, Measure)
-        and all((root / place / "done.json").exists() for place in job.uses)
-    ]
-    jobs.sort(key=lambda job: job.head.kind)  # method, then swept
-    run.execute(jobs, "measuring", by(1.0))
+    with run.keeping():  # the processes that trained are there to measure
+        trained = train_and_measure(run, by)
     print(*(f"failed: {failure}" for failure in run.failures), sep="\n")
     size = pack(root, OUT / f"{name}.tar.xz")
     networks, numbers = (
@@ -142,6 +144,21 @@ def perform(name: str, steps: int, seconds: float, asked: Callable[[], bool]) ->
         f"of {sum(len(each.measurements) for each in experiments)} measurements, {size / 1e6:.1f} "
         f"MB; {trained - begin:.0f} s until trained, {time.monotonic() - trained:.0f} s to measure"
     )
+
+
+def train_and_measure(run: Run, by: Callable[[float], Callable[[], bool]]) -> float:
+    """All that there is time for; when training ended."""
+    run.execute(run.train_jobs(), "training", by(STOPPED))
+    trained = time.monotonic()
+    jobs: list[Measure] = [
+        job
+        for job in run.record_jobs()
+        if isinstance(job, Measure)
+        and all((run.store.root / place / "done.json").exists() for place in job.uses)
+    ]
+    jobs.sort(key=lambda job: job.head.kind)  # method, then swept
+    run.execute(jobs, "measuring", by(1.0))
+    return trained
 
 
 def pack(root: Path, archive: Path) -> int:
@@ -158,7 +175,9 @@ def pack(root: Path, archive: Path) -> int:
 def main() -> None:
     end, lines = time.monotonic() + float(sys.argv[1]), []
     left = [word.partition("=")[::2] for word in sys.argv[2:] or STAGES]
-    with stopping() as asked:
+    os.environ |= capturable()
+    daemon = mps() if any(pace(STAGES[name])[2] for name, _ in left) else contextlib.nullcontext()
+    with daemon, stopping() as asked:
         while left and not asked():
             share = STAGES[left[0][0]].share / sum(STAGES[name].share for name, _ in left)
             name, steps = left.pop(0)
