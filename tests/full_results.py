@@ -233,6 +233,7 @@ class Case:
     """A run, its frames, and all its figures but sheets, strips and films, by name."""
 
     def __init__(self, root: Path, task: str = "") -> None:
+        self.root = root
         (self.run,) = (run for run in load_results(root).runs if task in run.task)
         self.frames = frames_of(self.run)
         self.summary, self.overall = self.frames["summary"], self.frames["overall"]

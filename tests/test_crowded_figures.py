@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from full_results import VARIANT, Case, full_results, names_on, said_on
 from matplotlib.figure import Figure
 
-from bench.report import appearance
+from bench.report import appearance, document
 from bench.report.figures import tradeoffs
 from bench.report.figures.curves import front, gap
 from bench.report.figures.tradeoffs import break_even, headline
@@ -96,3 +97,13 @@ def test_forms_stay_where_most_are_such() -> None:
 
     assert len(left_out(16, 10)) == 10
     assert left_out(2, 20) == left_out(12, 4) == []
+
+
+def test_the_page_has_the_figures_of_all_methods_on_a_click(full: Case, tmp_path: Path) -> None:
+    (built,) = document.build(full.root, out=tmp_path)
+    text = (built.folder / "report.md").read_text()
+    count = len(full.run.methods)
+    assert text.count(f"<details><summary>The same of all {count} methods</summary>") > 1
+    for line in text.splitlines():
+        if line.startswith("<img "):
+            assert (built.folder / line.split('"')[1]).stat().st_size > 0

@@ -93,7 +93,7 @@ def probe_agree() -> None:
             continue
         cell = method.plan(size.task, size.task.settings(2), 0)[0]
         batch = size.task.data("train").batch(4, torch.Generator().manual_seed(7))
-        given = method.draw(cell, 4, torch.Generator().manual_seed(1))
+        given = cell.method.draw(cell, 4, torch.Generator().manual_seed(1))
         for place in numbers:
             network = build(cell)
             with torch.no_grad():
