@@ -137,7 +137,8 @@ class Filling(TorchFunctionMode):
     ) -> Any:
         if function is Tensor.__setitem__:
             target, place, value = args
-            if isinstance(place, Tensor) and place.dtype == torch.bool:
+            mask = isinstance(place, Tensor) and place.dtype == torch.bool
+            if mask and place.shape == target.shape and not isinstance(value, Tensor):
                 target.masked_fill_(place, value)
                 return None
         return function(*args, **(kwargs or {}))

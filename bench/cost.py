@@ -226,7 +226,8 @@ def give_back_memory() -> None:
     processes need it meanwhile, also what only a cycle of references holds."""
     if torch.cuda.is_initialized():  # else it would be now, which takes memory for good
         gc.collect()
-        torch._C._cuda_clearCublasWorkspaces()  # one for each stream that a job had
+        # One for each stream that a job had. Where it is missing they stay.
+        getattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None)()
         torch.cuda.empty_cache()
     if GLIBC:
         ctypes.CDLL(None).malloc_trim(0)

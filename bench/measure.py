@@ -86,5 +86,14 @@ def terms_traded(task: Any) -> tuple[tuple[str, str], ...]:
     return ((task.terms[1], task.terms[0]),) if len(task.terms) == 2 else ()
 
 
+def as_many_at_once(kind: Any) -> int:
+    """`Task.measured_at_once` of a class: what it or its parent says, but 1 where it measures by
+    other code than the class that says it, wherever that code is inherited from."""
+    owner = next(each for each in kind.__mro__ if "measured_at_once" in vars(each))
+    hooks = ("measure", "measure_at", "losses")
+    same = all(getattr(kind, hook) is getattr(owner, hook) for hook in hooks)
+    return int(owner.measured_at_once) if same else 1
+
+
 def _kind(task: Any) -> type:
     return task if isinstance(task, type) else type(task)

@@ -81,11 +81,17 @@ def measures(
 ALONE = "or set measured_at_once = 1 in its class, and it is given one example at a time"
 
 
+def kept(values: Tensor) -> Tensor:
+    """A copy: a task may fill the same tensors anew. As doubles, which hold what is an int64 of one
+    example and a float of another."""
+    return values.detach().to(torch.float64, copy=True)
+
+
 def rows(
     batches: Sequence[tuple[Sequence[str], dict[str, Tensor]]],
 ) -> list[tuple[str, str, float]]:
-    """(example, measure, value) of batches, in the order of the examples, from their names and
-    `measures`. Waits for the device once a measure, and not once a number."""
+    """(example, measure, value) of batches, in the order of the examples, from their names and the
+    `kept` numbers of `measures`. Waits for the device once a measure, and not once a number."""
     names = dict.fromkeys(name for _, values in batches for name in values)
     numbers = {
         name: iter(torch.cat([values[name] for _, values in batches if name in values]).tolist())

@@ -7,6 +7,7 @@ the layers' weights, so that the result is the plain model again, at no cost.
 from __future__ import annotations
 
 import fnmatch
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,28 +61,47 @@ class Affine(torch.autograd.Function):
     gradient is taken, and of half precision write an fp32 copy at every step: by fewer kernels.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, scale)
-        ctx.shift = None if shift is None else shift.shape
+    def forward(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
         out = torch.empty_like(x) if x.dtype in HALF else None
         if shift is None:
             return torch.mul(x, scale, out=out)
         return torch.addcmul(shift, x, scale, out=out)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        x, scale, shift = inputs
+        kept = x if ctx.needs_input_grad[1] else None  # else a model may change it in place
+        ctx.save_for_backward(kept, scale)
+        ctx.save_for_forward(kept, scale)
+        ctx.shift = None if shift is None else shift.shape
+        ctx.set_materialize_grads(False)  # what has no derivative is None, not zeros
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return None, None, None
         (x, scale), (of_x, of_scale, of_shift) = ctx.saved_tensors, ctx.needs_input_grad
         to_x = to_scale = to_shift = None
         if of_x:
-            out = torch.empty_like(x) if x.dtype in HALF else None
-            to_x = torch.mul(gradient, scale.conj(), out=out)
+            # A gradient that is itself to be differentiated cannot be written into a tensor.
+            halved = gradient.dtype in HALF and not torch.is_grad_enabled()
+            out = torch.empty_like(gradient) if halved else None
+            to_x = torch.mul(gradient, scale.conj(), out=out).to(gradient.dtype)
         wide = gradient.to(scale.dtype) if of_scale or of_shift else gradient
         if of_scale:
             to_scale = (wide * x.conj()).sum_to_size(scale.shape)
         if of_shift:
             to_shift = wide.sum_to_size(ctx.shift)
         return to_x, to_scale, to_shift
+
+    @staticmethod
+    def jvp(ctx: Any, of_x: Any, of_scale: Any, of_shift: Any) -> Tensor:
+        x, scale = ctx.saved_tensors
+        products = [part * by for part, by in ((of_x, scale), (of_scale, x)) if part is not None]
+        return functools.reduce(torch.add, products if of_shift is None else [*products, of_shift])
 
 
 def same_batch(name: str, x: Tensor, count: int) -> None:

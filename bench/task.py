@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bench.identity import identifying, plain
 from bench.measure import (
     Measure,
+    as_many_at_once,
     class_name,
     derived,
     terms_measured,
@@ -166,8 +167,7 @@ class Task(ABC):
         super().__init_subclass__(**more)
         if "name" in vars(cls) and "title" not in vars(cls):  # it has not its parent's
             cls.title = derived(words_of_the_name)
-        if {"measure", "measure_at"} & vars(cls).keys() and "measured_at_once" not in vars(cls):
-            cls.measured_at_once = 1  # the parent's number is of the parent's code
+        cls.measured_at_once = as_many_at_once(cls)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from bench.capture import ORDINARY
@@ -127,9 +128,8 @@ def in_turn(experiment: Experiment, count: int, device: torch.device) -> float:
 
 
 def served_by_mps() -> bool:
-    """Whether NVIDIA's daemon that lets processes use a GPU at once is there."""
-    pipes = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))
-    return (pipes / "control").exists()
+    """Whether NVIDIA's daemon that lets processes use a GPU at once runs."""
+    return any(each.name().startswith("nvidia-cuda-mps") for each in psutil.process_iter())
 
 
 def measure(

@@ -63,7 +63,7 @@ def ladder() -> dict[str, Choices]:
     for name, choice in (
         ("+ pictures in memory", "in_memory"),
         ("+ no second optimiser", "no_second_optimiser"),
-        ("+ own bottleneck", "own_bottleneck"),
+        ("+ own bottleneck and GDN", "own_bottleneck"),
         ("+ channels_last", "channels_last"),
         ("+ fused AdamW", "fused"),
     ):

@@ -56,7 +56,7 @@ class Notes(TorchDispatchMode):
 
 
 class Tape:
-    """A `bench.capture.Recorder`. `apart`, `recorded` and `replayed` count."""
+    """A `bench.capture.Recorder`. `ordinary`, `recorded` and `replayed` count."""
 
     def __init__(self) -> None:
         self.ordinary = self.recorded = self.replayed = 0

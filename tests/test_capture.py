@@ -306,8 +306,11 @@ def test_a_loss_that_is_not_finite_is_no_reason_to_stop(tmp_path: Path, tapes: l
     """The log says that it diverged, as it would of ordinary steps."""
     task = TOY.trained_with(lr=1e30, schedule="constant")
     training = trainer(task, tmp_path / "a")
-    for _ in range(STEPS):
-        training.advance()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(STEPS):
+            training.advance()
+    assert training.captured
     with pytest.raises(Diverged, match="non-finite"):
         training.log()
 

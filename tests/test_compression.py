@@ -207,9 +207,12 @@ def test_what_is_rounded_or_shown_stays_fp32_under_bf16() -> None:
         getattr(codec, name).register_forward_hook(hook)
     first: list[torch.dtype] = []
     codec.g_a[0].register_forward_hook(lambda _, __, out: first.append(out.dtype))
+    last: list[torch.dtype] = []  # what the layer is given whose output is rounded
+    codec.g_a[-1].register_forward_pre_hook(lambda _, given: last.append(given[0].dtype))
     with torch.autocast("cpu", torch.bfloat16):
         codec(torch.rand(1, 3, 64, 64))
     assert first == [torch.bfloat16]
+    assert last == [torch.float32]
     assert set(seen.values()) == {torch.float32}
 
 

@@ -21,7 +21,7 @@ from bench.conditioners import (
     KnownScale,
     Network,
 )
-from bench.modulation import fold, fold_before, matching, modulate
+from bench.modulation import Affine, fold, fold_before, matching, modulate
 from bench.space import Axis, Space
 
 ONE = Space((Axis(name="a", low=0.1, high=10.0),))
@@ -332,3 +332,37 @@ def test_balance_learns_the_size_of_the_loss_per_axis() -> None:
     before = balance.table.clone()
     assert balance(drawn[:2], torch.tensor([-1.0, 0.0])).isfinite().all()
     torch.testing.assert_close(balance.table, before)
+
+
+def test_a_modulated_layer_can_be_differentiated_in_every_way() -> None:
+    """As torch's own product can: twice, forwards, and for a batch of examples at once."""
+    x, scale = torch.randn(2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        return (x * scale + 1).square().sum()
+
+    def ours(x: torch.Tensor) -> torch.Tensor:
+        return Affine.apply(x, scale, torch.ones_like(scale)).square().sum()
+
+    for derivative in (torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
+        torch.testing.assert_close(derivative(ours)(x), derivative(plain)(x))
+    rows = torch.func.vmap(lambda row: Affine.apply(row, scale[0], None))(x)
+    torch.testing.assert_close(rows, x * scale[0])
+    inputs = (x.requires_grad_(), scale.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda x, s: Affine.apply(x, s, None), inputs)
+    halved = x.detach().bfloat16().requires_grad_()
+    (slope,) = torch.autograd.grad(
+        Affine.apply(halved, scale.float(), None).sum(), halved, create_graph=True
+    )
+    assert slope.dtype == torch.bfloat16
+    slope.sum().backward()
+
+
+def test_what_a_known_scale_was_applied_to_may_be_changed_in_place() -> None:
+    """As by a residual: the gradient of an input does not ask for the input."""
+    x = torch.randn(2, 3, requires_grad=True)
+    hidden = x * 1
+    out = Affine.apply(hidden, torch.full((2, 1), 2.0), None)
+    hidden += out
+    (hidden.sum() + out.sum()).backward()
+    assert torch.equal(x.grad, torch.full_like(x, 5.0))

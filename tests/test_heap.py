@@ -74,12 +74,12 @@ def test_at_a_jobs_end_nothing_of_it_is_left_on_the_gpu(
     error: Exception | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even where it failed, and its error is not yet written down."""
-    made: list[Any] = []
+    networks: list[Any] = []
     left: list[int] = []
 
     def train(*_: Any) -> None:
         network = Network()
-        made.append(weakref.ref(network))
+        networks.append(weakref.ref(network))
         try:
             if error is not None:
                 raise error
@@ -87,7 +87,7 @@ def test_at_a_jobs_end_nothing_of_it_is_left_on_the_gpu(
             raise KeyError("again") from before
 
     def empty() -> None:
-        left.append(sum(reference() is not None for reference in made))
+        left.append(sum(reference() is not None for reference in networks))
 
     monkeypatch.setattr(work, "train", train)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)

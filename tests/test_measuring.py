@@ -189,3 +189,56 @@ def test_one_at_a_time_the_bits_are_those_of_the_task_itself() -> None:
             values = measuring.measures(task, model, batch, (1.0,), 1)
             for name, value in task.measure(model, batch).items():
                 assert torch.equal(values[name], value)
+
+
+class Halved:
+    """A mixin that measures by code of its own."""
+
+    def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        return {name: term / 2 for name, term in super().measure(model, batch).items()}  # type: ignore[misc]
+
+
+def test_who_measures_by_other_code_is_given_one_example_at_a_time() -> None:
+    class Mixed(Halved, Several):
+        pass
+
+    class Otherwise(Several):
+        def losses(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+            return super().losses(model, batch)
+
+    class Further(Several):
+        def measure_at(self, *_: Any) -> dict[str, Tensor]:
+            return {}
+
+    class Alike(Several):
+        line = "nothing else"
+
+    class Below(Mixed):
+        measured_at_once = 3
+
+    kinds = (Several, Alike, Mixed, Otherwise, Further, Below)
+    assert [kind.measured_at_once for kind in kinds] == [5, 5, 1, 1, 1, 3]
+
+
+def test_what_a_task_fills_anew_keeps_each_examples_number(tmp_path: Path, completed: Any) -> None:
+    buffer = torch.zeros(1)
+
+    class Refilled(Toy):
+        name = "refilled"
+
+        def measure(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+            terms = self.losses(model, batch)
+            return {**terms, "size": buffer.copy_(terms["size"])}
+
+    task = Refilled(training=smallest(Toy).training)
+    model = task.model()
+    expected = [task.losses(model, row)["size"].item() for _, row in EXAMPLES]
+    batches = []
+    for names, batch in measuring.alike(EXAMPLES, 1):
+        values = measuring.measures(task, model, batch, (1.0,), 1)
+        batches.append((names, {name: measuring.kept(value) for name, value in values.items()}))
+    rows = [value for _, name, value in measuring.rows(batches) if name == "size"]
+    assert rows == expected
+    whole = [(["a"], {"n": measuring.kept(torch.tensor([2**24 + 1]))})]
+    whole.append((["b"], {"n": measuring.kept(torch.tensor([float("nan")]))}))
+    assert measuring.rows(whole)[0] == ("a", "n", 2**24 + 1)

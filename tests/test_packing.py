@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.run import capacity, runner, schedule, schema
+from bench.run import capacity, runner, schedule, schema, timing, work
 from bench.run.capacity import CONTEXT, Room, fitting, peaks, task_of, unmeasured
 from bench.run.plan import experiment
 from bench.run.runner import Run
@@ -185,3 +185,23 @@ def test_a_number_given_is_taken(pools: list, tmp_path: Path) -> None:
     run = Run(tmp_path, [found], CPU, "pool", per_device=3)
     run.execute(run.train_jobs(), "training", lambda: False)
     assert [(workers, shared) for workers, _, shared in pools] == [(3, {True})]
+
+
+def test_a_step_is_timed_without_the_first_ones_where_they_capture() -> None:
+    seconds = {"train": 9.0, "data": 1.0}
+    assert timing.seconds_a_step({"device": "cuda", "steps": 9, "seconds": seconds}) == 1
+    seconds["compile"] = 7.0
+    assert timing.seconds_a_step({"device": "cuda", "steps": 13, "seconds": seconds}) == 1
+    with pytest.raises(ValueError, match="4 steps are too few: take more than 4"):
+        timing.seconds_a_step({"device": "cuda", "steps": 4, "seconds": seconds})
+
+
+def test_measuring_is_in_full_precision_whatever_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    monkeypatch.setattr(products, "allow_tf32", True)  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE does
+    before = convolutions.allow_tf32, convolutions.deterministic
+    with work.exact():
+        assert (products.allow_tf32, convolutions.allow_tf32) == (False, False)
+        assert convolutions.deterministic
+    assert products.allow_tf32
+    assert (convolutions.allow_tf32, convolutions.deterministic) == before

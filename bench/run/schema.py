@@ -129,7 +129,7 @@ class Ledger(Struct, kw_only=True, omit_defaults=True):
     device: Text | None = None
     device_name: Text | None = None
     shared_device: bool | None = None
-    captured: bool | None = None  # whether a GPU replayed its steps; None on a CPU
+    captured: bool | None = None  # whether a GPU replayed its steps
     bytes: Amount | None = None
     constants: dict[str, Any] | None = None  # of the task: numbers measured before any training
 

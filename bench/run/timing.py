@@ -1,5 +1,5 @@
 """Speed side by side: a bare hand-written loop, the harness on a fixed cell, and on a conditioned
-one, in one process and in alternation, so that a busy machine slows all three.
+one, in one process and in alternation, so that a busy machine slows all.
 
     python run_bench.py time compression --preset quick
 """

@@ -56,12 +56,15 @@ def perform(job: schema.Job, emit: Emit, should_stop: Stop) -> None:
         give_back_memory()
 
 
-def let_go(error: BaseException | None) -> None:
-    """Empty the frames that an error came through: as long as somebody has the error, they keep a
-    network and its batches, on the device."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__  # as the cause of an error is, too
+def let_go(error: BaseException) -> None:
+    """Empty the frames that an error and those behind it came through: as long as somebody has the
+    error, they keep a network and its batches, on the device."""
+    behind, seen = [error], set[int]()
+    while behind:
+        if id(last := behind.pop()) not in seen:
+            seen.add(id(last))
+            traceback.clear_frames(last.__traceback__)
+            behind += [each for each in (last.__cause__, last.__context__) if each is not None]
 
 
 @contextlib.contextmanager
@@ -207,18 +210,22 @@ def measured(store: Store, job: schema.Measure, task: Task) -> Rows:
     task.ready(model)
     coefficients = torch.tensor([job.setting], device=device)
     batches: list[tuple[list[str], dict[str, torch.Tensor]]] = []
-    data = task.data(head.split).to(device)
+    data, picture = task.data(head.split).to(device), None
     examples = iter(data.examples())
-    first = next(examples)
-    whole = itertools.chain([first], examples)
-    for names, batch in measuring.alike(whole, task.measured_at_once):
+    if (first := next(examples, None)) is None:
+        raise ValueError(
+            f"the split {head.split!r} holds no example to measure on: another --split"
+        )
+    every = itertools.chain([first], examples)
+    for names, batch in measuring.alike(every, task.measured_at_once):
         values = measuring.measures(task, model, batch, job.setting, len(names))
         terms = {name: values[name].to(device) for name in task.terms}
         values = {"loss": weighted(task.space, terms, coefficients), **values}
-        batches.append((names, values))
+        batches.append((names, {name: measuring.kept(each) for name, each in values.items()}))
+        if first and head.kind != "length":
+            picture, first = encode_png(task.sample(model, first[1])), None
     rows = measuring.rows(batches)
     rows += [(WHOLE, name, value) for name, value in task.measure_all(model, data).items()]
-    picture = None if head.kind == "length" else encode_png(task.sample(model, first[1]))
     used = ",".join(head.cells)
     common = head.task, head.preset, head.experiment, head.method, head.seed, used, head.setting
     head.missing = tuple(sorted(task.missing()))

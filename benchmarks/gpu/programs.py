@@ -4,6 +4,7 @@ the next, whose speed it would change."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -56,10 +57,13 @@ def mps() -> Iterator[bool]:
     """NVIDIA's daemon that lets processes use a GPU at once, while it lasts; whether it runs."""
     for folder in MPS.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "timeout": 20}
-    command, around = "nvidia-cuda-mps-control", {**os.environ, **MPS}
+    none, around = subprocess.DEVNULL, {**os.environ, **MPS}
+    tell = functools.partial(
+        subprocess.run, check=True, stdout=none, stderr=none, timeout=20, env=around
+    )
+    command = "nvidia-cuda-mps-control"
     try:
-        subprocess.run([command, "-d"], check=True, stdin=-3, env=around, **quiet)  # type: ignore[call-overload]
+        tell([command, "-d"], stdin=none)
     except (OSError, subprocess.SubprocessError):
         yield False
         return
@@ -69,7 +73,7 @@ def mps() -> Iterator[bool]:
         yield True
     finally:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run([command], input=b"quit\n", env=around, **quiet)  # type: ignore[call-overload]
+            tell([command], input=b"quit\n")
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         time.sleep(1)

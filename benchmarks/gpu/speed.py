@@ -59,7 +59,7 @@ def main() -> None:
     end = time.monotonic() + float((sys.argv[1:] or ["300"])[0])
     PACES.unlink(missing_ok=True)
     if NO_CAPTURE.exists():
-        print("steps are not captured: `check` saw that they cannot be")
+        print(f"steps are not captured, as `check` saw that they cannot be: {NO_CAPTURE}")
     for words, most in PROGRAMS.items():
         measure(words, most, end)
     with mps() as running:
