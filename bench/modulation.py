@@ -37,11 +37,11 @@ class Modulated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.before is not None:
-            x = Affine.apply(x, self._spread(self.before, x), None)
+            x = affine(x, self._spread(self.before, x), None)
         y = self.layer(x)
         scale, shift = (part if part is None else self._spread(part, y) for part in self.after)
         if scale is not None:
-            return Affine.apply(y, scale, shift)
+            return affine(y, scale, shift)
         return y if shift is None else (y + shift).to(y.dtype)
 
     def _spread(self, part: Tensor, x: Tensor) -> Tensor:
@@ -51,6 +51,14 @@ class Modulated(nn.Module):
         last = isinstance(self.layer, nn.Linear | nn.LayerNorm)  # where channels come last
         shape = (part.shape[0], *ones, part.shape[1]) if last else (*part.shape, *ones)
         return (part if x.dtype in HALF else part.to(x.dtype)).reshape(shape)
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+    """`Affine`, or the same in torch's terms for a compiler, which joins kernels by itself."""
+    if not torch.compiler.is_compiling():
+        return Affine.apply(x, scale, shift)
+    wide = x.float() if x.dtype in HALF else x
+    return (wide * scale if shift is None else torch.addcmul(shift, wide, scale)).to(x.dtype)
 
 
 class Affine(torch.autograd.Function):

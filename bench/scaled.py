@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bench.conditioners import Conditioner, KnownScale, in_fp32
-from bench.modulation import BEFORE, Affine, fold, fold_before, same_batch
+from bench.modulation import BEFORE, affine, fold, fold_before, same_batch
 
 
 class Scaled(Conditioner):
@@ -37,7 +37,7 @@ class Scaled(Conditioner):
         if factor is None:
             return x
         same_batch(site, x, len(factor))
-        return Affine.apply(x, factor.reshape(-1, *(1,) * (x.dim() - 1)), None)
+        return affine(x, factor.reshape(-1, *(1,) * (x.dim() - 1)), None)
 
     def condition(self, coefficients: Tensor) -> None:
         self.inner.condition(coefficients)

@@ -21,7 +21,7 @@ from bench.conditioners import (
     KnownScale,
     Network,
 )
-from bench.modulation import Affine, fold, fold_before, matching, modulate
+from bench.modulation import affine, fold, fold_before, matching, modulate
 from bench.space import Axis, Space
 
 ONE = Space((Axis(name="a", low=0.1, high=10.0),))
@@ -342,17 +342,17 @@ def test_a_modulated_layer_can_be_differentiated_in_every_way() -> None:
         return (x * scale + 1).square().sum()
 
     def ours(x: torch.Tensor) -> torch.Tensor:
-        return Affine.apply(x, scale, torch.ones_like(scale)).square().sum()
+        return affine(x, scale, torch.ones_like(scale)).square().sum()
 
     for derivative in (torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
         torch.testing.assert_close(derivative(ours)(x), derivative(plain)(x))
-    rows = torch.func.vmap(lambda row: Affine.apply(row, scale[0], None))(x)
+    rows = torch.func.vmap(lambda row: affine(row, scale[0], None))(x)
     torch.testing.assert_close(rows, x * scale[0])
     inputs = (x.requires_grad_(), scale.requires_grad_())
-    assert torch.autograd.gradgradcheck(lambda x, s: Affine.apply(x, s, None), inputs)
+    assert torch.autograd.gradgradcheck(lambda x, s: affine(x, s, None), inputs)
     halved = x.detach().bfloat16().requires_grad_()
     (slope,) = torch.autograd.grad(
-        Affine.apply(halved, scale.float(), None).sum(), halved, create_graph=True
+        affine(halved, scale.float(), None).sum(), halved, create_graph=True
     )
     assert slope.dtype == torch.bfloat16
     slope.sum().backward()
@@ -362,7 +362,7 @@ def test_what_a_known_scale_was_applied_to_may_be_changed_in_place() -> None:
     """As by a residual: the gradient of an input does not ask for the input."""
     x = torch.randn(2, 3, requires_grad=True)
     hidden = x * 1
-    out = Affine.apply(hidden, torch.full((2, 1), 2.0), None)
+    out = affine(hidden, torch.full((2, 1), 2.0), None)
     hidden += out
     (hidden.sum() + out.sum()).backward()
     assert torch.equal(x.grad, torch.full_like(x, 5.0))

@@ -265,11 +265,12 @@ def _fields(record: Done | Head, columns: list[str]) -> dict[str, Any]:
 
 def _cell_row(path: Path, done: Done) -> dict[str, Any]:
     ledger = done.ledger
-    # Seconds have no ratio between different devices, nor between a GPU and a GPU that waited.
-    step_by_step = ledger.device == "cuda" and not ledger.captured and bool(ledger.device_name)
+    # Seconds have no ratio between different devices, nor between a GPU and one that waits for each
+    # kernel, as all did whose ledgers do not say.
+    replayed = ledger.captured and bool(ledger.device_name)
     return {
         **{name: value for name, value in to_plain(ledger).items() if name in CELLS},
-        **({"device_name": f"{ledger.device_name}, not replayed"} if step_by_step else {}),
+        **({"device_name": f"{ledger.device_name}, replayed"} if replayed else {}),
         **_fields(done, CELLS),
         "cell": done.id,
         "reason": done.reason or "",
