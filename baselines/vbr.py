@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from bench import ADDED, Cell, Conditioner, Fixed, Levers, Setting, Task
-from bench.tasks.codec import in_full_precision
+from bench.tasks.codec import in_mixed_precision
 from bench.tasks.compression import Compression
 
 CODECS = {
@@ -104,7 +104,7 @@ def variable_rate(task: Task, stage: int) -> nn.Module:
     """CompressAI's codec for a task; stage 1 is the path of the fixed-rate codec."""
     assert isinstance(task, Compression)
     model: nn.Module = codec(CODECS[task.codec])(task.width, task.latents, stage)
-    in_full_precision(model)
+    in_mixed_precision(model)
     return model
 
 

@@ -7,7 +7,8 @@ replayed only if nothing but tensors changes from one to the next, and it must n
 device. Both are asked of the step itself: the first that is replayed is also done in the ordinary
 way, from the same weights and with the same random numbers, and has to give the same losses and
 change the same. Where it does not, the training goes on step by step and a warning says why. It is
-asked once: what changes seldom, or by less than `TOLERANCE` a step, is not seen.
+asked once: what changes seldom, by less than `TOLERANCE` a step, or in less than `CHANGE` of the
+weights, is not seen.
 
 A task that cannot be captured says so: `captured = False` in its class. A machine on which nothing
 can be is told so by the environment: YOTO_BENCH_CAPTURE=0.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Losses = tuple[Tensor, dict[str, Tensor]]  # the loss, a scalar, and its terms, each (B,)
@@ -107,6 +108,12 @@ def recorder(device: torch.device) -> Recorder | None:
     """What captures steps on `device`; None where nothing does, as on a CPU."""
     wanted = os.environ.get(VARIABLE) != "0"
     return CudaGraphs(device) if device.type == "cuda" and wanted else None
+
+
+def changing(network: nn.Module, adam: torch.optim.Optimizer) -> list[Tensor]:
+    """All tensors that a step changes, once there was one."""
+    moments = (value for values in adam.state.values() for value in values.values())
+    return [*network.parameters(), *network.buffers(), *moments]
 
 
 class Captured:

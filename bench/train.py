@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench import capture
 from bench.capture import ORDINARY, Losses
@@ -38,6 +38,7 @@ from bench.checkpoint import load_state, log_digest, restore_log, save_state
 from bench.conditioners import Network
 from bench.cost import Clock, Memory, count_flops, device_name, parameters, size
 from bench.files import append_line
+from bench.pictures.data import sent
 from bench.task import Task, Training, weighted
 
 CHECKPOINT_SECONDS = 20.0
@@ -142,7 +143,7 @@ class Trainer:
         """What does a step with a batch and its coefficients."""
         step = torch.compile(optimiser_step) if self.training.compile else optimiser_step
         whole = functools.partial(step, self.task, self.network, self.adam)
-        state = functools.partial(changing, self.network, self.adam)
+        state = functools.partial(capture.changing, self.network, self.adam)
         recorder = capture.recorder(self.device) if self.task.captured else None
         return capture.Captured(whole, state, recorder) if recorder else whole
 
@@ -157,8 +158,8 @@ class Trainer:
         return compiles or (isinstance(self.compute, capture.Captured) and self.compute.preparing)
 
     def _sow(self) -> None:
-        for name, ahead in (("data", 0), ("coefficients", 1_000_003)):
-            self.generators[name].manual_seed(self.seed + ahead)
+        self.generators["data"].manual_seed(self.seed)
+        self.generators["coefficients"].manual_seed(self.seed + 1_000_003)
 
     def _go_on_from(self, step: int) -> None:
         self.step = self._first = step
@@ -167,10 +168,8 @@ class Trainer:
     def inputs(self) -> tuple[Any, Tensor]:
         """The next batch and its coefficients, (B, K), on the device."""
         coefficients = self.draw(self.training.batch, self.generators["coefficients"])
-        if self.device.type == "cuda":
-            coefficients = coefficients.contiguous().pin_memory()
         batch = self.data.batch(self.training.batch, self.generators["data"])
-        return batch, coefficients.to(self.device, non_blocking=True)
+        return batch, sent(coefficients, self.device)
 
     def advance(self) -> None:
         """One optimiser step, at the rate of its place in the schedule."""
@@ -311,12 +310,6 @@ def optimiser_step(
     adam.step()
     adam.zero_grad(set_to_none=True)
     return loss.detach(), {name: term.detach() for name, term in terms.items()}
-
-
-def changing(network: nn.Module, adam: torch.optim.Optimizer) -> list[Tensor]:
-    """All tensors that a step changes, once there was one."""
-    moments = (value for values in adam.state.values() for value in values.values())
-    return [*network.parameters(), *network.buffers(), *moments]
 
 
 def objective(task: Task, network: Network, batch: Any, coefficients: Tensor) -> Losses:

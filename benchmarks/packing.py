@@ -88,6 +88,8 @@ def packed(experiment: Experiment, count: int, device: torch.device, starts: lis
         if isinstance(event, Ended) and event.how == "failed":
             raise SystemExit(f"{event.reason}\n{event.trace}")
         if isinstance(event, Note):
+            if event.note not in seen:  # as that it diverged
+                raise SystemExit(event.note)
             seen[event.note].append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as root:

@@ -36,7 +36,7 @@ from bench.registry import method
 from bench.run.runner import choose_device
 from bench.run.timing import alternate, seconds_a_step, show, wait
 from bench.task import weighted
-from bench.tasks.codec import in_full_precision
+from bench.tasks.codec import in_mixed_precision
 from bench.tasks.compression import Compression
 from bench.train import fit
 from benchmarks import rows
@@ -142,7 +142,7 @@ def documented(cell: Cell, device: torch.device, choices: Choices, workers: int)
     training, ((weight,),) = task.training, cell.trained_for
     codec = start(cell).to(device).train()
     if choices.own_bottleneck:
-        in_full_precision(codec)
+        in_mixed_precision(codec)
     if choices.channels_last:
         codec = codec.to(memory_format=torch.channels_last)
     named = dict(codec.named_parameters())

@@ -19,7 +19,7 @@ from PIL import Image
 from bench import registry
 from bench.method import build
 from bench.pictures import measures
-from bench.tasks.codec import components, in_full_precision, pad, remembering
+from bench.tasks.codec import components, in_mixed_precision, pad, remembering
 from bench.tasks.compression import CODECS, Compression
 
 SMOKE = Compression.presets()["smoke"].task
@@ -39,7 +39,7 @@ def test_the_entropy_models_equal_the_librarys_with_the_same_noise() -> None:
     torch.manual_seed(0)
     theirs = ScaleHyperprior(8, 12)
     ours = copy.deepcopy(theirs)
-    in_full_precision(ours)
+    in_mixed_precision(ours)
     assert type(ours.entropy_bottleneck) is not EntropyBottleneck
     x = torch.rand(2, 3, 128, 64)
     for training in (True, False):
@@ -64,7 +64,7 @@ def test_scales_have_the_places_in_the_coders_table_that_the_library_gives_them(
     codec.update()
     theirs = codec.gaussian_conditional
     ours = copy.deepcopy(codec)
-    in_full_precision(ours)
+    in_mixed_precision(ours)
     table = theirs.scale_table
     beside = [torch.nextafter(table, torch.full_like(table, end)) for end in (0.0, math.inf)]
     scales = torch.cat([table, *beside, torch.tensor([-1.0, 0.0, 1e-9, 1e9]), torch.rand(999) * 80])

@@ -196,7 +196,7 @@ def test_a_step_is_timed_without_the_first_ones_where_they_capture() -> None:
         timing.seconds_a_step({"device": "cuda", "steps": 4, "seconds": seconds})
 
 
-def test_measuring_is_in_full_precision_whatever_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_is_in_mixed_precision_whatever_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     monkeypatch.setattr(products, "allow_tf32", True)  # as TORCH_ALLOW_TF32_CUBLAS_OVERRIDE does
     before = convolutions.allow_tf32, convolutions.deterministic

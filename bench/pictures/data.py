@@ -107,9 +107,7 @@ class Pictures:
         small = torch.from_numpy(
             np.stack([offset + top * width + left, height * width, width, taken])
         )
-        if self.device.type == "cuda":
-            small = small.pin_memory()
-        start, plane, width, taken = small.to(self.device, non_blocking=True)
+        start, plane, width, taken = sent(small, self.device)
 
         # Rows of a plane are contiguous, so a crop is 3 * crop runs of `crop` bytes each: one
         # index per run, ten times as fast as one per pixel.
@@ -190,9 +188,7 @@ class Examples:
     def batch(self, count: int, generator: torch.Generator) -> Any:
         """`count` rows drawn uniformly, with repetition: (count, ...) on the device."""
         rows = torch.randint(len(self.names), (count,), generator=generator)
-        if self.parts[0].is_cuda:
-            rows = rows.pin_memory()
-        rows = rows.to(self.parts[0].device, non_blocking=True)
+        rows = sent(rows, self.parts[0].device)
         return self._batch([part.index_select(0, rows) for part in self.parts])
 
     def examples(self) -> Iterator[tuple[str, Any]]:
@@ -203,6 +199,13 @@ class Examples:
         if isinstance(self.tensor, Tensor):
             return _float(rows[0])
         return tuple(part if part.dtype == torch.int64 else _float(part) for part in rows)
+
+
+def sent(drawn: Tensor, device: torch.device) -> Tensor:
+    """What was drawn on the CPU, on the device, without waiting for it."""
+    if device.type == "cuda":
+        drawn = drawn.contiguous().pin_memory()
+    return drawn.to(device, non_blocking=True)
 
 
 def _float(rows: Tensor) -> Tensor:

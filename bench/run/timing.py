@@ -27,7 +27,7 @@ from bench.method import Cell, build
 from bench.registry import DEFAULT_METHODS, method
 from bench.space import Setting
 from bench.task import Task
-from bench.train import arithmetic, changing, fit
+from bench.train import arithmetic, fit
 
 
 def compare(task: Task, device: torch.device, steps: int, rounds: int) -> dict[str, list[float]]:
@@ -182,7 +182,7 @@ def _bare(task: Task, cell: Cell, setting: Setting, device: torch.device, replay
         return loss.detach(), {name: term.detach() for name, term in terms.items()}
 
     recorder = capture.recorder(device) if replayed else None
-    state = functools.partial(changing, model, adam)
+    state = functools.partial(capture.changing, model, adam)
     once = capture.Captured(step, state, recorder) if recorder else step
     unused, begin = torch.zeros(1, device=device), 0.0
     data.batch(training.batch, generator)  # the first call puts the data in place

@@ -57,9 +57,9 @@ def pad(pictures: Tensor, multiple: int) -> Tensor:
     return F.pad(pictures, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
 
-def in_full_precision(codec: nn.Module) -> None:
+def in_mixed_precision(codec: nn.Module) -> None:
     """Keep the entropy models of a CompressAI codec, and what its transforms give them, in fp32
-    under autocast, in place, and nothing else: see `Divided` for its normalisations.
+    under autocast, in place, and its normalisations in half precision (`Divided`).
 
     The factorized bottleneck's forward is written anew with the same result and, for contiguous
     input, the same random numbers: the library's builds a permutation on the device and reads it

@@ -25,7 +25,7 @@ from bench import BEFORE, Axis, Measure, Part, Pictures, Preset, Showing, Space,
 from bench.levers import found
 from bench.pictures import measures
 from bench.pictures.perceptual import lpips, lpips_missing
-from bench.tasks.codec import bits, in_full_precision, pad, pca_start, remembering, start_code
+from bench.tasks.codec import bits, in_mixed_precision, pad, pca_start, remembering, start_code
 from bench.tasks.codec_parts import codec_parts, live_part
 from bench.tasks.photographs import OnPhotographs
 
@@ -147,7 +147,7 @@ class Compression(OnPhotographs):
         import compressai.models
 
         codec = getattr(compressai.models, CODECS[self.codec])(self.width, self.latents)
-        in_full_precision(codec)
+        in_mixed_precision(codec)
         return codec
 
     def initialise(self, model: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.pictures.data import sent
 from bench.pictures.downloads import ARTEFACTS, get
 
 COLUMNS = (
@@ -82,9 +83,7 @@ class Bags:
         parts = []
         for group, number in zip(self._groups, self._counts, strict=True):
             drawn = torch.randint(len(group), (count, number), generator=generator)
-            if self.device.type == "cuda":
-                drawn = drawn.pin_memory()
-            parts.append(group[drawn.to(self.device, non_blocking=True)])
+            parts.append(group[sent(drawn, self.device)])
         return torch.cat(parts, 1)
 
     def examples(self) -> Iterator[tuple[str, Tensor]]:

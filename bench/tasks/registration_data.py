@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import Pictures
+from bench.pictures.data import sent
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 SEED = 0  # of the pairs that are measured
@@ -68,9 +69,9 @@ class Pairs:
         side, device = crops.shape[-1] // self.shrink, crops.device
         moving = F.avg_pool2d((crops * _luma(device)).sum(1, keepdim=True), self.shrink)
         drawn = deformation(len(crops), side, self.reach, self.waves, generator)
-        true = _sent(drawn, device)
+        true = sent(drawn, device)
         clean = torch.cat([warp(moving, true), moving], 1)
-        noise = _sent(torch.randn(clean.shape, generator=generator), device)
+        noise = sent(torch.randn(clean.shape, generator=generator), device)
         return torch.cat([clean + self.noise * noise, true], 1)
 
 
@@ -78,13 +79,6 @@ class Pairs:
 def _luma(device: torch.device) -> Tensor:
     """The weights of the colours, (3, 1, 1)."""
     return torch.tensor(LUMA, device=device)[:, None, None]
-
-
-def _sent(drawn: Tensor, device: torch.device) -> Tensor:
-    """Drawn on the CPU, to the device, which nobody waits for."""
-    if device.type == "cuda":
-        drawn = drawn.pin_memory()
-    return drawn.to(device, non_blocking=True)
 
 
 def deformation(
