@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -370,3 +371,16 @@ def test_every_link_of_the_page_leads_somewhere(tmp_path: Path) -> None:
     assert all((built.folder / link).exists() for link in links)
     there = {path.name for path in built.folder.iterdir()}
     assert {path.name for path in built.paths} == there - {STAMP}
+
+
+def test_what_another_run_writes_into_the_folder_now_stays(tmp_path: Path) -> None:
+    """Or its file would be gone before it gets its name, and that run would fail."""
+    built = report_of(tmp_path)
+    now, torn = (built.folder / f".report.md.{name}.tmp" for name in ("now", "torn"))
+    for path in (now, torn):
+        path.write_text("half")
+    os.utime(torn, (0, 0))
+    (built.folder / "report.md").unlink()  # so that it is written again
+    build(tmp_path)
+    assert now.exists()
+    assert not torn.exists()

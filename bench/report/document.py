@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from bench.report.sections import (
 from bench.report.text import escape
 
 Drawn = dict[str, dict[str, bytes]]  # figures by name, their files by ending
+TORN = 3600.0  # seconds after which what was being written to a temporary file is torn
 
 
 def build(
@@ -132,11 +134,23 @@ def _files(report: Built, made_of: str, *, write: bool) -> list[Path]:
 
 
 def _leftovers(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Figures and tables of an earlier build."""
+    """Figures and tables of an earlier build, and what one that was killed was writing: not what
+    another run writes into the same folder now."""
     kept = set(names)
     ours = (path for path in folder.glob("*.*") if path.name not in kept)
-    ends = ".svg", ".png", ".gif", ".tmp"  # the last of a build that was killed
-    return [path for path in ours if path.suffix in ends or path.stem in TITLES]
+    ends = ".svg", ".png", ".gif"
+    return [
+        path
+        for path in ours
+        if path.suffix in ends or path.stem in TITLES or (path.suffix == ".tmp" and _torn(path))
+    ]
+
+
+def _torn(path: Path) -> bool:
+    """Whether nobody writes a temporary file any more."""
+    with contextlib.suppress(OSError):  # it has its name by now
+        return time.time() - path.stat().st_mtime > TORN
+    return False
 
 
 def _write(report: Built, frames: Frames) -> dict[str, str | bytes]:
